@@ -1,0 +1,12 @@
+//! Mimi, the streaming neural codec: 24 kHz audio to 12.5 code columns a second and back.
+
+mod config;
+mod mimi;
+mod names;
+mod native;
+mod stream;
+
+pub use config::{MimiConfig, QuantizerConfig, SeanetConfig, TransformerConfig};
+pub use mimi::{Device, Mimi, WeightType};
+pub use names::MimiTensors;
+pub use stream::{MimiStream, Window};

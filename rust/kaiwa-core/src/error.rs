@@ -1,0 +1,264 @@
+//! The one error type. Every variant carries its facts as fields and ends with a remedy.
+//!
+//! [`Error::kind`] sorts the variants into the small tree that callers react to; the Python
+//! bindings map that tree, without a catch-all, to exceptions under `kaiwa.KaiwaError`.
+
+use std::path::PathBuf;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a caller can do about an error: the branches of the exception tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// An argument was wrong; the same call will fail again.
+    Input,
+    /// A weight or configuration file is missing.
+    NotFound,
+    /// A weight or configuration file is damaged or of another kind.
+    Checkpoint,
+    /// The device does not exist, is not compiled in, or failed.
+    Device,
+    /// The caller asked to stop (Ctrl-C).
+    Interrupted,
+}
+
+/// Everything that can go wrong in the core.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // ---- input -------------------------------------------------------------------------
+    /// An array has the wrong shape.
+    #[error("{what} has shape {got}, but {wanted} was wanted; {remedy}")]
+    Shape {
+        /// Name of the argument.
+        what: &'static str,
+        /// Shape as given, e.g. `[2, 3]`.
+        got: String,
+        /// Shape in named axes, e.g. `[slots, 1, frames*1920]`.
+        wanted: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// An array has no elements.
+    #[error("{what} is empty; pass at least {at_least}")]
+    Empty {
+        /// Name of the argument.
+        what: &'static str,
+        /// Smallest accepted amount, e.g. "one sample".
+        at_least: &'static str,
+    },
+    /// A sample is NaN or infinite.
+    #[error(
+        "{what} holds {value} at row {row}, sample {index}; samples must be finite numbers \
+         (usually in -1..1): clean the audio first, e.g. with numpy.nan_to_num"
+    )]
+    NotFinite {
+        /// Name of the argument.
+        what: &'static str,
+        /// Batch row or slot.
+        row: usize,
+        /// Sample index inside the row.
+        index: usize,
+        /// The offending value.
+        value: f32,
+    },
+    /// A code is outside the codebook.
+    #[error(
+        "codes hold {value} at row {row}, codebook {codebook}, frame {frame}; a code must be in \
+         0..{cardinality}: check that the codes come from this codec and that paused slots are \
+         masked with active="
+    )]
+    CodeRange {
+        /// Batch row or slot.
+        row: usize,
+        /// Codebook index.
+        codebook: usize,
+        /// Frame index.
+        frame: usize,
+        /// The offending code.
+        value: i64,
+        /// Number of entries of a codebook.
+        cardinality: usize,
+    },
+    /// A codebook count outside what the checkpoint holds.
+    #[error("num_codebooks is {got}, but this checkpoint holds {max}; choose 1..={max}")]
+    CodebookCount {
+        /// Count as given.
+        got: usize,
+        /// Count in the file.
+        max: usize,
+    },
+    /// A slot number outside the stream.
+    #[error("slot {got} does not exist: the stream has {slots} slots, numbered from 0")]
+    SlotIndex {
+        /// Slot as given.
+        got: usize,
+        /// Number of slots.
+        slots: usize,
+    },
+    /// An option has a value outside its list or range.
+    #[error("{name} is {got}; use {allowed}")]
+    OptionValue {
+        /// Option name.
+        name: &'static str,
+        /// Value as given.
+        got: String,
+        /// Accepted values in words.
+        allowed: String,
+    },
+
+    // ---- files -------------------------------------------------------------------------
+    /// A file is not there.
+    #[error("{path} does not exist; check the path, or give a Hugging Face repo id such as kyutai/mimi")]
+    FileNotFound {
+        /// Path as given.
+        path: PathBuf,
+    },
+    /// Reading a file failed.
+    #[error("cannot read {path}: {source}; check permissions and that the disk is healthy")]
+    Io {
+        /// Path as given.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not a safetensors file.
+    #[error("{path} is not a safetensors file: it looks like {looks_like}; {remedy}")]
+    NotSafetensors {
+        /// Path as given.
+        path: PathBuf,
+        /// What the first bytes resemble.
+        looks_like: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The header of a safetensors file is invalid.
+    #[error("{path} has an invalid safetensors header: {reason}; the file is damaged, download it again")]
+    Header {
+        /// Path as given.
+        path: PathBuf,
+        /// Rule that was broken, with values.
+        reason: String,
+    },
+    /// The file is shorter (or longer) than its header promises.
+    #[error(
+        "{path} is truncated or corrupt: its header promises {promised} bytes, the file has \
+         {found}; download it again"
+    )]
+    FileLength {
+        /// Path as given.
+        path: PathBuf,
+        /// Length by the header.
+        promised: u64,
+        /// Length on disk.
+        found: u64,
+    },
+    /// Tensors are missing or surplus.
+    #[error(
+        "{path} does not hold the tensors of this model: missing {missing}, unexpected \
+         {unexpected}; {hint}"
+    )]
+    TensorNames {
+        /// Path as given.
+        path: PathBuf,
+        /// Count and first names of missing tensors, or "none".
+        missing: String,
+        /// Count and first names of surplus tensors, or "none".
+        unexpected: String,
+        /// Likely reason and remedy.
+        hint: String,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error(
+        "tensor {name} in {path} has shape {found:?}, but the configuration implies \
+         {expected:?}; pass the config.json that belongs to these weights"
+    )]
+    TensorShape {
+        /// Path as given.
+        path: PathBuf,
+        /// Name in the file.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor has a type that cannot be weights.
+    #[error("tensor {name} in {path} is {dtype}; weights must be F32, F16 or BF16: {remedy}")]
+    TensorDtype {
+        /// Path as given.
+        path: PathBuf,
+        /// Name in the file.
+        name: String,
+        /// Type in the file.
+        dtype: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A tensor holds NaN or infinity.
+    #[error("tensor {name} in {path} holds {value} at element {index}; the file is damaged, download it again")]
+    TensorNotFinite {
+        /// Path as given.
+        path: PathBuf,
+        /// Name in the file.
+        name: String,
+        /// Flat element index.
+        index: usize,
+        /// The offending value.
+        value: f32,
+    },
+    /// A configuration value is wrong or unsupported.
+    #[error("configuration entry {field} is {got}; {wanted}")]
+    Config {
+        /// Dotted path of the entry, e.g. `transformer.num_heads`.
+        field: String,
+        /// Value as given.
+        got: String,
+        /// The rule, as an instruction.
+        wanted: String,
+    },
+
+    // ---- running -----------------------------------------------------------------------
+    /// A device that is not there or not compiled in.
+    #[error("device {device} cannot be used: {reason}")]
+    DeviceUnavailable {
+        /// Device as given.
+        device: String,
+        /// Reason and remedy.
+        reason: String,
+    },
+    /// The tensor library failed (out of memory, kernel error).
+    #[error("the tensor backend failed: {0}; if the device is out of memory, use fewer slots")]
+    Backend(#[from] candle_core::Error),
+    /// The caller's interrupt hook asked to stop.
+    #[error("interrupted; no result was kept")]
+    Interrupted,
+}
+
+impl Error {
+    /// The branch of the tree this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Shape { .. }
+            | Self::Empty { .. }
+            | Self::NotFinite { .. }
+            | Self::CodeRange { .. }
+            | Self::CodebookCount { .. }
+            | Self::SlotIndex { .. }
+            | Self::OptionValue { .. } => ErrorKind::Input,
+            Self::FileNotFound { .. } => ErrorKind::NotFound,
+            Self::Io { .. }
+            | Self::NotSafetensors { .. }
+            | Self::Header { .. }
+            | Self::FileLength { .. }
+            | Self::TensorNames { .. }
+            | Self::TensorShape { .. }
+            | Self::TensorDtype { .. }
+            | Self::TensorNotFinite { .. }
+            | Self::Config { .. } => ErrorKind::Checkpoint,
+            Self::DeviceUnavailable { .. } | Self::Backend(_) => ErrorKind::Device,
+            Self::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Kaiwa's core: full-duplex speech models as batched streaming inference.
+//!
+//! Knows tensors, audio and slots; no Python, no network.
+
+pub mod codec;
+pub mod error;
+
+pub use error::{Error, ErrorKind, Result};
