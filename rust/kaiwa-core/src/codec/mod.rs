@@ -1,9 +1,14 @@
 //! Mimi, the streaming neural codec: 24 kHz audio to 12.5 code columns a second and back.
 
 mod config;
+mod config_hf;
+mod config_json;
+mod expected;
 mod mimi;
 mod names;
+mod names_hint;
 mod native;
+mod spellings;
 mod stream;
 
 pub use config::{MimiConfig, QuantizerConfig, SeanetConfig, TransformerConfig};
