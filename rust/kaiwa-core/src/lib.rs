@@ -3,6 +3,7 @@
 //! Knows tensors, audio and slots; no Python, no network.
 
 pub mod codec;
+pub mod cpu;
 pub mod error;
 
 pub use error::{Error, ErrorKind, Result};

@@ -105,7 +105,11 @@ impl Default for MimiConfig {
                 layer_scale: true,
                 norm_eps: 1e-5,
             },
-            quantizer: QuantizerConfig { dimension: 256, n_q: 32, bins: 2048 },
+            quantizer: QuantizerConfig {
+                dimension: 256,
+                n_q: 32,
+                bins: 2048,
+            },
         }
     }
 }
