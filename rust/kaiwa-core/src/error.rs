@@ -110,7 +110,9 @@ pub enum Error {
 
     // ---- files -------------------------------------------------------------------------
     /// A file is not there.
-    #[error("{path} does not exist; check the path, or give a Hugging Face repo id such as kyutai/mimi")]
+    #[error(
+        "{path} does not exist; check the path, or give a Hugging Face repo id such as kyutai/mimi"
+    )]
     FileNotFound {
         /// Path as given.
         path: PathBuf,
@@ -134,7 +136,9 @@ pub enum Error {
         remedy: &'static str,
     },
     /// The header of a safetensors file is invalid.
-    #[error("{path} has an invalid safetensors header: {reason}; the file is damaged, download it again")]
+    #[error(
+        "{path} has an invalid safetensors header: {reason}; the file is damaged, download it again"
+    )]
     Header {
         /// Path as given.
         path: PathBuf,
@@ -197,7 +201,9 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A tensor holds NaN or infinity.
-    #[error("tensor {name} in {path} holds {value} at element {index}; the file is damaged, download it again")]
+    #[error(
+        "tensor {name} in {path} holds {value} at element {index}; the file is damaged, download it again"
+    )]
     TensorNotFinite {
         /// Path as given.
         path: PathBuf,

@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 pub mod codec;
+pub mod cpu;
 pub mod error;
 
 pub use error::{Error, ErrorKind, Result};

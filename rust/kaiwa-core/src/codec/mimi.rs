@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::native::NativeMimi;
+use super::backend::Backend;
 use super::stream::{MimiStream, Window};
 use super::{MimiConfig, MimiTensors};
 use crate::error::{Error, Result};
@@ -85,7 +85,7 @@ pub struct Mimi {
     pub(super) num_codebooks: usize,
     pub(super) device: Device,
     pub(super) dtype: WeightType,
-    pub(super) native: Arc<NativeMimi>,
+    pub(super) backend: Backend,
 }
 
 /// Called between pieces of a long call with (done, total) frames; `Break` stops the call.
@@ -103,12 +103,21 @@ impl Mimi {
     ) -> Result<Self> {
         let max = config.quantizer.n_q;
         if num_codebooks == 0 || num_codebooks > max {
-            return Err(Error::CodebookCount { got: num_codebooks, max });
+            return Err(Error::CodebookCount {
+                got: num_codebooks,
+                max,
+            });
         }
         let mut tensors = MimiTensors::open(path, &config)?;
-        let native = NativeMimi::load(&mut tensors, &config, dtype)?;
+        let backend = Backend::load(&mut tensors, &config, device, dtype)?;
         tensors.finish()?;
-        Ok(Self { config: Arc::new(config), num_codebooks, device, dtype, native: Arc::new(native) })
+        Ok(Self {
+            config: Arc::new(config),
+            num_codebooks,
+            device,
+            dtype,
+            backend,
+        })
     }
 
     /// The configuration the weights were read with.
@@ -137,30 +146,202 @@ impl Mimi {
     }
 
     /// Codes of whole signals: `pcm` is `[batch, samples]`, the result `[batch, num_codebooks,
-    /// ceil(samples / frame_size)]`, row-major.
-    pub fn encode(&self, _pcm: &[f32], _batch: usize, _progress: Progress<'_>) -> Result<Vec<u32>> {
-        Err(Error::Interrupted)
+    /// ceil(samples / frame_size)]`, row-major; the tail is padded with zeros to a frame.
+    pub fn encode(&self, pcm: &[f32], batch: usize, progress: Progress<'_>) -> Result<Vec<i32>> {
+        let books = self.num_codebooks;
+        self.over_audio(pcm, batch, books, progress, |stream, piece, frames, out| {
+            stream.encode_into(piece, frames, out)
+        })
     }
 
     /// The latent before quantisation, `[batch, dimension, frames]`, row-major.
     pub fn encode_to_latent(
         &self,
-        _pcm: &[f32],
-        _batch: usize,
-        _progress: Progress<'_>,
+        pcm: &[f32],
+        batch: usize,
+        progress: Progress<'_>,
     ) -> Result<Vec<f32>> {
-        Err(Error::Interrupted)
+        let width = self.config.seanet.dimension;
+        self.over_audio(pcm, batch, width, progress, |stream, piece, frames, out| {
+            stream.latent_into(piece, frames, out)
+        })
     }
 
     /// Audio of whole code sequences: `codes` is `[batch, codebooks, frames]` with any number of
     /// codebooks the file holds, the result `[batch, frames * frame_size]`.
     pub fn decode(
         &self,
-        _codes: &[i64],
-        _batch: usize,
-        _codebooks: usize,
-        _progress: Progress<'_>,
+        codes: &[i64],
+        batch: usize,
+        codebooks: usize,
+        progress: Progress<'_>,
     ) -> Result<Vec<f32>> {
-        Err(Error::Interrupted)
+        let frames = self.check_codes(codes, batch, codebooks, None)?;
+        let size = self.config.frame_size();
+        let mut out = vec![0.0; batch * frames * size];
+        let (mut piece, mut done) = (Vec::new(), 0);
+        for first in (0..batch).step_by(ROWS_AT_ONCE) {
+            let rows = ROWS_AT_ONCE.min(batch - first);
+            let mut stream = self.stream(rows, Window::Whole)?;
+            let chunk = pieces(rows);
+            for start in (0..frames).step_by(chunk) {
+                let count = chunk.min(frames - start);
+                piece.clear();
+                for row in 0..rows * codebooks {
+                    let at = (first * codebooks + row) * frames + start;
+                    piece.extend_from_slice(&codes[at..at + count]);
+                }
+                let pcm = stream.decode(&piece, codebooks, None)?;
+                for (row, pcm) in pcm.chunks_exact(count * size).enumerate() {
+                    let at = ((first + row) * frames + start) * size;
+                    out[at..at + pcm.len()].copy_from_slice(pcm);
+                }
+                done += rows * count;
+                if progress(done, batch * frames).is_break() {
+                    return Err(Error::Interrupted);
+                }
+            }
+        }
+        Ok(out)
     }
+
+    /// Runs `step` over pieces of the audio and puts its columns, `[rows, width, frames of the
+    /// piece]`, where they belong in `[batch, width, frames]`.
+    fn over_audio<T: Copy + Default>(
+        &self,
+        pcm: &[f32],
+        batch: usize,
+        width: usize,
+        progress: Progress<'_>,
+        step: impl Fn(&mut MimiStream, &[f32], usize, &mut Vec<T>) -> Result<()>,
+    ) -> Result<Vec<T>> {
+        let size = self.config.frame_size();
+        let samples = self.check_audio(pcm, batch, None)?;
+        let frames = samples.div_ceil(size);
+        let mut out = vec![T::default(); batch * width * frames];
+        let (mut piece, mut columns, mut done) = (Vec::new(), Vec::new(), 0);
+        for first in (0..batch).step_by(ROWS_AT_ONCE) {
+            let rows = ROWS_AT_ONCE.min(batch - first);
+            let mut stream = self.stream(rows, Window::Whole)?;
+            let chunk = pieces(rows);
+            for start in (0..frames).step_by(chunk) {
+                let count = chunk.min(frames - start);
+                piece.clear();
+                for row in first..first + rows {
+                    let from = row * samples + start * size;
+                    let to = (from + count * size).min((row + 1) * samples);
+                    piece.extend_from_slice(&pcm[from..to]);
+                    piece.resize((row + 1 - first) * count * size, 0.0);
+                }
+                step(&mut stream, &piece, count, &mut columns)?;
+                for (i, part) in columns.chunks_exact(count).enumerate() {
+                    let at = (first * width + i) * frames + start;
+                    out[at..at + count].copy_from_slice(part);
+                }
+                done += rows * count;
+                if progress(done, batch * frames).is_break() {
+                    return Err(Error::Interrupted);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Samples per row, after checking shape and values of the rows that count.
+    pub(super) fn check_audio(
+        &self,
+        pcm: &[f32],
+        rows: usize,
+        active: Option<&[bool]>,
+    ) -> Result<usize> {
+        if rows == 0 || pcm.is_empty() {
+            return Err(Error::Empty {
+                what: "pcm",
+                at_least: "one sample in at least one row",
+            });
+        }
+        if pcm.len() % rows != 0 {
+            return Err(Error::Shape {
+                what: "pcm",
+                got: format!("{} samples for {rows} rows", pcm.len()),
+                wanted: "[batch, 1, samples]".into(),
+                remedy: "give every row the same length",
+            });
+        }
+        let samples = pcm.len() / rows;
+        for (row, values) in pcm.chunks_exact(samples).enumerate() {
+            if active.is_some_and(|a| !a[row]) {
+                continue;
+            }
+            if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+                return Err(Error::NotFinite {
+                    what: "pcm",
+                    row,
+                    index,
+                    value: values[index],
+                });
+            }
+        }
+        Ok(samples)
+    }
+
+    /// Frames per row, after checking shape and values of the rows that count.
+    pub(super) fn check_codes(
+        &self,
+        codes: &[i64],
+        rows: usize,
+        codebooks: usize,
+        active: Option<&[bool]>,
+    ) -> Result<usize> {
+        let max = self.config.quantizer.n_q;
+        if codebooks == 0 || codebooks > max {
+            return Err(Error::CodebookCount {
+                got: codebooks,
+                max,
+            });
+        }
+        if rows == 0 || codes.is_empty() {
+            return Err(Error::Empty {
+                what: "codes",
+                at_least: "one frame in at least one row",
+            });
+        }
+        if codes.len() % (rows * codebooks) != 0 {
+            return Err(Error::Shape {
+                what: "codes",
+                got: format!(
+                    "{} codes for {rows} rows of {codebooks} codebooks",
+                    codes.len()
+                ),
+                wanted: "[batch, codebooks, frames]".into(),
+                remedy: "give every codebook the same number of frames",
+            });
+        }
+        let frames = codes.len() / (rows * codebooks);
+        let cardinality = self.config.quantizer.bins;
+        for (i, &value) in codes.iter().enumerate() {
+            let row = i / (codebooks * frames);
+            let counts = active.is_none_or(|a| a[row]);
+            if counts && !usize::try_from(value).is_ok_and(|v| v < cardinality) {
+                let (codebook, frame) = (i / frames % codebooks, i % frames);
+                return Err(Error::CodeRange {
+                    row,
+                    codebook,
+                    frame,
+                    value,
+                    cardinality,
+                });
+            }
+        }
+        Ok(frames)
+    }
+}
+
+/// Rows of a whole-signal batch that are worked on together.
+const ROWS_AT_ONCE: usize = 8;
+
+/// Frames of a row worked on together: enough rows for the matrix kernel, few enough for the
+/// cache. Results do not depend on it.
+fn pieces(rows: usize) -> usize {
+    (16 / rows).max(1)
 }

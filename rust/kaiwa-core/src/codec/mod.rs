@@ -1,5 +1,6 @@
 //! Mimi, the streaming neural codec: 24 kHz audio to 12.5 code columns a second and back.
 
+mod backend;
 mod config;
 mod config_hf;
 mod config_json;

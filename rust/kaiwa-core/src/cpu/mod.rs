@@ -1,0 +1,21 @@
+//! Own kernels for the processor: packed matrices, fused layers, windowed attention.
+//!
+//! Everything here works on plain f32 slices in time-major order (`[rows, channels]`) and knows
+//! nothing of codecs. Three rules make results independent of batch, chunk, thread count and
+//! (where multiply-add is fused) instruction set: every output element is computed whole by one
+//! task; its sum runs in one fixed order; no kernel looks at another row.
+
+mod attention;
+mod gemm;
+mod isa;
+mod ops;
+mod pack;
+mod pool;
+mod simd;
+
+pub(crate) use attention::{Attention, KvShape, attend};
+pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
+pub use isa::Isa;
+pub(crate) use ops::{argmax_rows, layer_norm, rope_table};
+pub(crate) use pack::{Packed, WeightBits};
+pub use pool::{run, threads};

@@ -1,0 +1,350 @@
+//! Sixteen f32 lanes on every machine.
+//!
+//! A kernel is written once against [`Simd`] and compiled for each instruction set. All of them
+//! have the same sixteen lanes and the same order of sums, so instruction sets with a fused
+//! multiply-add give bit-equal results; only the portable set on x86-64 without FMA rounds twice.
+//!
+//! The methods are `unsafe` for one reason: they may only run where the processor has the set's
+//! instructions. [`super::isa`] makes that choice once; nothing else builds these types.
+
+/// A vector of sixteen f32 and what the kernels do with it.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// Sixteen lanes.
+    type F: Copy;
+    /// Rows of a register tile of the matrix kernel.
+    const MR: usize;
+    /// Vectors (of sixteen columns) of a register tile: the panel width is `16 * NV`.
+    const NV: usize;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    /// Sixteen floats from `p`, any alignment.
+    unsafe fn load(p: *const f32) -> Self::F;
+    /// Sixteen floats to `p`, any alignment.
+    unsafe fn store(p: *mut f32, v: Self::F);
+    /// Sixteen bf16 from `p`, widened exactly.
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// Nearest integer, halves to even.
+    unsafe fn round(a: Self::F) -> Self::F;
+    /// `2^n` for integral lanes in -126..=127.
+    unsafe fn pow2(n: Self::F) -> Self::F;
+    /// Lane-wise `a < b ? x : y`.
+    unsafe fn select_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+
+    /// Sum of the lanes, pairwise in a fixed order.
+    #[inline(always)]
+    unsafe fn sum(v: Self::F) -> f32 {
+        let mut t = [0f32; 16];
+        // SAFETY: `t` holds sixteen floats.
+        unsafe { Self::store(t.as_mut_ptr(), v) };
+        let mut width = 8;
+        while width > 0 {
+            for i in 0..width {
+                t[i] += t[i + width];
+            }
+            width /= 2;
+        }
+        t[0]
+    }
+
+    /// Largest lane.
+    #[inline(always)]
+    unsafe fn hmax(v: Self::F) -> f32 {
+        let mut t = [0f32; 16];
+        // SAFETY: `t` holds sixteen floats.
+        unsafe { Self::store(t.as_mut_ptr(), v) };
+        t.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+/// The portable set: plain arrays that the compiler vectorises with whatever the target's
+/// baseline has (SSE2 on x86-64, NEON with fused multiply-add on aarch64).
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+/// Sixteen plain floats.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Lanes([f32; 16]);
+
+#[inline(always)]
+fn zip(a: Lanes, b: Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
+    Lanes(std::array::from_fn(|i| f(a.0[i], b.0[i])))
+}
+
+impl Simd for Portable {
+    type F = Lanes;
+    const MR: usize = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
+    const NV: usize = 1;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Lanes {
+        Lanes([x; 16])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Lanes {
+        // SAFETY: the caller promises sixteen readable floats at `p`.
+        Lanes(unsafe { p.cast::<[f32; 16]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Lanes) {
+        // SAFETY: the caller promises sixteen writable floats at `p`.
+        unsafe { p.cast::<[f32; 16]>().write_unaligned(v.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Lanes {
+        // SAFETY: the caller promises sixteen readable values at `p`.
+        let raw = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
+        Lanes(raw.map(|b| f32::from_bits(u32::from(b) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn add(a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |x, y| x + y)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |x, y| x - y)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |x, y| x * y)
+    }
+    #[inline(always)]
+    unsafe fn div(a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |x, y| x / y)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+        // Without the instruction `mul_add` is a library call per lane, far too slow.
+        if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+            Lanes(std::array::from_fn(|i| a.0[i].mul_add(b.0[i], c.0[i])))
+        } else {
+            Lanes(std::array::from_fn(|i| a.0[i] * b.0[i] + c.0[i]))
+        }
+    }
+    #[inline(always)]
+    unsafe fn max(a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn min(a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn round(a: Lanes) -> Lanes {
+        // Adding and removing 1.5 * 2^23 rounds to nearest even, without a library call.
+        const MAGIC: f32 = 12_582_912.0;
+        Lanes(a.0.map(|x| (x + MAGIC) - MAGIC))
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: Lanes) -> Lanes {
+        Lanes(n.0.map(|x| f32::from_bits((((x as i32) + 127) as u32) << 23)))
+    }
+    #[inline(always)]
+    unsafe fn select_lt(a: Lanes, b: Lanes, x: Lanes, y: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|i| {
+            if a.0[i] < b.0[i] { x.0[i] } else { y.0[i] }
+        }))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Simd;
+    use std::arch::x86_64::*;
+
+    /// AVX-512F/BW: one register is one vector.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512;
+
+    // SAFETY of every block below: the methods run only after `isa` has found the instruction
+    // set; pointers are valid for sixteen elements by the trait's contract; the unaligned load
+    // and store forms are used throughout.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx512 {
+        type F = __m512;
+        const MR: usize = 12;
+        const NV: usize = 2;
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: __m512) {
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> __m512 {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn div(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_div_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_min_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn round(a: __m512) -> __m512 {
+            unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        }
+        #[inline(always)]
+        unsafe fn pow2(n: __m512) -> __m512 {
+            unsafe {
+                let e = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(e))
+            }
+        }
+        #[inline(always)]
+        unsafe fn select_lt(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+            unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+        }
+    }
+
+    /// AVX2 with FMA: two registers are one vector.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2;
+
+    #[inline(always)]
+    unsafe fn both(
+        a: (__m256, __m256),
+        b: (__m256, __m256),
+        f: impl Fn(__m256, __m256) -> __m256,
+    ) -> (__m256, __m256) {
+        (f(a.0, b.0), f(a.1, b.1))
+    }
+
+    // SAFETY of every block below: as for `Avx512`.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx2 {
+        type F = (__m256, __m256);
+        const MR: usize = 6;
+        const NV: usize = 1;
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self::F {
+            unsafe { (_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self::F {
+            unsafe { (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: Self::F) {
+            unsafe {
+                _mm256_storeu_ps(p, v.0);
+                _mm256_storeu_ps(p.add(8), v.1);
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self::F {
+            unsafe {
+                let lo = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                let hi = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast()));
+                (
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lo)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(hi)),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
+            unsafe { both(a, b, |x, y| _mm256_add_ps(x, y)) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: Self::F, b: Self::F) -> Self::F {
+            unsafe { both(a, b, |x, y| _mm256_sub_ps(x, y)) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: Self::F, b: Self::F) -> Self::F {
+            unsafe { both(a, b, |x, y| _mm256_mul_ps(x, y)) }
+        }
+        #[inline(always)]
+        unsafe fn div(a: Self::F, b: Self::F) -> Self::F {
+            unsafe { both(a, b, |x, y| _mm256_div_ps(x, y)) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+            unsafe {
+                (
+                    _mm256_fmadd_ps(a.0, b.0, c.0),
+                    _mm256_fmadd_ps(a.1, b.1, c.1),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
+            unsafe { both(a, b, |x, y| _mm256_max_ps(x, y)) }
+        }
+        #[inline(always)]
+        unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
+            unsafe { both(a, b, |x, y| _mm256_min_ps(x, y)) }
+        }
+        #[inline(always)]
+        unsafe fn round(a: Self::F) -> Self::F {
+            const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+            unsafe {
+                (
+                    _mm256_round_ps::<NEAREST>(a.0),
+                    _mm256_round_ps::<NEAREST>(a.1),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn pow2(n: Self::F) -> Self::F {
+            unsafe {
+                let one = |v| {
+                    let e = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(127));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(e))
+                };
+                (one(n.0), one(n.1))
+            }
+        }
+        #[inline(always)]
+        unsafe fn select_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+            unsafe {
+                let one = |a, b, x, y| _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
+                (one(a.0, b.0, x.0, y.0), one(a.1, b.1, x.1, y.1))
+            }
+        }
+    }
+}
