@@ -153,3 +153,17 @@ impl List {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_released_model_has_the_published_size() {
+        let list = expected_tensors(&MimiConfig::default());
+        // 318 tensors of 96,151,393 elements with the 32 training flags of one element each.
+        assert_eq!(list.len(), 318 - 32);
+        let elements: usize = list.iter().map(|t| t.shape.iter().product::<usize>()).sum();
+        assert_eq!(elements, 96_151_393 - 32);
+    }
+}
