@@ -246,27 +246,22 @@ unsafe fn panels_body<S: Simd>(job: &Job<'_>, panels: (usize, usize), rows: (usi
                 // SAFETY: row `m + i` was checked by `matmul`.
                 *p = unsafe { job.a.add(job.a_rows.at(m + i)) };
             }
-            let mut acc = [0f32; 12 * 32];
+            let mut acc = std::mem::MaybeUninit::<[f32; 12 * 32]>::uninit();
+            let acc = acc.as_mut_ptr().cast::<f32>();
             // SAFETY: `panel * k * width` is inside the packed data; the tile is large enough.
             unsafe {
                 match job.w.bits {
                     WeightBits::F32 => {
-                        let b = job.w.data.f32s().add(panel * k * width);
-                        tile_of::<S, f32>(mr, &a, b, job.w, acc.as_mut_ptr());
+                        let b = job.w.data.f32s().as_ptr().add(panel * k * width);
+                        tile_of::<S, f32>(mr, &a, b, job.w, acc);
                     }
                     WeightBits::Bf16 => {
-                        let b = job.w.data.u16s().add(panel * k * width);
-                        tile_of::<S, u16>(mr, &a, b, job.w, acc.as_mut_ptr());
+                        let b = job.w.data.u16s().as_ptr().add(panel * k * width);
+                        tile_of::<S, u16>(mr, &a, b, job.w, acc);
                     }
                 }
                 for i in 0..mr {
-                    finish_row::<S>(
-                        job,
-                        m + i,
-                        panel * width,
-                        acc.as_ptr().add(i * width),
-                        width,
-                    );
+                    finish_row::<S>(job, m + i, panel * width, acc.add(i * width), width);
                 }
             }
             m += mr;
@@ -446,8 +441,8 @@ unsafe fn thin_body<S: Simd>(job: &Job<'_>, rows: (usize, usize)) {
                     for k in (0..w.run).step_by(16) {
                         let x = load_part::<S>(a.add(k), (w.run - k).min(16));
                         let y = match w.bits {
-                            WeightBits::F32 => S::load(w.data.f32s().add(b + k)),
-                            WeightBits::Bf16 => S::load_bf16(w.data.u16s().add(b + k)),
+                            WeightBits::F32 => S::load(w.data.f32s().as_ptr().add(b + k)),
+                            WeightBits::Bf16 => S::load_bf16(w.data.u16s().as_ptr().add(b + k)),
                         };
                         total = S::fma(x, y, total);
                     }
@@ -463,7 +458,7 @@ unsafe fn thin_body<S: Simd>(job: &Job<'_>, rows: (usize, usize)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Isa;
+    use crate::cpu::{Arena, Isa};
 
     /// Numbers without pattern, reproducible.
     fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -508,6 +503,7 @@ mod tests {
                     row_stride: stride,
                 };
                 let packed = Packed::new(
+                    &mut Arena::default(),
                     isa,
                     WeightBits::F32,
                     n,
@@ -566,7 +562,7 @@ mod tests {
             for bits in [WeightBits::F32, WeightBits::Bf16] {
                 let (rows, n, k) = (29, 96, 77);
                 let (a, w) = (noise(rows * k, 7), noise(n * k, 8));
-                let packed = Packed::dense(isa, bits, n, k, &w);
+                let packed = Packed::dense(&mut Arena::default(), isa, bits, n, k, &w);
                 let mut all = vec![0.0; rows * n];
                 let out = Rows::packed(rows, n);
                 matmul(
@@ -599,9 +595,10 @@ mod tests {
                     .collect();
                 let (mut x, mut y) = (vec![0.0; 3 * n], vec![0.0; 3 * n]);
                 let (ar, or) = (Rows::packed(3, k), Rows::packed(3, n));
-                let narrow = Packed::dense(isa, WeightBits::Bf16, n, k, &w);
+                let narrow = Packed::dense(&mut Arena::default(), isa, WeightBits::Bf16, n, k, &w);
                 matmul(&narrow, &a, ar, 3, Out::raw(&mut x, or));
-                let wide = Packed::dense(isa, WeightBits::F32, n, k, &rounded);
+                let wide =
+                    Packed::dense(&mut Arena::default(), isa, WeightBits::F32, n, k, &rounded);
                 matmul(&wide, &a, ar, 3, Out::raw(&mut y, or));
                 assert_eq!(x, y, "{isa:?}");
                 assert_eq!(narrow.get(n - 1, k - 1), rounded[n * k - 1]);

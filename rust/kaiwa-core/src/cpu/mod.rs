@@ -5,6 +5,7 @@
 //! (where multiply-add is fused) instruction set: every output element is computed whole by one
 //! task; its sum runs in one fixed order; no kernel looks at another row.
 
+mod arena;
 mod attention;
 mod gemm;
 mod isa;
@@ -13,6 +14,7 @@ mod pack;
 mod pool;
 mod simd;
 
+pub(crate) use arena::Arena;
 pub(crate) use attention::{Attention, KvShape, attend};
 pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
 pub use isa::Isa;

@@ -6,6 +6,7 @@
 
 use half::bf16;
 
+use super::arena::{Arena, Region};
 use super::isa::Isa;
 use super::simd::{self, Simd};
 
@@ -14,45 +15,6 @@ use super::simd::{self, Simd};
 pub(crate) enum WeightBits {
     F32,
     Bf16,
-}
-
-/// Sixteen floats on a cache line of their own, so that panels start aligned.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// Cache-line aligned storage, read as f32 or as bf16 bits.
-pub(super) struct Aligned(Vec<Line>);
-
-impl Aligned {
-    fn zeros(floats: usize) -> Self {
-        Self(vec![Line([0.0; 16]); floats.div_ceil(16)])
-    }
-    fn bytes(&self) -> usize {
-        self.0.len() * 64
-    }
-    pub(super) fn f32s(&self) -> *const f32 {
-        self.0.as_ptr().cast()
-    }
-    pub(super) fn u16s(&self) -> *const u16 {
-        self.0.as_ptr().cast()
-    }
-    fn set_f32(&mut self, i: usize, v: f32) {
-        self.0[i / 16].0[i % 16] = v;
-    }
-    fn set_bf16(&mut self, i: usize, v: f32) {
-        // Two bf16 share one float's bits, the even one in the low half (little end first, the
-        // order in which `u16s` reads them).
-        let bits = u32::from(bf16::from_f32(v).to_bits());
-        let word = &mut self.0[i / 32].0[(i / 2) % 16];
-        let old = word.to_bits();
-        let new = if i % 2 == 0 {
-            (old & 0xffff_0000) | bits
-        } else {
-            (old & 0xffff) | bits << 16
-        };
-        *word = f32::from_bits(new);
-    }
 }
 
 /// A weight matrix `[n outputs, k inputs]` with optional bias, ready for [`super::matmul`].
@@ -66,7 +28,7 @@ pub(crate) struct Packed {
     pub(super) tap_stride: usize,
     /// Columns of a panel; 0 means row-major for the dot kernel.
     pub(super) width: usize,
-    pub(super) data: Aligned,
+    pub(super) data: Region,
     /// One value per output, padded to whole panels; zeros if the layer has none.
     pub(super) bias: Vec<f32>,
 }
@@ -86,6 +48,7 @@ impl Packed {
     /// Packs `weight(output, input)` for `n` outputs and `taps * run` inputs. `tap_stride` is the
     /// distance in the input row between the starts of two taps (`run` when they touch).
     pub(crate) fn new(
+        arena: &mut Arena,
         isa: Isa,
         bits: WeightBits,
         n: usize,
@@ -114,9 +77,9 @@ impl Packed {
             k
         };
         let values = rows * row_len;
-        let mut data = Aligned::zeros(match bits {
-            WeightBits::F32 => values,
-            WeightBits::Bf16 => values.div_ceil(2),
+        let mut data = arena.take(match bits {
+            WeightBits::F32 => values * 4,
+            WeightBits::Bf16 => values * 2,
         });
         for o in 0..n {
             for i in 0..k {
@@ -126,8 +89,10 @@ impl Packed {
                     (o / width * k + i) * width + o % width
                 };
                 match bits {
-                    WeightBits::F32 => data.set_f32(at, weight(o, i)),
-                    WeightBits::Bf16 => data.set_bf16(at, weight(o, i)),
+                    WeightBits::F32 => data.f32s_mut()[at] = weight(o, i),
+                    WeightBits::Bf16 => {
+                        data.u16s_mut()[at] = bf16::from_f32(weight(o, i)).to_bits();
+                    }
                 }
             }
         }
@@ -149,8 +114,15 @@ impl Packed {
     }
 
     /// Packs a row-major `[n, k]` matrix without bias.
-    pub(crate) fn dense(isa: Isa, bits: WeightBits, n: usize, k: usize, w: &[f32]) -> Self {
-        Self::new(isa, bits, n, (1, k, k), None, |o, i| w[o * k + i])
+    pub(crate) fn dense(
+        arena: &mut Arena,
+        isa: Isa,
+        bits: WeightBits,
+        n: usize,
+        k: usize,
+        w: &[f32],
+    ) -> Self {
+        Self::new(arena, isa, bits, n, (1, k, k), None, |o, i| w[o * k + i])
     }
 
     /// Number of outputs.
@@ -173,15 +145,8 @@ impl Packed {
             (o / self.width * k + i) * self.width + o % self.width
         };
         match self.bits {
-            WeightBits::F32 => self.data.0[at / 16].0[at % 16],
-            WeightBits::Bf16 => {
-                let word = self.data.0[at / 32].0[(at / 2) % 16].to_bits();
-                f32::from_bits(if at % 2 == 0 {
-                    word << 16
-                } else {
-                    word & 0xffff_0000
-                })
-            }
+            WeightBits::F32 => self.data.f32s()[at],
+            WeightBits::Bf16 => bf16::from_bits(self.data.u16s()[at]).to_f32(),
         }
     }
 

@@ -120,6 +120,7 @@ impl Conv {
             false => None,
         };
         let weight = Packed::new(
+            &mut loader.arena,
             loader.isa,
             loader.bits,
             outputs,
@@ -200,6 +201,7 @@ impl ConvTranspose {
         // An output row is the `stride` new columns side by side; the first half of an input row
         // is the column before, which the second half of the kernel belongs to.
         let weight = Packed::new(
+            &mut loader.arena,
             loader.isa,
             loader.bits,
             stride * outputs,

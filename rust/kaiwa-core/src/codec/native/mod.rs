@@ -22,12 +22,13 @@ use transformer::{Transformer, TransformerWork};
 
 use super::stream::Window;
 use super::{MimiConfig, MimiTensors, WeightType};
-use crate::cpu::{self, Isa, Out, Rows, WeightBits};
+use crate::cpu::{self, Arena, Isa, Out, Rows, WeightBits};
 use crate::error::Result;
 
 /// What every layer needs to load itself.
 pub(super) struct Loader<'a> {
     pub tensors: &'a mut MimiTensors,
+    pub arena: Arena,
     pub isa: Isa,
     pub bits: WeightBits,
     /// Floats of convolution history handed out so far in the current direction.
@@ -85,6 +86,7 @@ impl NativeMimi {
         };
         let mut loader = Loader {
             tensors,
+            arena: Arena::default(),
             isa,
             bits,
             history: 0,

@@ -65,6 +65,7 @@ impl Group {
                 bias.push(-0.5 * row.iter().map(|v| v * v).sum::<f32>());
             }
             packed.push(Packed::new(
+                &mut loader.arena,
                 isa,
                 WeightBits::F32,
                 bins,
@@ -74,8 +75,15 @@ impl Group {
             ));
         }
         Ok(Self {
-            input: Packed::dense(isa, WeightBits::F32, dim, latent, &input),
-            output: Packed::dense(isa, WeightBits::F32, latent, dim, &output),
+            input: Packed::dense(&mut loader.arena, isa, WeightBits::F32, dim, latent, &input),
+            output: Packed::dense(
+                &mut loader.arena,
+                isa,
+                WeightBits::F32,
+                latent,
+                dim,
+                &output,
+            ),
             books: packed,
         })
     }

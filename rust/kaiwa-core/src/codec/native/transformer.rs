@@ -42,7 +42,14 @@ pub(super) struct TransformerWork {
 
 fn dense(loader: &mut Loader<'_>, name: &str, n: usize, k: usize) -> Result<Packed> {
     let w = loader.tensors.take(name, &[n, k])?;
-    Ok(Packed::dense(loader.isa, loader.bits, n, k, &w))
+    Ok(Packed::dense(
+        &mut loader.arena,
+        loader.isa,
+        loader.bits,
+        n,
+        k,
+        &w,
+    ))
 }
 
 /// Layer scales are read in whole panels.
