@@ -2,9 +2,14 @@
 
 mod backend;
 mod config;
+mod config_hf;
+mod config_json;
+mod expected;
 mod mimi;
 mod names;
+mod names_hint;
 mod native;
+mod spellings;
 mod stream;
 
 pub use config::{MimiConfig, QuantizerConfig, SeanetConfig, TransformerConfig};

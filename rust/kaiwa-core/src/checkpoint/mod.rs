@@ -1,0 +1,12 @@
+//! Weight files: read strictly, one tensor at a time, without trusting a byte.
+//!
+//! [`SafeTensorsFile`] knows the container only; which tensors a model wants, and under which
+//! names, is the business of `codec`.
+
+mod header;
+mod safetensors;
+mod sniff;
+mod source;
+
+pub use header::{Dtype, TensorEntry};
+pub use safetensors::{SafeTensorsFile, Summary, TensorSummary};
