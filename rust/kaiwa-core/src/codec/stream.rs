@@ -37,7 +37,7 @@ pub struct MimiStream {
     mimi: Mimi,
     slots: usize,
     window: Window,
-    state: State,
+    pub(super) state: State,
 }
 
 /// Largest number of slots of a stream: a guard against sizes given in the wrong unit.

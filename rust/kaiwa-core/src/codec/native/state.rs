@@ -1,6 +1,7 @@
 //! What a slot carries from one step to the next (spec mimi.md 5.1).
 
 /// One slot in one direction.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct SlotState {
     /// Latent steps since the start.
     pub pos: u64,
@@ -59,6 +60,12 @@ impl DirectionState {
                 slot.pos = 0;
             }
         }
+    }
+
+    /// Shares a state on purpose: the control of the tests on independence.
+    #[cfg(test)]
+    pub(crate) fn copy_slot(&mut self, from: usize, to: usize) {
+        self.slots[to] = self.slots[from].clone();
     }
 
     /// The slots whose flag is set, in order.
