@@ -16,6 +16,7 @@ const CHUNK: usize = 64 << 20;
 pub(crate) struct Arena {
     chunk: Option<Arc<Chunk>>,
     used: usize,
+    total: usize,
 }
 
 enum Storage {
@@ -64,9 +65,15 @@ impl Chunk {
 }
 
 impl Arena {
+    /// Bytes handed out so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.total
+    }
+
     /// A region of `bytes` zero bytes, aligned to a cache line.
     pub(crate) fn take(&mut self, bytes: usize) -> Region {
         let room = bytes.next_multiple_of(64);
+        self.total += room;
         let fits = self
             .chunk
             .as_ref()
@@ -103,9 +110,6 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
     fn base(&self) -> *mut u8 {
         // SAFETY: `start + bytes` is inside the chunk.
         unsafe { self.chunk.base.add(self.start) }

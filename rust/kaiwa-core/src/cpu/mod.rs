@@ -19,5 +19,5 @@ pub(crate) use attention::{Attention, KvShape, attend};
 pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
 pub use isa::Isa;
 pub(crate) use ops::{argmax_rows, layer_norm, rope_table};
-pub(crate) use pack::{Packed, WeightBits};
+pub(crate) use pack::{Packed, Packer, Taps, WeightBits};
 pub use pool::{run, threads};

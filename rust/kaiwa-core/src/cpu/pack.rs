@@ -17,19 +17,58 @@ pub(crate) enum WeightBits {
     Bf16,
 }
 
-/// A weight matrix `[n outputs, k inputs]` with optional bias, ready for [`super::matmul`].
+/// Where the weight of an output and an input lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Panels of this many outputs.
+    Panels(usize),
+    /// One row an output, each tap padded to whole vectors, for the dot kernel.
+    Rows,
+}
+
+/// Inputs of a row: `taps` runs of `run` contiguous values each, `stride` apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taps {
+    pub taps: usize,
+    pub run: usize,
+    pub stride: usize,
+}
+
+impl Taps {
+    /// One run.
+    pub(crate) fn one(run: usize) -> Self {
+        Self {
+            taps: 1,
+            run,
+            stride: run,
+        }
+    }
+
+    /// Inputs of an output.
+    pub(super) fn inputs(&self) -> usize {
+        self.taps * self.run
+    }
+
+    /// Floats of an input row from the first input to the last.
+    pub(super) fn span(&self) -> usize {
+        (self.taps - 1) * self.stride + self.run
+    }
+
+    /// A run in whole vectors.
+    pub(super) fn padded_run(&self) -> usize {
+        self.run.next_multiple_of(16)
+    }
+}
+
+/// A weight matrix `[n outputs, inputs]` with optional bias, ready for [`super::matmul`].
 pub(crate) struct Packed {
     pub(super) isa: Isa,
     pub(super) bits: WeightBits,
     pub(super) n: usize,
-    /// Inputs are `taps` runs of `run` contiguous values each, `tap_stride` apart in the row.
-    pub(super) taps: usize,
-    pub(super) run: usize,
-    pub(super) tap_stride: usize,
-    /// Columns of a panel; 0 means row-major for the dot kernel.
-    pub(super) width: usize,
+    pub(super) taps: Taps,
+    pub(super) layout: Layout,
     pub(super) data: Region,
-    /// One value per output, padded to whole panels; zeros if the layer has none.
+    /// One value per output, padded to whole vectors; zeros if the layer has none.
     pub(super) bias: Vec<f32>,
 }
 
@@ -44,114 +83,97 @@ fn panel_width(isa: Isa) -> usize {
     vectors * 16
 }
 
-impl Packed {
-    /// Packs `weight(output, input)` for `n` outputs and `taps * run` inputs. `tap_stride` is the
-    /// distance in the input row between the starts of two taps (`run` when they touch).
-    pub(crate) fn new(
-        arena: &mut Arena,
-        isa: Isa,
-        bits: WeightBits,
+/// Kind of numbers and memory that a matrix is packed into.
+pub(crate) struct Packer {
+    pub arena: Arena,
+    pub isa: Isa,
+    pub bits: WeightBits,
+}
+
+impl Packer {
+    /// Packs `weight(output, input)` for `n` outputs.
+    pub(crate) fn pack(
+        &mut self,
         n: usize,
-        (taps, run, tap_stride): (usize, usize, usize),
+        taps: Taps,
         bias: Option<&[f32]>,
         weight: impl Fn(usize, usize) -> f32,
-    ) -> Self {
+    ) -> Packed {
+        let k = taps.inputs();
         // Touching taps are one long run.
-        let (taps, run) = if tap_stride == run {
-            (1, taps * run)
+        let taps = if taps.stride == taps.run {
+            Taps::one(k)
         } else {
-            (taps, run)
+            taps
         };
-        let k = taps * run;
         // A panel of a matrix with so few outputs would be mostly padding.
-        let width = if n <= 4 { 0 } else { panel_width(isa) };
-        let rows = if width == 0 {
-            n
+        let layout = if n <= 4 {
+            Layout::Rows
         } else {
-            n.next_multiple_of(width)
+            Layout::Panels(panel_width(self.isa))
         };
-        // The dot kernel reads whole vectors: its rows are padded with zeros.
-        let row_len = if width == 0 {
-            run.next_multiple_of(16) * taps
-        } else {
-            k
+        let values = match layout {
+            Layout::Panels(width) => n.next_multiple_of(width) * k,
+            Layout::Rows => n * taps.taps * taps.padded_run(),
         };
-        let values = rows * row_len;
-        let mut data = arena.take(match bits {
+        let data = self.arena.take(match self.bits {
             WeightBits::F32 => values * 4,
             WeightBits::Bf16 => values * 2,
         });
-        for o in 0..n {
-            for i in 0..k {
-                let at = if width == 0 {
-                    o * row_len + (i / run) * run.next_multiple_of(16) + i % run
-                } else {
-                    (o / width * k + i) * width + o % width
-                };
-                match bits {
-                    WeightBits::F32 => data.f32s_mut()[at] = weight(o, i),
-                    WeightBits::Bf16 => {
-                        data.u16s_mut()[at] = bf16::from_f32(weight(o, i)).to_bits();
-                    }
-                }
-            }
-        }
-        let mut padded = vec![0.0; rows.next_multiple_of(16)];
+        let mut padded = vec![0.0; n.next_multiple_of(64)];
         if let Some(bias) = bias {
             padded[..n].copy_from_slice(&bias[..n]);
         }
-        Self {
+        let (isa, bits) = (self.isa, self.bits);
+        let mut packed = Packed {
             isa,
             bits,
             n,
             taps,
-            run,
-            tap_stride,
-            width,
+            layout,
             data,
             bias: padded,
+        };
+        for o in 0..n {
+            for i in 0..k {
+                let at = packed.at(o, i);
+                match bits {
+                    WeightBits::F32 => packed.data.f32s_mut()[at] = weight(o, i),
+                    WeightBits::Bf16 => {
+                        packed.data.u16s_mut()[at] = bf16::from_f32(weight(o, i)).to_bits();
+                    }
+                }
+            }
         }
+        packed
     }
 
     /// Packs a row-major `[n, k]` matrix without bias.
-    pub(crate) fn dense(
-        arena: &mut Arena,
-        isa: Isa,
-        bits: WeightBits,
-        n: usize,
-        k: usize,
-        w: &[f32],
-    ) -> Self {
-        Self::new(arena, isa, bits, n, (1, k, k), None, |o, i| w[o * k + i])
+    pub(crate) fn dense(&mut self, n: usize, k: usize, w: &[f32]) -> Packed {
+        self.pack(n, Taps::one(k), None, |o, i| w[o * k + i])
     }
+}
 
+impl Packed {
     /// Number of outputs.
     pub(crate) fn outputs(&self) -> usize {
         self.n
     }
 
-    /// Bytes of packed weights.
-    pub(crate) fn bytes(&self) -> usize {
-        self.data.bytes() + self.bias.len() * 4
+    fn at(&self, o: usize, i: usize) -> usize {
+        let Taps { taps, run, .. } = self.taps;
+        match self.layout {
+            Layout::Panels(width) => (o / width * taps * run + i) * width + o % width,
+            Layout::Rows => (o * taps + i / run) * self.taps.padded_run() + i % run,
+        }
     }
 
     /// The weight of one output and input, widened: for gathers and tests.
     pub(crate) fn get(&self, o: usize, i: usize) -> f32 {
-        let k = self.taps * self.run;
-        let at = if self.width == 0 {
-            let run = self.run.next_multiple_of(16);
-            o * run * self.taps + (i / self.run) * run + i % self.run
-        } else {
-            (o / self.width * k + i) * self.width + o % self.width
-        };
+        let at = self.at(o, i);
         match self.bits {
             WeightBits::F32 => self.data.f32s()[at],
             WeightBits::Bf16 => bf16::from_bits(self.data.u16s()[at]).to_f32(),
         }
-    }
-
-    /// Floats of an input row that the kernel reads.
-    pub(super) fn input_span(&self) -> usize {
-        (self.taps - 1) * self.tap_stride + self.run
     }
 }

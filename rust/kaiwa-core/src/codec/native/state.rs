@@ -52,13 +52,11 @@ impl DirectionState {
 
     /// Returns a slot to its beginning.
     pub(crate) fn reset(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            if slot.pos > 0 {
-                // Masked keys have weight zero, but zero times a stale infinity is not zero.
-                slot.rings.fill(0.0);
-                slot.history.fill(0.0);
-                slot.pos = 0;
-            }
+        if let Some(slot) = self.slots.get_mut(slot).filter(|s| s.pos > 0) {
+            // Masked keys have weight zero, but zero times a stale infinity is not zero.
+            slot.rings.fill(0.0);
+            slot.history.fill(0.0);
+            slot.pos = 0;
         }
     }
 

@@ -45,14 +45,7 @@ pub(super) struct TransformerWork {
 
 fn dense(loader: &mut Loader<'_>, name: &str, n: usize, k: usize) -> Result<Packed> {
     let w = loader.tensors.take(name, &[n, k])?;
-    Ok(Packed::dense(
-        &mut loader.arena,
-        loader.isa,
-        loader.bits,
-        n,
-        k,
-        &w,
-    ))
+    Ok(loader.packer.dense(n, k, &w))
 }
 
 /// Layer scales are read in whole panels.
@@ -128,13 +121,6 @@ impl Transformer {
     /// Floats of keys and values of one slot.
     pub(super) fn state_len(&self) -> usize {
         self.layers.len() * self.kv.len()
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        let one = |l: &Layer| {
-            l.in_proj.bytes() + l.out_proj.bytes() + l.linear1.bytes() + l.linear2.bytes()
-        };
-        self.layers.iter().map(one).sum::<usize>() + self.layers.len() * self.width * 24
     }
 
     /// In place over `x` `[slots, steps, latent width]`. Positions are read, not moved.
