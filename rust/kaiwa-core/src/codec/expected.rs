@@ -135,10 +135,7 @@ impl List {
         let q = &config.quantizer;
         let width = config.seanet.dimension;
         for (group, count) in [("rvq_first", 1), ("rvq_rest", q.n_q - 1)] {
-            // A model of one codebook has no acoustic group at all.
-            if count == 0 {
-                continue;
-            }
+            // The projections of the second group exist even if it has no codebooks.
             let group = format!("quantizer.{group}");
             self.push(
                 format!("{group}.input_proj.weight"),
