@@ -23,16 +23,13 @@ pub enum Device {
 }
 
 impl Device {
-    /// Parses `auto`, `cpu`, `candle-cpu`, `cuda`, `cuda:N`, `metal`, `metal:N`.
+    /// Parses `auto`, `cpu`, `candle-cpu`, `cuda`, `cuda:N`, `metal`, `metal:N`. `auto` is the
+    /// first CUDA device that works, else the first Metal device, else the processor.
+    ///
+    /// # Errors
+    /// [`Error::OptionValue`] for anything else; whether a device exists is seen on loading.
     pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "auto" | "cpu" => Ok(Self::Cpu),
-            _ => Err(Error::OptionValue {
-                name: "device",
-                got: format!("{text:?}"),
-                allowed: "\"auto\", \"cpu\", \"cuda\", \"cuda:N\" or \"metal\"".into(),
-            }),
-        }
+        super::device::select::parse(text)
     }
 
     /// The name [`Self::parse`] reads back.

@@ -4,6 +4,7 @@ mod backend;
 mod config;
 mod config_hf;
 mod config_json;
+pub mod device;
 mod expected;
 mod mimi;
 mod names;
