@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::native::{self, NativeMimi};
-use super::stream::Window;
+use super::native::{self, NativeMimi, Step};
 use super::{Device, MimiConfig, MimiTensors, WeightType};
 use crate::error::Result;
 
@@ -35,6 +34,13 @@ impl Backend {
         )?)))
     }
 
+    /// Bytes of weights in memory.
+    pub(super) fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Native(m) => m.weight_bytes(),
+        }
+    }
+
     pub(super) fn state(&self, slots: usize) -> Result<State> {
         match self {
             Self::Native(m) => Ok(State::Native {
@@ -50,35 +56,31 @@ impl Backend {
         &self,
         state: &mut State,
         pcm: &[f32],
-        frames: usize,
-        active: &[bool],
-        window: Window,
+        step: Step<'_>,
         use_it: impl FnOnce(&[f32]) -> R + Send,
     ) -> Result<R> {
         match (self, state) {
             (Self::Native(m), State::Native { encoder, work, .. }) => Ok(native::in_pool(|| {
-                use_it(m.encode_latent(encoder, work, pcm, frames, active, window))
+                use_it(m.encode_latent(encoder, work, pcm, step))
             })),
         }
     }
 
     /// Codes of the active slots: `code(active index, codebook, frame, value)`.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn encode(
         &self,
         state: &mut State,
         pcm: &[f32],
-        frames: usize,
         codebooks: usize,
-        active: &[bool],
-        window: Window,
+        step: Step<'_>,
         mut code: impl FnMut(usize, usize, usize, usize) + Send,
     ) -> Result<()> {
         match (self, state) {
             (Self::Native(m), State::Native { encoder, work, .. }) => {
                 native::in_pool(|| {
-                    let count = active.iter().filter(|&&on| on).count();
-                    m.encode_latent(encoder, work, pcm, frames, active, window);
+                    let (frames, count) =
+                        (step.frames, step.active.iter().filter(|&&on| on).count());
+                    m.encode_latent(encoder, work, pcm, step);
                     m.quantize(work, codebooks, count * frames, |row, book, value| {
                         code(row / frames, book, row % frames, value);
                     });
@@ -90,23 +92,20 @@ impl Backend {
 
     /// Audio of the active slots, `[active, frames * frame_size]`, given to `use_it`. `codes` is
     /// `[slots, codebooks, frames]`, checked.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn decode<R: Send>(
         &self,
         state: &mut State,
         codes: &[i64],
         codebooks: usize,
-        frames: usize,
-        active: &[bool],
-        window: Window,
+        step: Step<'_>,
         use_it: impl FnOnce(&[f32]) -> R + Send,
     ) -> Result<R> {
         match (self, state) {
             (Self::Native(m), State::Native { decoder, work, .. }) => Ok(native::in_pool(|| {
                 let code = |slot: usize, book: usize, frame: usize| {
-                    codes[(slot * codebooks + book) * frames + frame] as usize
+                    codes[(slot * codebooks + book) * step.frames + frame] as usize
                 };
-                use_it(m.decode(decoder, work, code, codebooks, frames, active, window))
+                use_it(m.decode(decoder, work, code, codebooks, step))
             })),
         }
     }

@@ -137,6 +137,11 @@ impl Mimi {
         self.dtype
     }
 
+    /// Bytes of weights in memory.
+    pub fn weight_bytes(&self) -> usize {
+        self.backend.weight_bytes()
+    }
+
     /// A stream of `slots` independent conversations.
     pub fn stream(&self, slots: usize, window: Window) -> Result<MimiStream> {
         MimiStream::new(self.clone(), slots, window)
@@ -257,7 +262,7 @@ impl Mimi {
                 at_least: "one sample in at least one row",
             });
         }
-        if pcm.len() % rows != 0 {
+        if !pcm.len().is_multiple_of(rows) {
             return Err(Error::Shape {
                 what: "pcm",
                 got: format!("{} samples for {rows} rows", pcm.len()),
@@ -303,7 +308,7 @@ impl Mimi {
                 at_least: "one frame in at least one row",
             });
         }
-        if codes.len() % (rows * codebooks) != 0 {
+        if !codes.len().is_multiple_of(rows * codebooks) {
             return Err(Error::Shape {
                 what: "codes",
                 got: format!(

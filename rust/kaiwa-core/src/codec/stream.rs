@@ -2,6 +2,7 @@
 
 use super::Mimi;
 use super::backend::State;
+use super::native::Step;
 use crate::error::{Error, Result};
 
 /// Which keys a latent step may attend to (spec mimi.md 3.1). The two differ once a stream is
@@ -37,7 +38,7 @@ pub struct MimiStream {
     mimi: Mimi,
     slots: usize,
     window: Window,
-    state: State,
+    pub(super) state: State,
 }
 
 /// Largest number of slots of a stream: a guard against sizes given in the wrong unit.
@@ -91,7 +92,7 @@ impl MimiStream {
         let active = self.mask(active)?;
         let samples = self.mimi.check_audio(pcm, self.slots, Some(&active))?;
         let size = self.mimi.config.frame_size();
-        if samples % size != 0 {
+        if !samples.is_multiple_of(size) {
             return Err(Error::Shape {
                 what: "pcm",
                 got: format!("[{}, 1, {samples}]", self.slots),
@@ -110,7 +111,12 @@ impl MimiStream {
                 out[(on[slot] * books + book) * frames + start + frame] = value as i32;
             };
             let (backend, state) = (&this.mimi.backend, &mut this.state);
-            backend.encode(state, &piece, count, books, &active, this.window, put)
+            let step = Step {
+                frames: count,
+                active: &active,
+                window: this.window,
+            };
+            backend.encode(state, &piece, books, step, put)
         })?;
         Ok(out)
     }
@@ -133,20 +139,17 @@ impl MimiStream {
         self.in_pieces(frames, on.len(), |this, start, count| {
             let piece = cut(codes, frames, start, count);
             let (backend, state) = (&this.mimi.backend, &mut this.state);
-            backend.decode(
-                state,
-                &piece,
-                codebooks,
-                count,
-                &active,
-                this.window,
-                |pcm| {
-                    for (pcm, slot) in pcm.chunks_exact(count * size).zip(&on) {
-                        let at = (slot * frames + start) * size;
-                        out[at..at + pcm.len()].copy_from_slice(pcm);
-                    }
-                },
-            )
+            let step = Step {
+                frames: count,
+                active: &active,
+                window: this.window,
+            };
+            backend.decode(state, &piece, codebooks, step, |pcm| {
+                for (pcm, slot) in pcm.chunks_exact(count * size).zip(&on) {
+                    let at = (slot * frames + start) * size;
+                    out[at..at + pcm.len()].copy_from_slice(pcm);
+                }
+            })
         })?;
         Ok(out)
     }
@@ -177,7 +180,12 @@ impl MimiStream {
             out[(slot * books + book) * frames + frame] = value as i32;
         };
         let (backend, state) = (&self.mimi.backend, &mut self.state);
-        backend.encode(state, pcm, frames, books, &all, self.window, put)
+        let step = Step {
+            frames,
+            active: &all,
+            window: self.window,
+        };
+        backend.encode(state, pcm, books, step, put)
     }
 
     /// One checked piece of all slots: latents `[slots, dimension, frames]` into `out`.
@@ -190,7 +198,12 @@ impl MimiStream {
         let (width, all) = (self.mimi.config.seanet.dimension, vec![true; self.slots]);
         out.resize(self.slots * width * frames, 0.0);
         let (backend, state) = (&self.mimi.backend, &mut self.state);
-        backend.encode_latent(state, pcm, frames, &all, self.window, |latent| {
+        let step = Step {
+            frames,
+            active: &all,
+            window: self.window,
+        };
+        backend.encode_latent(state, pcm, step, |latent| {
             for (row, column) in latent.chunks_exact(width).enumerate() {
                 let (slot, frame) = (row / frames, row % frames);
                 for (c, &v) in column.iter().enumerate() {

@@ -8,7 +8,7 @@
 
 use super::isa::kernel;
 use super::ops::{elu, gelu};
-use super::pack::{Packed, WeightBits};
+use super::pack::{Layout, Packed, Taps, WeightBits};
 use super::pool;
 use super::simd::Simd;
 
@@ -141,7 +141,7 @@ pub(crate) fn matmul(w: &Packed, a: &[f32], a_rows: Rows, rows: usize, out: Out<
     }
     let n = w.n;
     assert!(
-        a_rows.end(rows, w.input_span()) <= a.len(),
+        a_rows.end(rows, w.taps.span()) <= a.len(),
         "input rows exceed the input"
     );
     let nowhere = Rows {
@@ -201,8 +201,11 @@ pub(crate) fn matmul(w: &Packed, a: &[f32], a_rows: Rows, rows: usize, out: Out<
 
     // Cut by shape alone: first along the outputs, so that each weight is read by one thread;
     // along the rows only when there are too few panels.
-    let panels = if w.width == 0 { 1 } else { n.div_ceil(w.width) };
-    let work = rows * w.taps * w.run * if w.width == 0 { 16 } else { panels * w.width };
+    let (panels, columns) = match w.layout {
+        Layout::Panels(width) => (n.div_ceil(width), n.next_multiple_of(width)),
+        Layout::Rows => (1, 16),
+    };
+    let work = rows * w.taps.inputs() * columns;
     let tasks = (work / TASK_WORK).clamp(1, 64);
     let panel_tasks = tasks.min(panels);
     let row_tasks = (tasks / panel_tasks).clamp(1, rows.div_ceil(12));
@@ -215,10 +218,9 @@ pub(crate) fn matmul(w: &Packed, a: &[f32], a_rows: Rows, rows: usize, out: Out<
         let row_range = (r * rows_each, ((r + 1) * rows_each).min(rows));
         // SAFETY: the slices were checked above; tasks cover disjoint rectangles.
         unsafe {
-            if w.width == 0 {
-                thin(w.isa, &job, row_range);
-            } else {
-                panels_times_rows(w.isa, &job, panel_range, row_range);
+            match w.layout {
+                Layout::Rows => thin(w.isa, &job, row_range),
+                Layout::Panels(_) => panels_times_rows(w.isa, &job, panel_range, row_range),
             }
         }
     });
@@ -232,7 +234,7 @@ kernel! {
 #[inline(always)]
 unsafe fn panels_body<S: Simd>(job: &Job<'_>, panels: (usize, usize), rows: (usize, usize)) {
     let width = 16 * S::NV;
-    let k = job.w.taps * job.w.run;
+    let k = job.w.taps.inputs();
     // Tiles of equal height: 16 rows are two of 8, not 12 and 4.
     let count = rows.1 - rows.0;
     let tiles = count.div_ceil(S::MR);
@@ -246,27 +248,22 @@ unsafe fn panels_body<S: Simd>(job: &Job<'_>, panels: (usize, usize), rows: (usi
                 // SAFETY: row `m + i` was checked by `matmul`.
                 *p = unsafe { job.a.add(job.a_rows.at(m + i)) };
             }
-            let mut acc = [0f32; 12 * 32];
+            let mut acc = std::mem::MaybeUninit::<[f32; 12 * 32]>::uninit();
+            let acc = acc.as_mut_ptr().cast::<f32>();
             // SAFETY: `panel * k * width` is inside the packed data; the tile is large enough.
             unsafe {
                 match job.w.bits {
                     WeightBits::F32 => {
-                        let b = job.w.data.f32s().add(panel * k * width);
-                        tile_of::<S, f32>(mr, &a, b, job.w, acc.as_mut_ptr());
+                        let b = job.w.data.f32s().as_ptr().add(panel * k * width);
+                        tile_of::<S, f32>(mr, &a, b, job.w, acc);
                     }
                     WeightBits::Bf16 => {
-                        let b = job.w.data.u16s().add(panel * k * width);
-                        tile_of::<S, u16>(mr, &a, b, job.w, acc.as_mut_ptr());
+                        let b = job.w.data.u16s().as_ptr().add(panel * k * width);
+                        tile_of::<S, u16>(mr, &a, b, job.w, acc);
                     }
                 }
                 for i in 0..mr {
-                    finish_row::<S>(
-                        job,
-                        m + i,
-                        panel * width,
-                        acc.as_ptr().add(i * width),
-                        width,
-                    );
+                    finish_row::<S>(job, m + i, panel * width, acc.add(i * width), width);
                 }
             }
             m += mr;
@@ -324,13 +321,13 @@ unsafe fn tile<S: Simd, W: Weight, const H: usize>(
     out: *mut f32,
 ) {
     let width = 16 * S::NV;
-    // SAFETY: the rows hold `input_span` floats each, the panel `taps * run * width` weights, and
+    // SAFETY: the rows hold `span` floats each, the panel `inputs * width` weights, and
     // `out` `H * width` floats.
     unsafe {
         let mut acc = [[S::splat(0.0); 2]; H];
         let mut a: [*const f32; H] = std::array::from_fn(|i| rows[i]);
-        for _ in 0..w.taps {
-            for k in 0..w.run {
+        for _ in 0..w.taps.taps {
+            for k in 0..w.taps.run {
                 let b0 = W::load::<S>(b);
                 let b1 = if S::NV == 2 {
                     W::load::<S>(b.add(16))
@@ -347,7 +344,7 @@ unsafe fn tile<S: Simd, W: Weight, const H: usize>(
                 b = b.add(width);
             }
             for p in &mut a {
-                *p = p.wrapping_add(w.tap_stride);
+                *p = p.wrapping_add(w.taps.stride);
             }
         }
         for (i, pair) in acc.iter().enumerate() {
@@ -432,7 +429,8 @@ kernel! {
 #[inline(always)]
 unsafe fn thin_body<S: Simd>(job: &Job<'_>, rows: (usize, usize)) {
     let w = job.w;
-    let padded = w.run.next_multiple_of(16);
+    let Taps { taps, run, stride } = w.taps;
+    let padded = w.taps.padded_run();
     for m in rows.0..rows.1 {
         let mut acc = [0f32; 16];
         for (o, sum) in acc.iter_mut().enumerate().take(w.n) {
@@ -440,14 +438,14 @@ unsafe fn thin_body<S: Simd>(job: &Job<'_>, rows: (usize, usize)) {
             // input tails go through a buffer.
             unsafe {
                 let mut total = S::splat(0.0);
-                for tap in 0..w.taps {
-                    let a = job.a.add(job.a_rows.at(m) + tap * w.tap_stride);
-                    let b = (o * w.taps + tap) * padded;
-                    for k in (0..w.run).step_by(16) {
-                        let x = load_part::<S>(a.add(k), (w.run - k).min(16));
+                for tap in 0..taps {
+                    let a = job.a.add(job.a_rows.at(m) + tap * stride);
+                    let b = (o * taps + tap) * padded;
+                    for k in (0..run).step_by(16) {
+                        let x = load_part::<S>(a.add(k), (run - k).min(16));
                         let y = match w.bits {
-                            WeightBits::F32 => S::load(w.data.f32s().add(b + k)),
-                            WeightBits::Bf16 => S::load_bf16(w.data.u16s().add(b + k)),
+                            WeightBits::F32 => S::load(w.data.f32s().as_ptr().add(b + k)),
+                            WeightBits::Bf16 => S::load_bf16(w.data.u16s().as_ptr().add(b + k)),
                         };
                         total = S::fma(x, y, total);
                     }
@@ -463,7 +461,15 @@ unsafe fn thin_body<S: Simd>(job: &Job<'_>, rows: (usize, usize)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Isa;
+    use crate::cpu::{Arena, Isa, Packer};
+
+    fn packer(isa: Isa, bits: WeightBits) -> Packer {
+        Packer {
+            arena: Arena::default(),
+            isa,
+            bits,
+        }
+    }
 
     /// Numbers without pattern, reproducible.
     fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -507,11 +513,13 @@ mod tests {
                     slot_stride,
                     row_stride: stride,
                 };
-                let packed = Packed::new(
-                    isa,
-                    WeightBits::F32,
+                let packed = packer(isa, WeightBits::F32).pack(
                     n,
-                    (taps, run, tap_stride),
+                    Taps {
+                        taps,
+                        run,
+                        stride: tap_stride,
+                    },
                     Some(&bias),
                     |o, i| w[o * taps * run + i],
                 );
@@ -566,7 +574,7 @@ mod tests {
             for bits in [WeightBits::F32, WeightBits::Bf16] {
                 let (rows, n, k) = (29, 96, 77);
                 let (a, w) = (noise(rows * k, 7), noise(n * k, 8));
-                let packed = Packed::dense(isa, bits, n, k, &w);
+                let packed = packer(isa, bits).dense(n, k, &w);
                 let mut all = vec![0.0; rows * n];
                 let out = Rows::packed(rows, n);
                 matmul(
@@ -599,9 +607,9 @@ mod tests {
                     .collect();
                 let (mut x, mut y) = (vec![0.0; 3 * n], vec![0.0; 3 * n]);
                 let (ar, or) = (Rows::packed(3, k), Rows::packed(3, n));
-                let narrow = Packed::dense(isa, WeightBits::Bf16, n, k, &w);
+                let narrow = packer(isa, WeightBits::Bf16).dense(n, k, &w);
                 matmul(&narrow, &a, ar, 3, Out::raw(&mut x, or));
-                let wide = Packed::dense(isa, WeightBits::F32, n, k, &rounded);
+                let wide = packer(isa, WeightBits::F32).dense(n, k, &rounded);
                 matmul(&wide, &a, ar, 3, Out::raw(&mut y, or));
                 assert_eq!(x, y, "{isa:?}");
                 assert_eq!(narrow.get(n - 1, k - 1), rounded[n * k - 1]);

@@ -68,7 +68,7 @@ macro_rules! kernel {
         /// # Safety
         /// `isa` must come from [`Isa::detect`] or [`Isa::available`]; the pointers in the
         /// arguments must satisfy the body's contract.
-        pub(crate) unsafe fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) {
+        unsafe fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) {
             use $crate::cpu::isa::Isa;
             use $crate::cpu::simd;
 

@@ -5,6 +5,7 @@
 //! (where multiply-add is fused) instruction set: every output element is computed whole by one
 //! task; its sum runs in one fixed order; no kernel looks at another row.
 
+mod arena;
 mod attention;
 mod gemm;
 mod isa;
@@ -13,9 +14,10 @@ mod pack;
 mod pool;
 mod simd;
 
+pub(crate) use arena::Arena;
 pub(crate) use attention::{Attention, KvShape, attend};
 pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
 pub use isa::Isa;
 pub(crate) use ops::{argmax_rows, layer_norm, rope_table};
-pub(crate) use pack::{Packed, WeightBits};
+pub(crate) use pack::{Packed, Packer, Taps, WeightBits};
 pub use pool::{run, threads};

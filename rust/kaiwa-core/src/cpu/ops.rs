@@ -48,7 +48,7 @@ pub(super) unsafe fn elu<S: Simd>(x: S::F) -> S::F {
 #[inline(always)]
 pub(super) unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     const P: [f32; 7] = [
-        1.128_379_1,
+        std::f32::consts::FRAC_2_SQRT_PI,
         0.207_125_84,
         0.051_524_963,
         0.003_990_601_3,
@@ -94,7 +94,7 @@ pub(crate) fn layer_norm(
     eps: f32,
 ) {
     let width = weight.len();
-    assert!(bias.len() == width && x.len() == out.len() && x.len() % width == 0);
+    assert!(bias.len() == width && x.len() == out.len() && x.len().is_multiple_of(width));
     for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
         // SAFETY: all four slices are `width` long.
         unsafe { norm_row(isa, x, out, weight, bias, eps) };

@@ -6,6 +6,7 @@
 
 use half::bf16;
 
+use super::arena::{Arena, Region};
 use super::isa::Isa;
 use super::simd::{self, Simd};
 
@@ -16,58 +17,58 @@ pub(crate) enum WeightBits {
     Bf16,
 }
 
-/// Sixteen floats on a cache line of their own, so that panels start aligned.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
+/// Where the weight of an output and an input lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Panels of this many outputs.
+    Panels(usize),
+    /// One row an output, each tap padded to whole vectors, for the dot kernel.
+    Rows,
+}
 
-/// Cache-line aligned storage, read as f32 or as bf16 bits.
-pub(super) struct Aligned(Vec<Line>);
+/// Inputs of a row: `taps` runs of `run` contiguous values each, `stride` apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taps {
+    pub taps: usize,
+    pub run: usize,
+    pub stride: usize,
+}
 
-impl Aligned {
-    fn zeros(floats: usize) -> Self {
-        Self(vec![Line([0.0; 16]); floats.div_ceil(16)])
+impl Taps {
+    /// One run.
+    pub(crate) fn one(run: usize) -> Self {
+        Self {
+            taps: 1,
+            run,
+            stride: run,
+        }
     }
-    fn bytes(&self) -> usize {
-        self.0.len() * 64
+
+    /// Inputs of an output.
+    pub(super) fn inputs(&self) -> usize {
+        self.taps * self.run
     }
-    pub(super) fn f32s(&self) -> *const f32 {
-        self.0.as_ptr().cast()
+
+    /// Floats of an input row from the first input to the last.
+    pub(super) fn span(&self) -> usize {
+        (self.taps - 1) * self.stride + self.run
     }
-    pub(super) fn u16s(&self) -> *const u16 {
-        self.0.as_ptr().cast()
-    }
-    fn set_f32(&mut self, i: usize, v: f32) {
-        self.0[i / 16].0[i % 16] = v;
-    }
-    fn set_bf16(&mut self, i: usize, v: f32) {
-        // Two bf16 share one float's bits, the even one in the low half (little end first, the
-        // order in which `u16s` reads them).
-        let bits = u32::from(bf16::from_f32(v).to_bits());
-        let word = &mut self.0[i / 32].0[(i / 2) % 16];
-        let old = word.to_bits();
-        let new = if i % 2 == 0 {
-            (old & 0xffff_0000) | bits
-        } else {
-            (old & 0xffff) | bits << 16
-        };
-        *word = f32::from_bits(new);
+
+    /// A run in whole vectors.
+    pub(super) fn padded_run(&self) -> usize {
+        self.run.next_multiple_of(16)
     }
 }
 
-/// A weight matrix `[n outputs, k inputs]` with optional bias, ready for [`super::matmul`].
+/// A weight matrix `[n outputs, inputs]` with optional bias, ready for [`super::matmul`].
 pub(crate) struct Packed {
     pub(super) isa: Isa,
     pub(super) bits: WeightBits,
     pub(super) n: usize,
-    /// Inputs are `taps` runs of `run` contiguous values each, `tap_stride` apart in the row.
-    pub(super) taps: usize,
-    pub(super) run: usize,
-    pub(super) tap_stride: usize,
-    /// Columns of a panel; 0 means row-major for the dot kernel.
-    pub(super) width: usize,
-    pub(super) data: Aligned,
-    /// One value per output, padded to whole panels; zeros if the layer has none.
+    pub(super) taps: Taps,
+    pub(super) layout: Layout,
+    pub(super) data: Region,
+    /// One value per output, padded to whole vectors; zeros if the layer has none.
     pub(super) bias: Vec<f32>,
 }
 
@@ -82,111 +83,97 @@ fn panel_width(isa: Isa) -> usize {
     vectors * 16
 }
 
-impl Packed {
-    /// Packs `weight(output, input)` for `n` outputs and `taps * run` inputs. `tap_stride` is the
-    /// distance in the input row between the starts of two taps (`run` when they touch).
-    pub(crate) fn new(
-        isa: Isa,
-        bits: WeightBits,
+/// Kind of numbers and memory that a matrix is packed into.
+pub(crate) struct Packer {
+    pub arena: Arena,
+    pub isa: Isa,
+    pub bits: WeightBits,
+}
+
+impl Packer {
+    /// Packs `weight(output, input)` for `n` outputs.
+    pub(crate) fn pack(
+        &mut self,
         n: usize,
-        (taps, run, tap_stride): (usize, usize, usize),
+        taps: Taps,
         bias: Option<&[f32]>,
         weight: impl Fn(usize, usize) -> f32,
-    ) -> Self {
+    ) -> Packed {
+        let k = taps.inputs();
         // Touching taps are one long run.
-        let (taps, run) = if tap_stride == run {
-            (1, taps * run)
+        let taps = if taps.stride == taps.run {
+            Taps::one(k)
         } else {
-            (taps, run)
+            taps
         };
-        let k = taps * run;
         // A panel of a matrix with so few outputs would be mostly padding.
-        let width = if n <= 4 { 0 } else { panel_width(isa) };
-        let rows = if width == 0 {
-            n
+        let layout = if n <= 4 {
+            Layout::Rows
         } else {
-            n.next_multiple_of(width)
+            Layout::Panels(panel_width(self.isa))
         };
-        // The dot kernel reads whole vectors: its rows are padded with zeros.
-        let row_len = if width == 0 {
-            run.next_multiple_of(16) * taps
-        } else {
-            k
+        let values = match layout {
+            Layout::Panels(width) => n.next_multiple_of(width) * k,
+            Layout::Rows => n * taps.taps * taps.padded_run(),
         };
-        let values = rows * row_len;
-        let mut data = Aligned::zeros(match bits {
-            WeightBits::F32 => values,
-            WeightBits::Bf16 => values.div_ceil(2),
+        let data = self.arena.take(match self.bits {
+            WeightBits::F32 => values * 4,
+            WeightBits::Bf16 => values * 2,
         });
-        for o in 0..n {
-            for i in 0..k {
-                let at = if width == 0 {
-                    o * row_len + (i / run) * run.next_multiple_of(16) + i % run
-                } else {
-                    (o / width * k + i) * width + o % width
-                };
-                match bits {
-                    WeightBits::F32 => data.set_f32(at, weight(o, i)),
-                    WeightBits::Bf16 => data.set_bf16(at, weight(o, i)),
-                }
-            }
-        }
-        let mut padded = vec![0.0; rows.next_multiple_of(16)];
+        let mut padded = vec![0.0; n.next_multiple_of(64)];
         if let Some(bias) = bias {
             padded[..n].copy_from_slice(&bias[..n]);
         }
-        Self {
+        let (isa, bits) = (self.isa, self.bits);
+        let mut packed = Packed {
             isa,
             bits,
             n,
             taps,
-            run,
-            tap_stride,
-            width,
+            layout,
             data,
             bias: padded,
+        };
+        for o in 0..n {
+            for i in 0..k {
+                let at = packed.at(o, i);
+                match bits {
+                    WeightBits::F32 => packed.data.f32s_mut()[at] = weight(o, i),
+                    WeightBits::Bf16 => {
+                        packed.data.u16s_mut()[at] = bf16::from_f32(weight(o, i)).to_bits();
+                    }
+                }
+            }
         }
+        packed
     }
 
     /// Packs a row-major `[n, k]` matrix without bias.
-    pub(crate) fn dense(isa: Isa, bits: WeightBits, n: usize, k: usize, w: &[f32]) -> Self {
-        Self::new(isa, bits, n, (1, k, k), None, |o, i| w[o * k + i])
+    pub(crate) fn dense(&mut self, n: usize, k: usize, w: &[f32]) -> Packed {
+        self.pack(n, Taps::one(k), None, |o, i| w[o * k + i])
     }
+}
 
+impl Packed {
     /// Number of outputs.
     pub(crate) fn outputs(&self) -> usize {
         self.n
     }
 
-    /// Bytes of packed weights.
-    pub(crate) fn bytes(&self) -> usize {
-        self.data.bytes() + self.bias.len() * 4
+    fn at(&self, o: usize, i: usize) -> usize {
+        let Taps { taps, run, .. } = self.taps;
+        match self.layout {
+            Layout::Panels(width) => (o / width * taps * run + i) * width + o % width,
+            Layout::Rows => (o * taps + i / run) * self.taps.padded_run() + i % run,
+        }
     }
 
     /// The weight of one output and input, widened: for gathers and tests.
     pub(crate) fn get(&self, o: usize, i: usize) -> f32 {
-        let k = self.taps * self.run;
-        let at = if self.width == 0 {
-            let run = self.run.next_multiple_of(16);
-            o * run * self.taps + (i / self.run) * run + i % self.run
-        } else {
-            (o / self.width * k + i) * self.width + o % self.width
-        };
+        let at = self.at(o, i);
         match self.bits {
-            WeightBits::F32 => self.data.0[at / 16].0[at % 16],
-            WeightBits::Bf16 => {
-                let word = self.data.0[at / 32].0[(at / 2) % 16].to_bits();
-                f32::from_bits(if at % 2 == 0 {
-                    word << 16
-                } else {
-                    word & 0xffff_0000
-                })
-            }
+            WeightBits::F32 => self.data.f32s()[at],
+            WeightBits::Bf16 => bf16::from_bits(self.data.u16s()[at]).to_f32(),
         }
-    }
-
-    /// Floats of an input row that the kernel reads.
-    pub(super) fn input_span(&self) -> usize {
-        (self.taps - 1) * self.tap_stride + self.run
     }
 }

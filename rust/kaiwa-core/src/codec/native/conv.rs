@@ -2,7 +2,7 @@
 
 use super::Loader;
 use super::state::SlotState;
-use crate::cpu::{self, Out, Packed, Rows};
+use crate::cpu::{self, Out, Packed, Rows, Taps};
 use crate::error::Result;
 
 /// Columns of the active slots, each slot's new columns behind room for its history:
@@ -119,11 +119,13 @@ impl Conv {
             true => Some(loader.tensors.take(&format!("{name}.bias"), &[outputs])?),
             false => None,
         };
-        let weight = Packed::new(
-            loader.isa,
-            loader.bits,
+        let weight = loader.packer.pack(
             outputs,
-            (kernel, inputs, dilation * inputs),
+            Taps {
+                taps: kernel,
+                run: inputs,
+                stride: dilation * inputs,
+            },
             b.as_deref(),
             |o, k| w[(o * inputs + k % inputs) * kernel + k / inputs],
         );
@@ -150,10 +152,6 @@ impl Conv {
 
     pub(super) fn stride(&self) -> usize {
         self.stride
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.weight.bytes()
     }
 
     /// Completes the input with each slot's history; to be called once before [`Self::run`].
@@ -199,11 +197,9 @@ impl ConvTranspose {
         let bias: Vec<f32> = std::iter::repeat_n(&b, stride).flatten().copied().collect();
         // An output row is the `stride` new columns side by side; the first half of an input row
         // is the column before, which the second half of the kernel belongs to.
-        let weight = Packed::new(
-            loader.isa,
-            loader.bits,
+        let weight = loader.packer.pack(
             stride * outputs,
-            (2, inputs, inputs),
+            Taps::one(2 * inputs),
             Some(&bias),
             |n, k| {
                 let (tap, o) = (n / outputs, n % outputs);
@@ -227,10 +223,6 @@ impl ConvTranspose {
 
     pub(super) fn outputs(&self) -> usize {
         self.outputs
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.weight.bytes()
     }
 
     /// Completes the input with each slot's last column; to be called once before [`Self::run`].
@@ -277,10 +269,6 @@ impl Upsample {
             stride,
             history_at,
         })
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.weight.len() * 4
     }
 
     /// `x` is `[slots, columns, channels]`, `out` `[slots, columns * stride, channels]`.

@@ -22,16 +22,25 @@ use transformer::{Transformer, TransformerWork};
 
 use super::stream::Window;
 use super::{MimiConfig, MimiTensors, WeightType};
-use crate::cpu::{self, Isa, Out, Rows, WeightBits};
+use crate::cpu::{self, Arena, Isa, Out, Packer, Rows, WeightBits};
 use crate::error::Result;
 
 /// What every layer needs to load itself.
 pub(super) struct Loader<'a> {
     pub tensors: &'a mut MimiTensors,
-    pub isa: Isa,
-    pub bits: WeightBits,
+    pub packer: Packer,
     /// Floats of convolution history handed out so far in the current direction.
     pub history: usize,
+}
+
+/// One call on the active slots of a stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Step<'a> {
+    /// Frames of each slot.
+    pub frames: usize,
+    /// One flag a slot.
+    pub active: &'a [bool],
+    pub window: Window,
 }
 
 /// The codec's weights, packed for the CPU kernels; shared by all streams.
@@ -49,6 +58,7 @@ pub(crate) struct NativeMimi {
     quantizer: Quantizer,
     encoder_history: usize,
     decoder_history: usize,
+    weight_bytes: usize,
 }
 
 /// Scratch of a step; grows to the largest step seen and is then reused.
@@ -85,8 +95,11 @@ impl NativeMimi {
         };
         let mut loader = Loader {
             tensors,
-            isa,
-            bits,
+            packer: Packer {
+                arena: Arena::default(),
+                isa,
+                bits,
+            },
             history: 0,
         };
         let (dim, stride) = (config.seanet.dimension, config.steps_per_frame());
@@ -110,6 +123,8 @@ impl NativeMimi {
         let decoder_transformer = Transformer::load(&mut loader, "decoder_transformer", config)?;
         let decoder = SeanetDecoder::load(&mut loader, &config.seanet)?;
         let decoder_history = loader.history;
+        // The search decides codes, so it stays exact whatever the network's weights are.
+        loader.packer.bits = WeightBits::F32;
         let quantizer = Quantizer::load(&mut loader, config)?;
         Ok(Self {
             isa,
@@ -125,18 +140,13 @@ impl NativeMimi {
             quantizer,
             encoder_history,
             decoder_history,
+            weight_bytes: loader.packer.arena.bytes(),
         })
     }
 
     /// Bytes of packed weights.
     pub(crate) fn weight_bytes(&self) -> usize {
-        self.encoder.bytes()
-            + self.encoder_transformer.bytes()
-            + self.downsample.bytes()
-            + self.upsample.bytes()
-            + self.decoder_transformer.bytes()
-            + self.decoder.bytes()
-            + self.quantizer.bytes()
+        self.weight_bytes
     }
 
     /// Fresh encoder state of `slots` slots.
@@ -172,9 +182,11 @@ impl NativeMimi {
         state: &mut DirectionState,
         work: &'w mut Work,
         pcm: &[f32],
-        frames: usize,
-        active: &[bool],
-        window: Window,
+        Step {
+            frames,
+            active,
+            window,
+        }: Step<'_>,
     ) -> &'w [f32] {
         let mut slots = state.active(active);
         let (count, samples) = (slots.len(), frames * self.frame_size);
@@ -229,9 +241,11 @@ impl NativeMimi {
         work: &'w mut Work,
         code: impl Fn(usize, usize, usize) -> usize,
         codebooks: usize,
-        frames: usize,
-        active: &[bool],
-        window: Window,
+        Step {
+            frames,
+            active,
+            window,
+        }: Step<'_>,
     ) -> &'w [f32] {
         let on: Vec<usize> = (0..active.len()).filter(|&i| active[i]).collect();
         let mut slots = state.active(active);

@@ -2,7 +2,7 @@
 
 use super::Loader;
 use crate::codec::MimiConfig;
-use crate::cpu::{self, Isa, Out, Packed, Residual, Rows, WeightBits, argmax_rows};
+use crate::cpu::{self, Isa, Out, Packed, Residual, Rows, Taps, argmax_rows};
 use crate::error::Result;
 
 /// One group: projections around a chain of codebooks.
@@ -39,11 +39,7 @@ impl Group {
         latent: usize,
         config: &MimiConfig,
     ) -> Result<Self> {
-        let (dim, bins, isa) = (
-            config.quantizer.dimension,
-            config.quantizer.bins,
-            loader.isa,
-        );
+        let (dim, bins) = (config.quantizer.dimension, config.quantizer.bins);
         let input = loader
             .tensors
             .take(&format!("{name}.input_proj.weight"), &[dim, latent, 1])?;
@@ -64,25 +60,17 @@ impl Group {
                 row.iter_mut().for_each(|v| *v /= usage.max(1e-5));
                 bias.push(-0.5 * row.iter().map(|v| v * v).sum::<f32>());
             }
-            packed.push(Packed::new(
-                isa,
-                WeightBits::F32,
-                bins,
-                (1, dim, dim),
-                Some(&bias),
-                |o, k| e[o * dim + k],
-            ));
+            packed.push(
+                loader
+                    .packer
+                    .pack(bins, Taps::one(dim), Some(&bias), |o, k| e[o * dim + k]),
+            );
         }
         Ok(Self {
-            input: Packed::dense(isa, WeightBits::F32, dim, latent, &input),
-            output: Packed::dense(isa, WeightBits::F32, latent, dim, &output),
+            input: loader.packer.dense(dim, latent, &input),
+            output: loader.packer.dense(latent, dim, &output),
             books: packed,
         })
-    }
-
-    fn bytes(&self) -> usize {
-        let books: usize = self.books.iter().map(Packed::bytes).sum();
-        self.input.bytes() + self.output.bytes() + books
     }
 }
 
@@ -97,10 +85,6 @@ impl Quantizer {
             latent,
             bins: config.quantizer.bins,
         })
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.semantic.bytes() + self.acoustic.bytes()
     }
 
     /// Calls `code(row, codebook, index)` for the first `codebooks` codebooks of every latent of

@@ -139,10 +139,6 @@ impl Block {
         );
         std::mem::swap(current, next);
     }
-
-    fn bytes(&self) -> usize {
-        self.conv.bytes() + self.project.bytes() + self.shortcut.as_ref().map_or(0, Conv::bytes)
-    }
 }
 
 /// Residual blocks at one resolution.
@@ -187,10 +183,6 @@ impl Blocks {
             let pad = following.map_or(after, |b| b.conv.pad());
             block.run(work, slots, columns, pad, following.is_some());
         }
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.iter().map(Block::bytes).sum()
     }
 }
 
@@ -288,11 +280,6 @@ impl SeanetEncoder {
             count,
             Out::raw(out, Rows::packed(columns, width)),
         );
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        let stages: usize = self.stages.iter().map(|(b, c)| b.bytes() + c.bytes()).sum();
-        self.first.bytes() + stages + self.last.bytes()
     }
 }
 
@@ -413,10 +400,5 @@ impl SeanetDecoder {
             count,
             Out::raw(out, Rows::packed(columns, 1)),
         );
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        let stages: usize = self.stages.iter().map(|(c, b)| b.bytes() + c.bytes()).sum();
-        self.first.bytes() + stages + self.last.bytes()
     }
 }

@@ -1,6 +1,7 @@
 //! What a slot carries from one step to the next (spec mimi.md 5.1).
 
 /// One slot in one direction.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct SlotState {
     /// Latent steps since the start.
     pub pos: u64,
@@ -51,14 +52,18 @@ impl DirectionState {
 
     /// Returns a slot to its beginning.
     pub(crate) fn reset(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            if slot.pos > 0 {
-                // Masked keys have weight zero, but zero times a stale infinity is not zero.
-                slot.rings.fill(0.0);
-                slot.history.fill(0.0);
-                slot.pos = 0;
-            }
+        if let Some(slot) = self.slots.get_mut(slot).filter(|s| s.pos > 0) {
+            // Masked keys have weight zero, but zero times a stale infinity is not zero.
+            slot.rings.fill(0.0);
+            slot.history.fill(0.0);
+            slot.pos = 0;
         }
+    }
+
+    /// Shares a state on purpose: the control of the tests on independence.
+    #[cfg(test)]
+    pub(crate) fn copy_slot(&mut self, from: usize, to: usize) {
+        self.slots[to] = self.slots[from].clone();
     }
 
     /// The slots whose flag is set, in order.

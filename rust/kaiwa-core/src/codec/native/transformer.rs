@@ -21,6 +21,8 @@ struct Layer {
 
 /// All layers and what they share.
 pub(super) struct Transformer {
+    /// Linears around the layers where the latent has another width.
+    projections: Option<(Packed, Packed)>,
     layers: Vec<Layer>,
     kv: KvShape,
     width: usize,
@@ -38,11 +40,12 @@ pub(super) struct TransformerWork {
     attended: Vec<f32>,
     hidden: Vec<f32>,
     rope: Vec<f32>,
+    projected: Vec<f32>,
 }
 
 fn dense(loader: &mut Loader<'_>, name: &str, n: usize, k: usize) -> Result<Packed> {
     let w = loader.tensors.take(name, &[n, k])?;
-    Ok(Packed::dense(loader.isa, loader.bits, n, k, &w))
+    Ok(loader.packer.dense(n, k, &w))
 }
 
 /// Layer scales are read in whole panels.
@@ -95,7 +98,16 @@ impl Transformer {
                 scale2: ls(loader, 2)?,
             });
         }
+        let io = c.io_dimension;
+        let projections = match c.has_io_proj() {
+            true => Some((
+                dense(loader, &format!("{side}.input_proj.weight"), width, io)?,
+                dense(loader, &format!("{side}.output_projs.0.weight"), io, width)?,
+            )),
+            false => None,
+        };
         Ok(Self {
+            projections,
             layers,
             kv: KvShape::new(c.num_heads, width / c.num_heads, c.context),
             width,
@@ -111,15 +123,43 @@ impl Transformer {
         self.layers.len() * self.kv.len()
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        let one = |l: &Layer| {
-            l.in_proj.bytes() + l.out_proj.bytes() + l.linear1.bytes() + l.linear2.bytes()
+    /// In place over `x` `[slots, steps, latent width]`. Positions are read, not moved.
+    pub(super) fn run(
+        &self,
+        isa: Isa,
+        work: &mut TransformerWork,
+        slots: &mut [&mut SlotState],
+        x: &mut [f32],
+        steps: usize,
+        group: usize,
+    ) {
+        let Some((input, output)) = &self.projections else {
+            return self.layers(isa, work, slots, x, steps, group);
         };
-        self.layers.iter().map(one).sum::<usize>() + self.layers.len() * self.width * 24
+        let rows = slots.len() * steps;
+        let (io, flat) = (output.outputs(), |width| Rows::packed(rows, width));
+        let mut inner = std::mem::take(&mut work.projected);
+        inner.resize(rows * self.width, 0.0);
+        cpu::matmul(
+            input,
+            x,
+            flat(io),
+            rows,
+            Out::raw(&mut inner, flat(self.width)),
+        );
+        self.layers(isa, work, slots, &mut inner, steps, group);
+        cpu::matmul(
+            output,
+            &inner,
+            flat(self.width),
+            rows,
+            Out::raw(x, flat(io)),
+        );
+        work.projected = inner;
     }
 
-    /// In place over `x` `[slots, steps, width]`. Positions are read, not moved.
-    pub(super) fn run(
+    /// The layers, in place over `x` `[slots, steps, width]`.
+    fn layers(
         &self,
         isa: Isa,
         work: &mut TransformerWork,
