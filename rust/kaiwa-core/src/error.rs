@@ -237,6 +237,18 @@ pub enum Error {
     /// The tensor library failed (out of memory, kernel error).
     #[error("the tensor backend failed: {0}; if the device is out of memory, use fewer slots")]
     Backend(#[from] candle_core::Error),
+    /// The resampler refused a block.
+    #[error(
+        "cannot convert audio from {from} to {to} Hz: {reason}; convert the file with another tool first"
+    )]
+    Resample {
+        /// Rate of the input, in Hz.
+        from: usize,
+        /// Rate of the output, in Hz.
+        to: usize,
+        /// The library's reason.
+        reason: String,
+    },
     /// The caller's interrupt hook asked to stop.
     #[error("interrupted; no result was kept")]
     Interrupted,
@@ -252,6 +264,7 @@ impl Error {
             | Self::CodeRange { .. }
             | Self::CodebookCount { .. }
             | Self::SlotIndex { .. }
+            | Self::Resample { .. }
             | Self::OptionValue { .. } => ErrorKind::Input,
             Self::FileNotFound { .. } => ErrorKind::NotFound,
             Self::Io { .. }

@@ -2,6 +2,7 @@
 //!
 //! Knows tensors, audio and slots; no Python, no network.
 
+pub mod audio;
 pub mod checkpoint;
 pub mod codec;
 pub mod cpu;

@@ -1,8 +1,26 @@
-//! Python bindings.
+//! `kaiwa._native`: the core as Python classes. Translates, decides nothing.
+//!
+//! Every method has the same shape: copy the arrays in, [`gate::detached`], copy the result out.
+//! Arrays are copied because another thread may change a borrowed one once the interpreter lock
+//! is released; a frame is 7.5 KiB.
+
+mod arrays;
+mod audio;
+mod codec;
+mod error;
+mod gate;
+mod info;
+
 use pyo3::prelude::*;
 
 /// The compiled half of the `kaiwa` package.
 #[pymodule]
-fn _native(_m: &Bound<'_, PyModule>) -> PyResult<()> {
+fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<codec::Mimi>()?;
+    m.add_class::<codec::MimiStream>()?;
+    m.add_class::<audio::Resampler>()?;
+    m.add_function(wrap_pyfunction!(info::safetensors_summary, m)?)?;
+    m.add_function(wrap_pyfunction!(info::cpu_info, m)?)?;
+    m.add_function(wrap_pyfunction!(info::build_info, m)?)?;
     Ok(())
 }

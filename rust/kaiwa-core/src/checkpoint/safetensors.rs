@@ -283,6 +283,14 @@ pub struct Summary {
     pub tensors: Vec<TensorSummary>,
 }
 
+impl Summary {
+    /// The same as a JSON object with this type's field names.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and lists only: nothing that JSON cannot hold.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// One line of a [`Summary`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorSummary {

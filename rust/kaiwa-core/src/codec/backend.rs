@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use super::device::{DeviceMimi, DeviceState, select};
 use super::native::{self, NativeMimi, Step};
 use super::{Device, MimiConfig, MimiTensors, WeightType};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Weights on a device.
 #[derive(Clone)]
 pub(super) enum Backend {
     Native(Arc<NativeMimi>),
+    Device(Arc<DeviceMimi>),
 }
 
 /// Running state and scratch of a stream on the same device.
@@ -20,35 +22,41 @@ pub(super) enum State {
         decoder: native::DirectionState,
         work: Box<native::Work>,
     },
+    Device {
+        encoder: Box<DeviceState>,
+        decoder: Box<DeviceState>,
+    },
 }
 
 impl Backend {
     pub(super) fn load(
         tensors: &mut MimiTensors,
         config: &MimiConfig,
-        _device: Device,
+        device: Device,
         dtype: WeightType,
     ) -> Result<Self> {
-        Ok(Self::Native(Arc::new(NativeMimi::load(
-            tensors, config, dtype,
-        )?)))
+        Ok(match device {
+            Device::Cpu => Self::Native(Arc::new(NativeMimi::load(tensors, config, dtype)?)),
+            _ => {
+                let opened = select::open(device)?;
+                Self::Device(Arc::new(DeviceMimi::load(tensors, config, dtype, opened)?))
+            }
+        })
     }
 
-    /// Bytes of weights in memory.
-    pub(super) fn weight_bytes(&self) -> usize {
-        match self {
-            Self::Native(m) => m.weight_bytes(),
-        }
-    }
-
+    /// Fresh state of `slots` slots.
     pub(super) fn state(&self, slots: usize) -> Result<State> {
-        match self {
-            Self::Native(m) => Ok(State::Native {
+        Ok(match self {
+            Self::Native(m) => State::Native {
                 encoder: m.encoder_state(slots),
                 decoder: m.decoder_state(slots),
                 work: Box::default(),
-            }),
-        }
+            },
+            Self::Device(m) => State::Device {
+                encoder: Box::new(m.encoder_state(slots)?),
+                decoder: Box::new(m.decoder_state(slots)?),
+            },
+        })
     }
 
     /// Latents of the active slots, `[active, frames, dimension]`, given to `use_it`.
@@ -63,6 +71,16 @@ impl Backend {
             (Self::Native(m), State::Native { encoder, work, .. }) => Ok(native::in_pool(|| {
                 use_it(m.encode_latent(encoder, work, pcm, step))
             })),
+            (Self::Device(m), State::Device { encoder, .. }) => {
+                let Step {
+                    frames,
+                    active,
+                    window,
+                } = step;
+                let all = m.encode_latent(encoder, pcm, frames, active, window)?;
+                Ok(use_it(&rows_of(&all, active)))
+            }
+            _ => Err(mixed()),
         }
     }
 
@@ -75,18 +93,32 @@ impl Backend {
         step: Step<'_>,
         mut code: impl FnMut(usize, usize, usize, usize) + Send,
     ) -> Result<()> {
+        let rows = step.frames * step.active.iter().filter(|&&on| on).count();
         match (self, state) {
             (Self::Native(m), State::Native { encoder, work, .. }) => {
                 native::in_pool(|| {
-                    let (frames, count) =
-                        (step.frames, step.active.iter().filter(|&&on| on).count());
                     m.encode_latent(encoder, work, pcm, step);
-                    m.quantize(work, codebooks, count * frames, |row, book, value| {
-                        code(row / frames, book, row % frames, value);
+                    m.quantize(work, codebooks, rows, |row, book, value| {
+                        code(row / step.frames, book, row % step.frames, value);
                     });
                 });
                 Ok(())
             }
+            (Self::Device(m), State::Device { encoder, .. }) => {
+                let Step {
+                    frames,
+                    active,
+                    window,
+                } = step;
+                let all = m.encode_latent(encoder, pcm, frames, active, window)?;
+                let codes = m.quantize(&rows_of(&all, active), rows, codebooks)?;
+                for (i, &value) in codes.iter().enumerate() {
+                    let (row, book) = (i / codebooks, i % codebooks);
+                    code(row / frames, book, row % frames, value as usize);
+                }
+                Ok(())
+            }
+            _ => Err(mixed()),
         }
     }
 
@@ -107,7 +139,36 @@ impl Backend {
                 };
                 use_it(m.decode(decoder, work, code, codebooks, step))
             })),
+            (Self::Device(m), State::Device { decoder, .. }) => {
+                let Step {
+                    frames,
+                    active,
+                    window,
+                } = step;
+                let codes: Vec<u32> = codes.iter().map(|&c| c as u32).collect();
+                let all = m.decode(decoder, &codes, codebooks, frames, active, window)?;
+                Ok(use_it(&rows_of(&all, active)))
+            }
+            _ => Err(mixed()),
         }
+    }
+}
+
+/// The rows of the active slots, one after the other.
+fn rows_of(all: &[f32], active: &[bool]) -> Vec<f32> {
+    let rows = all.chunks_exact((all.len() / active.len().max(1)).max(1));
+    rows.zip(active)
+        .filter(|(_, on)| **on)
+        .flat_map(|(row, _)| row)
+        .copied()
+        .collect()
+}
+
+/// A stream only ever meets the backend that made its state.
+fn mixed() -> Error {
+    Error::DeviceUnavailable {
+        device: "of this stream".into(),
+        reason: "its state belongs to another device; make a new stream".into(),
     }
 }
 
@@ -118,6 +179,7 @@ impl State {
             Self::Native {
                 encoder, decoder, ..
             } => encoder.bytes() + decoder.bytes(),
+            Self::Device { encoder, decoder } => encoder.bytes() + decoder.bytes(),
         }
     }
 
@@ -130,6 +192,10 @@ impl State {
                 encoder.reset(slot);
                 decoder.reset(slot);
                 Ok(())
+            }
+            Self::Device { encoder, decoder } => {
+                encoder.reset(slot)?;
+                decoder.reset(slot)
             }
         }
     }

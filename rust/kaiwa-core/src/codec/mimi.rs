@@ -137,11 +137,6 @@ impl Mimi {
         self.dtype
     }
 
-    /// Bytes of weights in memory.
-    pub fn weight_bytes(&self) -> usize {
-        self.backend.weight_bytes()
-    }
-
     /// A stream of `slots` independent conversations.
     pub fn stream(&self, slots: usize, window: Window) -> Result<MimiStream> {
         MimiStream::new(self.clone(), slots, window)

@@ -16,7 +16,6 @@ const CHUNK: usize = 64 << 20;
 pub(crate) struct Arena {
     chunk: Option<Arc<Chunk>>,
     used: usize,
-    total: usize,
 }
 
 enum Storage {
@@ -65,15 +64,9 @@ impl Chunk {
 }
 
 impl Arena {
-    /// Bytes handed out so far.
-    pub(crate) fn bytes(&self) -> usize {
-        self.total
-    }
-
     /// A region of `bytes` zero bytes, aligned to a cache line.
     pub(crate) fn take(&mut self, bytes: usize) -> Region {
         let room = bytes.next_multiple_of(64);
-        self.total += room;
         let fits = self
             .chunk
             .as_ref()

@@ -58,7 +58,6 @@ pub(crate) struct NativeMimi {
     quantizer: Quantizer,
     encoder_history: usize,
     decoder_history: usize,
-    weight_bytes: usize,
 }
 
 /// Scratch of a step; grows to the largest step seen and is then reused.
@@ -140,13 +139,7 @@ impl NativeMimi {
             quantizer,
             encoder_history,
             decoder_history,
-            weight_bytes: loader.packer.arena.bytes(),
         })
-    }
-
-    /// Bytes of packed weights.
-    pub(crate) fn weight_bytes(&self) -> usize {
-        self.weight_bytes
     }
 
     /// Fresh encoder state of `slots` slots.

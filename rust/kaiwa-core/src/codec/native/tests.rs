@@ -183,7 +183,10 @@ fn slots_equal_streams_alone(isa: Isa, share: bool) -> bool {
         if share {
             let State::Native {
                 encoder, decoder, ..
-            } = &mut batch.state;
+            } = &mut batch.state
+            else {
+                unreachable!()
+            };
             encoder.copy_slot(0, 1);
             decoder.copy_slot(0, 1);
         }

@@ -1,0 +1,37 @@
+"""Kaiwa: full-duplex speech models as batched, streaming inference.
+
+>>> import kaiwa
+>>> mimi = kaiwa.Mimi.from_pretrained("kyutai/mimi")  # doctest: +SKIP
+>>> codes = mimi.encode(pcm)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from kaiwa._native import Resampler
+from kaiwa._native import build_info as _build_info
+from kaiwa.errors import (
+    AudioFileError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    DeviceError,
+    DownloadError,
+    InputError,
+    KaiwaError,
+)
+from kaiwa.mimi import Mimi, MimiStream
+
+__version__ = _build_info()["version"]
+
+__all__ = [
+    "AudioFileError",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "DeviceError",
+    "DownloadError",
+    "InputError",
+    "KaiwaError",
+    "Mimi",
+    "MimiStream",
+    "Resampler",
+    "__version__",
+]

@@ -1,0 +1,1 @@
+"""Stand-ins for other packages, over Kaiwa's own codec."""

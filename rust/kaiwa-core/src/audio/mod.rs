@@ -1,0 +1,5 @@
+//! Audio that is not the codec's: sample rates.
+
+mod resample;
+
+pub use resample::Resampler;

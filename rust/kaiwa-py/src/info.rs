@@ -1,0 +1,50 @@
+//! Facts about files, the processor and this build.
+
+use std::path::PathBuf;
+
+use kaiwa_core::checkpoint::SafeTensorsFile;
+use kaiwa_core::cpu;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::gate::detached;
+
+/// Names, types, shapes and metadata of a safetensors file, as JSON.
+#[pyfunction]
+pub fn safetensors_summary(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    detached(py, || Ok(SafeTensorsFile::open(&path)?.summary().to_json()))
+}
+
+/// `selected` and `available` kernels and the number of `threads`.
+#[pyfunction]
+pub fn cpu_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let facts = PyDict::new(py);
+    let names: Vec<_> = cpu::Isa::available()
+        .into_iter()
+        .map(cpu::Isa::name)
+        .collect();
+    facts.set_item("selected", cpu::Isa::detect().name())?;
+    facts.set_item("available", names)?;
+    facts.set_item("threads", cpu::threads())?;
+    Ok(facts)
+}
+
+/// `version`, compiled-in `features`, and the `target` built for.
+#[pyfunction]
+pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let facts = PyDict::new(py);
+    let features: Vec<_> = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("metal", cfg!(feature = "metal")),
+    ]
+    .into_iter()
+    .filter_map(|(name, on)| on.then_some(name))
+    .collect();
+    facts.set_item("version", env!("CARGO_PKG_VERSION"))?;
+    facts.set_item("features", features)?;
+    facts.set_item(
+        "target",
+        format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+    )?;
+    Ok(facts)
+}
