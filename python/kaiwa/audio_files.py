@@ -239,13 +239,13 @@ def output_format(
     ending = Path(path).suffix.lower()
     known = ", ".join(OUTPUT_FORMATS)
     if ending not in OUTPUT_FORMATS:
-        raise InputError(f"cannot tell an audio format from {str(path)!r}; end it in one of {known}")
+        raise InputError(
+            f"cannot tell an audio format from {str(path)!r}; end it in one of {known}"
+        )
     chosen = OUTPUT_FORMATS[ending]
     if chosen.rates is not None and sample_rate not in chosen.rates:
         allowed = ", ".join(map(str, chosen.rates))
-        raise InputError(
-            f"{ending} files cannot have {sample_rate} Hz; choose a rate of {allowed}"
-        )
+        raise InputError(f"{ending} files cannot have {sample_rate} Hz; choose a rate of {allowed}")
     if not 1000 <= sample_rate <= 384_000:
         raise InputError(f"the rate is {sample_rate} Hz; choose 1000 to 384000")
     if sample_format is None:

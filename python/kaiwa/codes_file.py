@@ -55,9 +55,7 @@ class CodesInfo:
         return self.num_samples / self.sample_rate
 
 
-def write(
-    path: str | os.PathLike[str], codes: NDArray[Any], info: CodesInfo
-) -> None:
+def write(path: str | os.PathLike[str], codes: NDArray[Any], info: CodesInfo) -> None:
     """Writes codes `[num_codebooks, frames]` of any integer type.
 
     Raises:

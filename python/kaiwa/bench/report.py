@@ -81,9 +81,7 @@ def _one_by_one(told: dict[str, Any]) -> Table:
     """Our batch against a peer that runs its streams one after another."""
     rows = [row for row in told["streams"] if row.get("one_by_one")]
     names = list(rows[0]["one_by_one"])
-    table = _table(
-        "Per stream, peers running their streams one by one", "kaiwa slots", *names
-    )
+    table = _table("Per stream, peers running their streams one by one", "kaiwa slots", *names)
     for row in rows:
         table.add_row(str(row["slots"]), *(_ratio(row["one_by_one"][name]) for name in names))
     return table

@@ -90,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def frames_of(
-    reader: AudioReader, rate: int, samples: int
-) -> Iterator[NDArray[np.float32]]:
+def frames_of(reader: AudioReader, rate: int, samples: int) -> Iterator[NDArray[np.float32]]:
     """The file at `rate` Hz in pieces of `samples` samples; only the last may be shorter."""
     import numpy as np
 

@@ -18,9 +18,7 @@ def add_parser(commands: Any) -> None:
         "model, or a Hugging Face repository (fetched if it is not in the cache).",
     )
     parser.add_argument("source", metavar="PATH_OR_REPO", help="file, folder or repository")
-    parser.add_argument(
-        "--revision", metavar="NAME", help="branch, tag or commit of a repository"
-    )
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--tensors", action="store_true", help="list every tensor of a checkpoint")
     options.add_output(parser)
@@ -112,9 +110,7 @@ def checkpoint(path: Path, tensors: bool) -> dict[str, Any]:
         "types": {name: count for name, count in sorted(types.items())},
         "file_bytes": summary["file_bytes"],
     }
-    codebooks = sum(
-        t["name"].endswith(("embedding_sum", "embed_sum", "embed_avg")) for t in found
-    )
+    codebooks = sum(t["name"].endswith(("embedding_sum", "embed_sum", "embed_avg")) for t in found)
     if codebooks:
         rows["codebooks"] = codebooks
     if summary["metadata"]:

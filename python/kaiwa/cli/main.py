@@ -70,7 +70,9 @@ def exit_code(error: Exception) -> int:
 
     given = (errors.InputError, errors.AudioFileError, errors.CheckpointError)
     failed = (errors.DownloadError, errors.DeviceError)
-    return EXIT_USAGE if isinstance(error, given) and not isinstance(error, failed) else EXIT_FAILURE
+    return (
+        EXIT_USAGE if isinstance(error, given) and not isinstance(error, failed) else EXIT_FAILURE
+    )
 
 
 def one_line(error: Exception) -> str:

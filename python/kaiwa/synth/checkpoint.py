@@ -126,9 +126,7 @@ def write_mimi(
     return SynthReport(target, config, parameters, entropy)
 
 
-def _checked(
-    seed: int, size: str, layout: str, dtype: str, num_codebooks: int | None
-) -> MimiSize:
+def _checked(seed: int, size: str, layout: str, dtype: str, num_codebooks: int | None) -> MimiSize:
     """The sizes asked for, or InputError."""
     for name, value, allowed in (
         ("size", size, tuple(SIZES)),

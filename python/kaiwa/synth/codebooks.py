@@ -20,9 +20,7 @@ class Codebook:
     codes: NDArray[np.int64]
 
 
-def fit_group(
-    seen: Array, count: int, size: MimiSize, rng: np.random.Generator
-) -> list[Codebook]:
+def fit_group(seen: Array, count: int, size: MimiSize, rng: np.random.Generator) -> list[Codebook]:
     """`count` residual codebooks for the projected latents `seen`, `[frames, dimension]`.
 
     The first mixes pairs of latents, so that it covers them as clusters would. Each later one is

@@ -52,7 +52,11 @@ def _controls(
     middle = np.sort(rng.uniform(0, steps, syllables))
     grid = np.arange(steps, dtype=np.float64)
     formants: list[Formant] = []
-    for low, high, width, gain in ((300, 850, 110, 1.0), (900, 2300, 160, 0.6), (2400, 3400, 250, 0.3)):
+    for low, high, width, gain in (
+        (300, 850, 110, 1.0),
+        (900, 2300, 160, 0.6),
+        (2400, 3400, 250, 0.3),
+    ):
         centres = np.interp(grid, middle, rng.uniform(low, high, syllables))
         formants.append((centres, float(width), gain))
     beat = np.interp(grid, middle, rng.uniform(0, 1, syllables) > 0.2)
