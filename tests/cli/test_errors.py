@@ -290,9 +290,7 @@ def test_wrong_usage(arguments: tuple[str, ...], says: str, run: Callable[..., A
     assert "--help" in outcome.error
 
 
-def test_debug_shows_the_place(
-    run: Callable[..., Any], small: Path, tmp_path: Path
-) -> None:
+def test_debug_shows_the_place(run: Callable[..., Any], small: Path, tmp_path: Path) -> None:
     from kaiwa.errors import AudioFileError
 
     with pytest.raises(AudioFileError):

@@ -31,9 +31,7 @@ def test_the_command_reference_is_current() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_examples_run(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks of a page in order, in a folder with `mimi.safetensors` and `speech.wav`."""
     write_mimi(tmp_path, size="small")
     next(tmp_path.glob("tokenizer-*")).rename(tmp_path / "mimi.safetensors")

@@ -111,11 +111,8 @@ def write_mimi(
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / FILE_NAMES[layout]
     config = target.parent / "config.json" if with_config else None
-    if config is not None and folder is None and config.exists():
-        if config.read_text(encoding="utf-8") != config_text:
-            raise InputError(
-                f"{config} belongs to another model; give an empty folder as the output"
-            )
+    if config is not None and folder is None and _differs(config, config_text):
+        raise InputError(f"{config} belongs to another model; give an empty folder as the output")
     tensors, entropy = make_mimi(seed, shape)
     with replacing(target) as temporary:
         _write_weights(temporary, tensors, layout, DTYPES[dtype], shape)
@@ -124,6 +121,11 @@ def write_mimi(
                 temporary_config.write_text(config_text, encoding="utf-8")
     parameters = sum(t.size for t in tensors.values())
     return SynthReport(target, config, parameters, entropy)
+
+
+def _differs(path: Path, text: str) -> bool:
+    """Whether a file exists and holds something else."""
+    return path.exists() and path.read_text(encoding="utf-8", errors="replace") != text
 
 
 def _checked(seed: int, size: str, layout: str, dtype: str, num_codebooks: int | None) -> MimiSize:
