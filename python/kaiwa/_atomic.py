@@ -1,0 +1,39 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kaiwa.errors import InputError
+
+
+@contextmanager
+def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives the path of a temporary file beside `target`, renamed onto it if the block succeeds.
+
+    The temporary name keeps the ending of `target`, so that writers which choose a format by it
+    work. When the block fails, or is interrupted, the temporary file is removed and whatever was
+    at `target` stays as it was.
+
+    Raises:
+        InputError: the folder does not exist, `target` is a folder, or it cannot be written to.
+    """
+    final = Path(target)
+    if final.is_dir():
+        raise InputError(f"{final} is a folder; name a file to write to")
+    folder = final.parent
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} of {final} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"no permission to write in the folder {folder}; choose another place")
+    suffix = final.suffix
+    temporary = folder / f".{final.stem[:40]}.{secrets.token_hex(6)}.part{suffix}"
+    try:
+        yield temporary
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""The bench's tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show(told: dict[str, Any]) -> None:
+    """Prints what `kaiwa.bench.mimi.describe` gives."""
+    console = Console()
+    console.print(
+        f"model {told['model']}, {told['dtype']}, {told['num_codebooks']} codebooks, "
+        f"device {told['device']}, kernels {told['kernels']}, {told['threads']} threads, "
+        f"{told['cores']} cores",
+        highlight=False,
+    )
+    console.print(_streams(told))
+    if any(row.get("one_by_one") for row in told["streams"]):
+        console.print(_one_by_one(told))
+    console.print(_files(told))
+    for name, reason in told["missing_peers"].items():
+        console.print(f"{name}: left out, {reason}", highlight=False)
+    console.print(
+        "One machine, one run: ratios count, times do not travel. Ratios are peer over kaiwa, "
+        "median of rounds (min..max).",
+        highlight=False,
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column is text and the others numbers."""
+    table = Table(title=title, title_justify="left")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    return table
+
+
+def _ratio(value: dict[str, float] | None) -> str:
+    """A ratio with spread."""
+    if not value:
+        return ""
+    return f"{value['median']:.1f}x ({value['min']:.1f}..{value['max']:.1f})"
+
+
+def _streams(told: dict[str, Any]) -> Table:
+    """Streams stepped together, one frame of all slots at a time."""
+    table = _table(
+        f"Streams: {told['frames']} frames of 80 ms, {told['rounds']} rounds; "
+        "a step is one frame of every slot",
+        "engine",
+        "slots",
+        "encode ms (p90)",
+        "decode ms (p90)",
+        "ms per stream",
+        "real-time factor",
+        "streams per core",
+        "state MB per stream",
+        "ratio, same batch",
+    )
+    for row in told["streams"]:
+        encode, decode = row["encode_ms"], row["decode_ms"]
+        state = row.get("state_bytes_per_stream")
+        table.add_row(
+            row["engine"],
+            str(row["slots"]),
+            f"{encode['median']:.2f} ({encode['p90']:.2f})",
+            f"{decode['median']:.2f} ({decode['p90']:.2f})",
+            f"{row['per_stream_ms']:.2f}",
+            f"{row['real_time_factor']:.4f}",
+            f"{row['streams_per_core']:.1f}",
+            f"{state / 1e6:.2f}" if state else "",
+            _ratio(row.get("ratio")),
+        )
+    return table
+
+
+def _one_by_one(told: dict[str, Any]) -> Table:
+    """Our batch against a peer that runs its streams one after another."""
+    rows = [row for row in told["streams"] if row.get("one_by_one")]
+    names = list(rows[0]["one_by_one"])
+    table = _table("Per stream, peers running their streams one by one", "kaiwa slots", *names)
+    for row in rows:
+        table.add_row(str(row["slots"]), *(_ratio(row["one_by_one"][name]) for name in names))
+    return table
+
+
+def _files(told: dict[str, Any]) -> Table:
+    """Whole signals."""
+    table = _table(
+        f"A file of {told['file_seconds']:g} s at once",
+        "engine",
+        "encode s",
+        "decode s",
+        "real-time factor",
+        "ratio",
+    )
+    for row in told["files"]:
+        table.add_row(
+            row["engine"],
+            f"{row['encode_s']:.2f}",
+            f"{row['decode_s']:.2f}",
+            f"{row['real_time_factor']:.4f}",
+            _ratio(row["ratio"]),
+        )
+    return table

@@ -1,0 +1,117 @@
+"""`kaiwa doctor`: what this installation can do on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from kaiwa.cli import options
+
+#: Packages that are used where they are found, with what they are for.
+OPTIONAL = {
+    "soundfile": "audio files",
+    "huggingface_hub": "fetching models",
+    "rich": "progress bars",
+    "rustymimi": "peer in the bench",
+    "moshi": "peer in the bench",
+    "torch": "peer in the bench",
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the program's parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "doctor",
+        help="what works on this machine",
+        description="Report version, processor, kernels, threads, memory, devices compiled in, "
+        "audio formats and optional packages: what a bug report needs.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reports; see the parser for the arguments."""
+    from kaiwa.cli import table
+
+    table.show(report(), as_json=args.json)
+    return 0
+
+
+def report() -> dict[str, Any]:
+    """The whole report as plain values."""
+    import platform
+
+    from kaiwa import _native
+
+    cpu = dict(_native.cpu_info())
+    return {
+        "kaiwa": _version("kaiwa"),
+        "build": dict(_native.build_info()),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "kernels": cpu.get("selected"),
+        "kernels_available": list(cpu.get("available", [])),
+        "threads": cpu.get("threads"),
+        "memory": _memory(),
+        "audio": _audio(),
+        "packages": {name: _version(name) for name in OPTIONAL},
+    }
+
+
+def _version(package: str) -> str | None:
+    """Version of an installed package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str | None:
+    """The processor's name, where the system tells."""
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def _memory() -> dict[str, float | None]:
+    """Memory of the machine in GiB, where the system tells."""
+    found: dict[str, float | None] = {"total_gib": None, "available_gib": None}
+    names = {"MemTotal:": "total_gib", "MemAvailable:": "available_gib"}
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                name, value, *_ = line.split()
+                if name in names:
+                    found[names[name]] = round(int(value) / 2**20, 2)
+    except (OSError, ValueError):
+        pass
+    return found
+
+
+def _audio() -> dict[str, Any]:
+    """Which audio formats the installed library reads and writes."""
+    from kaiwa.audio_files import OUTPUT_FORMATS
+
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        return {"library": None, "problem": str(error), "writes": []}
+    writes = [
+        ending.lstrip(".")
+        for ending, chosen in OUTPUT_FORMATS.items()
+        if soundfile.check_format(chosen.container, chosen.subtype)
+    ]
+    return {"library": f"libsndfile {soundfile.__libsndfile_version__}", "writes": writes}

@@ -1,0 +1,48 @@
+"""The whole parser: every command with its options. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from kaiwa.cli import bench, decode, doctor, encode, info, synth
+
+COMMANDS = (encode, decode, info, doctor, synth, bench)
+
+
+class Parser(argparse.ArgumentParser):
+    """Usage errors on one line, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints `kaiwa: error: ...` and where to find help."""
+        self.exit(2, f"kaiwa: error: {message} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Prints the version; reads it only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            text = version("kaiwa")
+        except PackageNotFoundError:
+            text = "unknown"
+        print(f"kaiwa {text}")
+        parser.exit(0)
+
+
+def build() -> Parser:
+    """The parser of the program."""
+    parser = Parser(
+        prog="kaiwa",
+        description="Speech to codes and back with the Mimi neural codec.",
+        epilog="Run `kaiwa COMMAND --help` for the options of a command.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=Parser
+    )
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser

@@ -1,0 +1,52 @@
+"""Progress bars and the closing summary line, both on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+#: Told how many units are done; the total may be None if it is unknown.
+Advance = Callable[[int], None]
+
+
+@contextmanager
+def bar(title: str, total: int | None, *, quiet: bool) -> Iterator[Advance]:
+    """A progress bar while the block runs, only where a person looks at a terminal.
+
+    Args:
+        title: what is going on.
+        total: units in all, None if unknown.
+        quiet: show nothing.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.update(task, advance=count)
+
+
+def summary(text: str, *, quiet: bool) -> None:
+    """The line a command ends with."""
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A line the user should see even with `--quiet`."""
+    print(f"kaiwa: warning: {text}", file=sys.stderr)
+
+
+def speed(seconds: float, elapsed: float) -> str:
+    """How much faster than real time, in words."""
+    return f"{seconds / max(elapsed, 1e-9):.1f}x real time"

@@ -1,0 +1,79 @@
+"""`kaiwa synth mimi OUT`: a random checkpoint at real sizes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from kaiwa.cli import options
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the program's parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "synth",
+        help="random checkpoints for tests and benches",
+        description="Write a random checkpoint that loads and runs like a released one; what it "
+        "decodes to is noise, not speech.",
+    )
+    kinds = parser.add_subparsers(title="kinds", metavar="KIND", dest="kind", required=True)
+    mimi: argparse.ArgumentParser = kinds.add_parser(
+        "mimi", help="the Mimi codec", description="Write a random checkpoint of the Mimi codec."
+    )
+    mimi.add_argument(
+        "output", metavar="OUT", help=".safetensors file, or folder for weights and config.json"
+    )
+    mimi.add_argument(
+        "--seed", type=options.not_negative, default=0, help="same seed, same model (default: 0)"
+    )
+    mimi.add_argument(
+        "--size",
+        choices=("full", "small"),
+        default="full",
+        help="full: the released sizes, 385 MB in f32; small: for tests (default: full)",
+    )
+    mimi.add_argument(
+        "--layout",
+        choices=("kyutai", "kyutai-current", "hf"),
+        default="kyutai",
+        help="naming of the tensors: as released, as in the current PyTorch package, or as in "
+        "transformers (default: kyutai)",
+    )
+    mimi.add_argument(
+        "--dtype", choices=("f32", "bf16", "f16"), default="f32", help="type (default: f32)"
+    )
+    mimi.add_argument(
+        "--codebooks",
+        type=options.positive,
+        metavar="N",
+        help="codebooks in the file (default: 32, small: 12)",
+    )
+    options.add_output(mimi)
+    mimi.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the checkpoint; see the parser for the arguments."""
+    import time
+
+    from kaiwa.cli import progress
+    from kaiwa.synth import write_mimi
+
+    started = time.perf_counter()
+    report = write_mimi(
+        args.output,
+        seed=args.seed,
+        size=args.size,
+        layout=args.layout,
+        dtype=args.dtype,
+        num_codebooks=args.codebooks,
+    )
+    elapsed = time.perf_counter() - started
+    size = report.weights.stat().st_size
+    low = min(report.entropy_bits)
+    progress.summary(
+        f"{report.weights}: {report.parameters:,} parameters, {size / 1e6:.1f} MB, "
+        f"codes of at least {low:.1f} bits of entropy, {elapsed:.1f} s",
+        quiet=args.quiet,
+    )
+    return 0
