@@ -19,9 +19,12 @@ pub fn take<T: Element + Copy, const N: usize>(
             format!("{what} has {axes} axes (shape {got:?}), but {N} were wanted"),
         )
     })?;
-    let data = match array.as_slice() {
-        Ok(slice) => slice.to_vec(),
-        Err(_) => array.as_array().iter().copied().collect(),
+    // ndarray's `as_slice` is `None` unless the order is row-major; numpy's own would also give
+    // column-major memory.
+    let view = array.as_array();
+    let data = match view.as_slice() {
+        Some(slice) => slice.to_vec(),
+        None => view.iter().copied().collect(),
     };
     Ok((data, shape))
 }
