@@ -1,5 +1,5 @@
 //! Broken, hostile and mistaken files: each is refused with its own error and a remedy.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

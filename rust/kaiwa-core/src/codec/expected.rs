@@ -2,6 +2,7 @@
 //! (spec mimi.md 2.4, 2.5, 6.1).
 
 use super::MimiConfig;
+use crate::error::Result;
 
 /// One tensor the model needs.
 pub(super) struct Expected {
@@ -30,6 +31,19 @@ pub(super) fn expected_tensors(config: &MimiConfig) -> Vec<Expected> {
     );
     list.quantizer(config);
     list.0
+}
+
+impl MimiConfig {
+    /// Names (as released, spec mimi.md 6.1) and shapes of all tensors that a weight file for
+    /// this configuration must hold, for programs that make such files.
+    ///
+    /// # Errors
+    /// Those of [`Self::validate`].
+    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
+        self.validate()?;
+        let pair = |t: Expected| (t.name, t.shape);
+        Ok(expected_tensors(self).into_iter().map(pair).collect())
+    }
 }
 
 struct List(Vec<Expected>);
