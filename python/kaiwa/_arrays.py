@@ -53,7 +53,9 @@ def audio(pcm: Any) -> tuple[NDArray[np.float32], bool]:
     hint = "the codec is mono: average the channels, pcm.mean(axis=-2, keepdims=True)"
     if array.ndim not in (1, 2, 3):
         hint = "remove or add axes"
-    raise InputError(f"pcm has shape {list(shape)}, but [T], [1, T] or [B, 1, T] was wanted; {hint}")
+    raise InputError(
+        f"pcm has shape {list(shape)}, but [T], [1, T] or [B, 1, T] was wanted; {hint}"
+    )
 
 
 def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:

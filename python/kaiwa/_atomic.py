@@ -34,6 +34,6 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = folder / f".{final.stem[:40]}.{secrets.token_hex(6)}.part{suffix}"
     try:
         yield temporary
-        os.replace(temporary, final)
+        temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,18 +3,30 @@ values but expect exact array types and numbers of axes."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TypedDict, final
+from typing import TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
 
-Progress = Callable[[int, int], object]
+# Names for this file only: the module itself has the classes and functions.
+_Progress = Callable[[int, int], object]
 
+__all__ = [
+    "Mimi",
+    "MimiStream",
+    "Resampler",
+    "build_info",
+    "cpu_info",
+    "safetensors_summary",
+]
+
+@type_check_only
 class CpuInfo(TypedDict):
     selected: str
     available: list[str]
     threads: int
 
+@type_check_only
 class BuildInfo(TypedDict):
     version: str
     features: list[str]
@@ -49,13 +61,13 @@ class Mimi:
     @property
     def dtype(self) -> str: ...
     def encode(
-        self, pcm: NDArray[np.float32], progress: Progress | None = None
+        self, pcm: NDArray[np.float32], progress: _Progress | None = None
     ) -> NDArray[np.int32]: ...
     def encode_to_latent(
-        self, pcm: NDArray[np.float32], progress: Progress | None = None
+        self, pcm: NDArray[np.float32], progress: _Progress | None = None
     ) -> NDArray[np.float32]: ...
     def decode(
-        self, codes: NDArray[np.int64], progress: Progress | None = None
+        self, codes: NDArray[np.int64], progress: _Progress | None = None
     ) -> NDArray[np.float32]: ...
     def stream(self, slots: int, window: str) -> MimiStream: ...
 

@@ -81,7 +81,9 @@ def _given_config(config: Mapping[str, Any] | str | PathLike[str] | None) -> str
         raise InputError(f"config is a {type(config).__name__}; pass a dict or a path")
     path = Path(os.fspath(config))
     if not path.is_file():
-        raise CheckpointNotFoundError(f"{path} does not exist; pass config= the path of a JSON file")
+        raise CheckpointNotFoundError(
+            f"{path} does not exist; pass config= the path of a JSON file"
+        )
     return _text(path)
 
 
@@ -187,8 +189,12 @@ def _hub(repo: str, revision: str | None, cache_dir: str | PathLike[str] | None)
 def _remote(
     reference: str, revision: str | None, cache_dir: str | PathLike[str] | None
 ) -> Path | None:
-    owner, name, file = (reference.removeprefix("hf://").split("/", 2) + ["", ""])[:3]
+    owner, name, file = [*reference.removeprefix("hf://").split("/", 2), "", ""][:3]
     return download(f"{owner}/{name}", file, revision=revision, cache_dir=cache_dir)
+
+
+def _folder(path: str | PathLike[str] | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def download(
@@ -207,7 +213,7 @@ def download(
     from huggingface_hub import errors, hf_hub_download
 
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=cache_dir))
+        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=_folder(cache_dir)))
     except errors.LocalEntryNotFoundError as error:
         raise DownloadError(
             f"cannot reach the Hub for {name} of {repo}, and it is not in the cache; check the "

@@ -23,9 +23,9 @@ def info(run: Callable[..., Any], *args: object) -> Any:
 @pytest.mark.parametrize(
     ("layout", "words", "tensors"),
     [
-        ("kyutai", "mimi, Kyutai (released)", 98),
-        ("kyutai-current", "mimi, Kyutai (current)", 98),
-        ("hf", "mimi, Hugging Face transformers", 106),
+        ("kyutai", "mimi, Kyutai (released)", 138),
+        ("kyutai-current", "mimi, Kyutai (current)", 138),
+        ("hf", "mimi, Hugging Face transformers", 146),
     ],
 )
 def test_a_checkpoint_and_its_folder(

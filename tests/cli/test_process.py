@@ -77,7 +77,8 @@ def test_a_signal_leaves_no_partial_file(
     frames = 400_000
     info = codes_file.CodesInfo(24_000, 12.5, 1920, frames * 1920, 8, 64)
     codes_file.write(source, np.zeros((8, frames), np.uint16), info)
-    command = [sys.executable, "-m", "kaiwa.cli", "decode", source, target, "--model", small]
+    command = [sys.executable, "-m", "kaiwa.cli", "decode", *map(str, (source, target))]
+    command += ["--model", str(small)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 60

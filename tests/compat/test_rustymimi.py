@@ -40,7 +40,8 @@ def pcm() -> np.ndarray[Any, Any]:
     t = np.arange(2 * 1920 * 6) / 24000
     wave = 0.3 * np.sin(2 * np.pi * 180 * t) * (1 + np.sin(2 * np.pi * 3 * t))
     noisy = wave + 0.01 * rng.standard_normal(t.size)
-    return noisy.astype(np.float32).reshape(2, 1, -1)
+    signal: np.ndarray[Any, Any] = noisy.astype(np.float32).reshape(2, 1, -1)
+    return signal
 
 
 def test_whole_signals(both: dict[str, Any], pcm: np.ndarray[Any, Any]) -> None:

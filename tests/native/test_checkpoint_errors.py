@@ -56,7 +56,10 @@ def config(**entries: Any) -> Callable[[Path], None]:
 
 
 def text(content: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "config.json").write_text(content) and None
+    def apply(folder: Path) -> None:
+        (folder / "config.json").write_text(content)
+
+    return apply
 
 
 def nan_in_norm(t: dict[str, Any]) -> None:
@@ -102,7 +105,7 @@ def test_damaged_checkpoints(damage: Callable[[Path], None], word: str, folder: 
 
 
 def test_missing_files(tmp_path: Path, folder: Path) -> None:
-    wanted = pytest.raises(kaiwa.CheckpointNotFoundError, match="does not exist|no codec weights")
+    wanted = pytest.raises(kaiwa.CheckpointNotFoundError, match=r"does not exist|no codec weights")
     for source in (tmp_path / "no.safetensors", str(tmp_path / "nothing"), "no-such-model"):
         with wanted:
             kaiwa.Mimi.from_pretrained(source)
@@ -115,17 +118,20 @@ def test_missing_files(tmp_path: Path, folder: Path) -> None:
         kaiwa.Mimi.from_pretrained(tmp_path / "no.safetensors")
 
 
+OFFLINE = """
+import sys
+import kaiwa
+try:
+    kaiwa.Mimi.from_pretrained("kyutai/mimi", cache_dir=sys.argv[1])
+except kaiwa.DownloadError as error:
+    assert "local copy" in str(error), error
+    print("refused")
+"""
+
+
 def test_a_repository_without_network(tmp_path: Path) -> None:
-    code = (
-        "import kaiwa\n"
-        "try:\n"
-        "    kaiwa.Mimi.from_pretrained('kyutai/mimi', cache_dir=%r)\n"
-        "except kaiwa.DownloadError as error:\n"
-        "    assert 'local copy' in str(error), error\n"
-        "    print('refused')\n" % str(tmp_path)
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", OFFLINE, str(tmp_path)],
         env={"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -153,7 +159,11 @@ def test_ways_to_name_a_codec(folder: Path, mimi: kaiwa.Mimi, pcm: Any) -> None:
     with pytest.raises(kaiwa.CheckpointError):
         kaiwa.Mimi.from_pretrained(weights)  # the released sizes do not fit
     # A language model's folder names its codec and the codec's configuration.
-    named = {"model_type": "moshi", "mimi_name": "codec.safetensors", "mimi_config_name": moved.name}
+    named = {
+        "model_type": "moshi",
+        "mimi_name": "codec.safetensors",
+        "mimi_config_name": moved.name,
+    }
     (folder / "config.json").write_text(json.dumps(named))
     weights.rename(folder / "codec.safetensors")
     (folder / "model.safetensors").write_bytes(b"the language model")

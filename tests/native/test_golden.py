@@ -85,9 +85,7 @@ def test_batch_axis_is_kept_as_given(mimi: kaiwa.Mimi, pcm: NDArray[np.float32])
     np.testing.assert_array_equal(mimi.decode(codes)[1], mimi.decode(codes[1]))
 
 
-def test_arrays_of_any_stride_and_integer_type(
-    mimi: kaiwa.Mimi, pcm: NDArray[np.float32]
-) -> None:
+def test_arrays_of_any_stride_and_integer_type(mimi: kaiwa.Mimi, pcm: NDArray[np.float32]) -> None:
     strided = np.repeat(pcm[:4000], 2)[::2]
     assert not strided.flags.c_contiguous
     codes = mimi.encode(strided)

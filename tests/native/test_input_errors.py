@@ -32,7 +32,7 @@ CASES: list[tuple[str, Call, str]] = [
     ("a list", lambda m: m.encode([0.0]), "numpy.asarray"),  # type: ignore[arg-type]
     ("None", lambda m: m.encode(None), "numpy array"),  # type: ignore[arg-type]
     ("float64", lambda m: m.encode(np.zeros(1920)), "astype(numpy.float32)"),  # type: ignore[arg-type]
-    ("int16", lambda m: m.encode(np.zeros(1920, np.int16)), "scaling"),  # type: ignore[arg-type]
+    ("int16", lambda m: m.encode(np.zeros(1920, np.int16)), "scaling"),
     ("stereo", lambda m: m.encode(f32(2, 1920)), "average the channels"),
     ("stereo batch", lambda m: m.encode(f32(3, 2, 1920)), "average the channels"),
     ("four axes", lambda m: m.encode(f32(1, 1, 1, 1920)), "[B, 1, T]"),
@@ -61,7 +61,11 @@ CASES: list[tuple[str, Call, str]] = [
     ("no frame", lambda m: m.stream().encode(f32(1, 1, 0)), "n of at least 1"),
     ("2-D stream", lambda m: m.stream().encode(f32(1, 1920)), "[1, 1, n*1920]"),
     ("stream dtype", lambda m: m.stream().encode(np.zeros((1, 1, 1920))), "float32"),  # type: ignore[arg-type]
-    ("stream NaN", lambda m: m.stream().encode(with_value(f32(1, 1, 1920), (0, 0, 3), np.nan)), "3"),
+    (
+        "stream NaN",
+        lambda m: m.stream().encode(with_value(f32(1, 1, 1920), (0, 0, 3), np.nan)),
+        "sample 3",
+    ),
     ("code rows", lambda m: m.stream(2).decode(i32(1, 8, 1)), "[2, K, n]"),
     ("code axes", lambda m: m.stream(1).decode(i32(8, 1)), "[1, K, n]"),
     ("stream code", lambda m: m.stream().decode(with_value(i32(1, 8, 1), (0, 3, 0), 99)), "0..64"),

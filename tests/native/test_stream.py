@@ -48,12 +48,12 @@ def test_mixed_slots_equal_streams_alone(mimi: kaiwa.Mimi, pcm: NDArray[np.float
             np.testing.assert_array_equal(alone[s].decode(own)[0], audio[s])
 
 
+MASKS: list[Any] = [[True, False], np.array([True, False]), (1, 0), np.array([1, 0])]
+
+
 def test_masks_of_every_kind(mimi: kaiwa.Mimi, pcm: NDArray[np.float32]) -> None:
     x = np.stack([pcm[:FRAME], pcm[FRAME : 2 * FRAME]])[:, None]
-    results = [
-        mimi.stream(2).encode(x, mask)
-        for mask in ([True, False], np.array([True, False]), (1, 0), np.array([1, 0]))
-    ]
+    results = [mimi.stream(2).encode(x, mask) for mask in MASKS]
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
     assert (mimi.stream(2).encode(x, [False, False]) == -1).all()
@@ -206,4 +206,4 @@ def test_progress_and_its_exceptions(mimi: kaiwa.Mimi, pcm: NDArray[np.float32])
 def test_digest_helper_sees_a_difference() -> None:
     """The equalities above compare digests; two different arrays must have different ones."""
     a, b = np.zeros(4, np.float32), np.array([0, 0, 0, 1e-30], np.float32)
-    assert hashlib.sha256(a).hexdigest() != hashlib.sha256(b).hexdigest()
+    assert hashlib.sha256(a.tobytes()).digest() != hashlib.sha256(b.tobytes()).digest()

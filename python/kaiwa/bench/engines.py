@@ -6,6 +6,7 @@ are imported only when asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,7 +62,8 @@ class Kaiwa:
 
     def decode_file(self, codes: Codes) -> Array:
         """As `Engine.decode_file`."""
-        return self.mimi.decode(codes)[0]
+        pcm: Array = self.mimi.decode(codes)[0]
+        return pcm
 
 
 class Rustymimi:
@@ -73,7 +75,9 @@ class Rustymimi:
     def __init__(self, path: Path, num_codebooks: int) -> None:
         import rustymimi
 
-        self._make = lambda: rustymimi.Tokenizer(str(path), num_codebooks=num_codebooks)
+        self._make: Callable[[], Any] = lambda: rustymimi.Tokenizer(
+            str(path), num_codebooks=num_codebooks
+        )
         self._make()
 
     def streams(self, slots: int) -> Streams:
@@ -122,7 +126,9 @@ class Moshi:
         from moshi.models import loaders
 
         self._torch = torch
-        self._make = lambda: loaders.get_mimi(str(path), num_codebooks=num_codebooks).eval()
+        self._make: Callable[[], Any] = lambda: loaders.get_mimi(
+            str(path), num_codebooks=num_codebooks
+        ).eval()
         self._file = self._make()
 
     def streams(self, slots: int) -> Streams:
@@ -133,7 +139,8 @@ class Moshi:
 
     def encode_file(self, pcm: Array) -> Codes:
         """As `Engine.encode_file`."""
-        return _MoshiStreams(self._torch, self._file).encode(pcm[None, None, :])[0]
+        codes: Codes = _MoshiStreams(self._torch, self._file).encode(pcm[None, None, :])[0]
+        return codes
 
     def decode_file(self, codes: Codes) -> Array:
         """As `Engine.decode_file`."""

@@ -124,8 +124,8 @@ def describe(
 ) -> dict[str, Any]:
     """The report as plain values; times in milliseconds per frame unless named otherwise."""
     frame_ms = 1e3 / mimi.frame_rate
-    cpu = dict(_native.cpu_info())
-    threads = int(cpu["threads"])
+    cpu = _native.cpu_info()
+    threads = cpu["threads"]
     ours = {t.slots: t for t in results.streams if t.engine == "kaiwa"}
     single = {t.engine: t for t in results.streams if t.slots == 1}
     streams = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from kaiwa.cli import options
@@ -45,7 +46,7 @@ def report() -> dict[str, Any]:
 
     from kaiwa import _native
 
-    cpu = dict(_native.cpu_info())
+    cpu = _native.cpu_info()
     return {
         "kaiwa": _version("kaiwa"),
         "build": dict(_native.build_info()),
@@ -53,9 +54,9 @@ def report() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "processor": _processor(),
-        "kernels": cpu.get("selected"),
-        "kernels_available": list(cpu.get("available", [])),
-        "threads": cpu.get("threads"),
+        "kernels": cpu["selected"],
+        "kernels_available": cpu["available"],
+        "threads": cpu["threads"],
         "memory": _memory(),
         "audio": _audio(),
         "packages": {name: _version(name) for name in OPTIONAL},
@@ -77,7 +78,7 @@ def _processor() -> str | None:
     import platform
 
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
@@ -91,7 +92,7 @@ def _memory() -> dict[str, float | None]:
     found: dict[str, float | None] = {"total_gib": None, "available_gib": None}
     names = {"MemTotal:": "total_gib", "MemAvailable:": "available_gib"}
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
             for line in file:
                 name, value, *_ = line.split()
                 if name in names:

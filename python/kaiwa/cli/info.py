@@ -107,7 +107,7 @@ def checkpoint(path: Path, tensors: bool) -> dict[str, Any]:
         "layout": layout([tensor["name"] for tensor in found]),
         "tensors": len(found),
         "parameters": summary["parameters"],
-        "types": {name: count for name, count in sorted(types.items())},
+        "types": dict(sorted(types.items())),
         "file_bytes": summary["file_bytes"],
     }
     codebooks = sum(t["name"].endswith(("embedding_sum", "embed_sum", "embed_avg")) for t in found)
@@ -137,4 +137,8 @@ def model(source: str, revision: str | None, tensors: bool) -> dict[str, Any]:
 
     found = sources.resolve(source, revision=revision)
     rows = checkpoint(Path(found.weights), tensors)
-    return {"source": source, "config": str(found.config) if found.config else None, **rows}
+    return {
+        "source": source,
+        "sizes": "released" if found.config_json is None else "from its configuration",
+        **rows,
+    }

@@ -263,9 +263,7 @@ class StreamTokenizer:
         return ready
 
 
-def write_wav(
-    filename: str | PathLike[str], data: NDArray[np.float32], sample_rate: int
-) -> None:
+def write_wav(filename: str | PathLike[str], data: NDArray[np.float32], sample_rate: int) -> None:
     """Writes float32 ``[N]`` as 16-bit mono WAV: clamped to -1..1, times 32767, truncated toward
     zero; NaN becomes 0.
 

@@ -1,0 +1,31 @@
+# `make` lists the targets; each is a script in scripts/ or one line, so make itself is optional.
+.DEFAULT_GOAL := help
+.PHONY: help setup check demo bench docs cuda-check fuzz clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## make .venv, install pinned tools, build and install the wheel
+	scripts/setup
+
+check: ## everything CI runs: format, lints, types, all tests
+	scripts/check
+
+demo: ## build, make a random codec, encode and decode a tone
+	scripts/demo
+
+bench: ## speed of the codec here, beside rustymimi in the same run
+	scripts/setup
+	.venv/bin/kaiwa bench mimi
+
+docs: ## write docs/cli.md anew from the command line's own help
+	.venv/bin/python -m kaiwa.cli.reference > docs/cli.md
+
+cuda-check: ## compile with CUDA, no GPU needed (minutes)
+	scripts/cuda-check
+
+fuzz: ## how to run the fuzz targets
+	@cat rust/fuzz/README.md
+
+clean: ## remove everything built
+	rm -rf target dist .venv rust/fuzz/target
