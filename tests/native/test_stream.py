@@ -162,6 +162,34 @@ def test_threads_on_one_stream_wait_for_each_other(
     np.testing.assert_array_equal(stream.encode(x), alone.encode(x))
 
 
+FORKED = """
+import os, sys, numpy as np, kaiwa
+mimi = kaiwa.Mimi.from_pretrained(sys.argv[1], device="cpu")
+pcm = np.sin(np.arange(1920 * 20) / 20).astype(np.float32)
+want = mimi.encode(pcm)
+child = os.fork()
+if child == 0:
+    grandchild = os.fork()
+    same = bool((mimi.encode(pcm) == want).all())
+    if grandchild:
+        same = same and os.waitpid(grandchild, 0)[1] == 0
+    os._exit(0 if same else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes")
+def test_a_forked_child_has_threads_of_its_own(mimi_small: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, str(mimi_small)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "0\n"
+
+
 INTERRUPTED = """
 import sys, numpy as np, kaiwa
 mimi = kaiwa.Mimi.from_pretrained(sys.argv[1], device="cpu")

@@ -3,30 +3,52 @@
 //! Work is cut into tasks by its shape alone, never by the number of threads, and every output
 //! element belongs to one task: so any number of threads gives the same bits.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-fn pool() -> Option<&'static ThreadPool> {
-    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    POOL.get_or_init(|| {
-        let wanted = std::env::var("KAIWA_THREADS")
-            .ok()
-            .and_then(|v| v.parse().ok());
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        ThreadPoolBuilder::new()
-            .num_threads(wanted.filter(|&n: &usize| n > 0).unwrap_or(cores).min(256))
-            .thread_name(|i| format!("kaiwa-{i}"))
-            .build()
-            .ok()
-    })
-    .as_ref()
+/// The pool of this process. A forked child inherits the memory of a pool but none of its
+/// threads, so the owner's process id is kept beside it.
+static POOL: RwLock<Option<(u32, Arc<ThreadPool>)>> = RwLock::new(None);
+
+fn pool() -> Option<Arc<ThreadPool>> {
+    let me = std::process::id();
+    let mine = |owner: &Option<(u32, Arc<ThreadPool>)>| {
+        owner
+            .as_ref()
+            .filter(|(id, _)| *id == me)
+            .map(|(_, pool)| pool.clone())
+    };
+    if let Some(pool) = mine(&POOL.read().unwrap_or_else(PoisonError::into_inner)) {
+        return Some(pool);
+    }
+    let mut slot = POOL.write().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = mine(&slot) {
+        return Some(pool);
+    }
+    let pool = Arc::new(build()?);
+    // The parent's pool is forgotten, not dropped: dropping would wait for threads that are not
+    // there.
+    std::mem::forget(slot.replace((me, pool.clone())));
+    Some(pool)
+}
+
+fn build() -> Option<ThreadPool> {
+    let wanted = std::env::var("KAIWA_THREADS")
+        .ok()
+        .and_then(|v| v.parse().ok());
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    ThreadPoolBuilder::new()
+        .num_threads(wanted.filter(|&n: &usize| n > 0).unwrap_or(cores).min(256))
+        .thread_name(|i| format!("kaiwa-{i}"))
+        .build()
+        .ok()
 }
 
 /// Threads the kernels use: `KAIWA_THREADS`, or one a core.
 pub fn threads() -> usize {
-    pool().map_or(1, ThreadPool::current_num_threads)
+    pool().map_or(1, |pool| pool.current_num_threads())
 }
 
 /// Runs `work` inside the pool, so that the parallel loops inside need no hand-over each.
