@@ -37,7 +37,12 @@ class Repository:
         with self._explained(name):
             try:
                 found = hf_hub_download(
-                    self.name, name, revision=self._revision, cache_dir=self._cache
+                    self.name,
+                    name,
+                    revision=self._revision,
+                    cache_dir=self._cache,
+                    # The library retries for half a minute: once is enough.
+                    local_files_only=self.unreachable is not None,
                 )
             except errors.LocalEntryNotFoundError as error:
                 self._note(name, error)
@@ -52,9 +57,9 @@ class Repository:
         from huggingface_hub import errors, list_repo_files, snapshot_download
 
         with self._explained("the list of files"):
-            try:
+            if self.unreachable is None:
                 names = list_repo_files(self.name, revision=self._revision)
-            except errors.OfflineModeIsEnabled as error:
+            else:
                 try:
                     folder = snapshot_download(
                         self.name,
@@ -63,7 +68,6 @@ class Repository:
                         local_files_only=True,
                     )
                 except errors.LocalEntryNotFoundError:
-                    self._note("the list of files", error)
                     return None
                 names = [path.name for path in Path(folder).glob("*.safetensors")]
             weights = [n for n in names if n.endswith(".safetensors") and "/" not in n]
