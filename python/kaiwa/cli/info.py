@@ -136,9 +136,5 @@ def model(source: str, revision: str | None, tensors: bool) -> dict[str, Any]:
     from kaiwa import sources
 
     found = sources.resolve(source, revision=revision)
-    rows = checkpoint(Path(found.weights), tensors)
-    return {
-        "source": source,
-        "sizes": "released" if found.config_json is None else "from its configuration",
-        **rows,
-    }
+    rows = checkpoint(found.weights, tensors)
+    return {"source": source, "has_config": found.config_json is not None, **rows}
