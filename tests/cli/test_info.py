@@ -53,6 +53,8 @@ def test_codes(run: Callable[..., Any], small: Path, wav: Path, tmp_path: Path) 
     assert found["seconds"] == 1.5
     assert found["bits_per_second"] == 12.5 * 4 * 6
     assert found["model"] == str(small)
+    renamed = target.rename(tmp_path / "speech.codes")
+    assert info(run, renamed)["kind"] == "codes"
 
 
 def test_audio(run: Callable[..., Any], wav: Path) -> None:
