@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from kaiwa._hub import Repository
 from kaiwa.errors import CheckpointError, CheckpointNotFoundError, DownloadError, InputError
 
 #: File names of the codec, in the order in which they are looked for.
@@ -49,19 +51,38 @@ def resolve(
         raise InputError(
             f"source is a {type(source).__name__}; pass a repository id, a folder or a file"
         )
-    given = _given_config(config)
-    path = Path(os.fspath(source)).expanduser()
-    if path.is_file():
-        return Files(path, given or _sibling_config(path))
-    if path.is_dir():
-        return _in_folder(str(path), _local(path), given)
     text = os.fspath(source)
-    if isinstance(text, str) and is_repo_id(text):
-        return _in_folder(text, _hub(text, revision, cache_dir), given)
+    if not isinstance(text, str) or not text:
+        raise InputError(f"source is {text!r}; pass a repository id, a folder or a file")
+    given = _given_config(config)
+    path = _expanded(text)
+    if _is(path, stat.S_ISREG):
+        return Files(path, given or _sibling_config(path))
+    if _is(path, stat.S_ISDIR):
+        return _in_place(_Folder(path), given, cache_dir)
+    if isinstance(source, str) and is_repo_id(text):
+        return _in_place(Repository(text, revision, cache_dir), given, cache_dir)
     raise CheckpointNotFoundError(
-        f"{text} does not exist; check the path, or give a Hugging Face repository such as "
-        "kyutai/mimi"
+        f"{text} does not exist as a file or folder; check the path, or give a Hugging Face "
+        "repository such as kyutai/mimi"
     )
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user
+        return Path(text)
+
+
+def _is(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether a path exists and is of a kind."""
+    try:
+        return kind(path.stat().st_mode)
+    except PermissionError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}; check permissions") from error
+    except (OSError, ValueError):  # absent, or no name a file could have
+        return False
 
 
 def is_repo_id(text: str) -> bool:
@@ -79,8 +100,8 @@ def _given_config(config: Mapping[str, Any] | str | PathLike[str] | None) -> str
             raise InputError(f"config cannot be written as JSON: {error}") from error
     if not isinstance(config, str | PathLike):
         raise InputError(f"config is a {type(config).__name__}; pass a dict or a path")
-    path = Path(os.fspath(config))
-    if not path.is_file():
+    path = _expanded(os.fspath(config))
+    if not _is(path, stat.S_ISREG):
         raise CheckpointNotFoundError(
             f"{path} does not exist; pass config= the path of a JSON file"
         )
@@ -117,128 +138,87 @@ def _sibling_config(weights: Path) -> str | None:
     return _text(path) if _is_mimi_config(_json(path)) else None
 
 
-#: Gives the local path of a file of a folder or repository, or ``None`` if it has none.
-Fetch = Callable[[str], Path | None]
+class Place(Protocol):
+    """A folder or repository in which files are looked for."""
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it."""
+
+    @property
+    def unreachable(self) -> DownloadError | None:
+        """Why an answer of ``None`` may be wrong: there was no network."""
+
+    def file(self, name: str) -> Path | None:
+        """The local path of a file, or ``None`` if there is none."""
+
+    def only_weights(self) -> Path | None:
+        """The only ``.safetensors`` file, or ``None``."""
 
 
-def _in_folder(where: str, fetch: Fetch, given: str | None) -> Files:
+class _Folder:
+    """A local folder."""
+
+    unreachable: DownloadError | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+
+    def file(self, name: str) -> Path | None:
+        path = self._path / name
+        return path if path.is_file() else None
+
+    def only_weights(self) -> Path | None:
+        found = sorted(self._path.glob("*.safetensors"))
+        return found[0] if len(found) == 1 else None
+
+
+def _in_place(place: Place, given: str | None, cache_dir: str | PathLike[str] | None) -> Files:
     """The codec of a folder or repository: names in its config.json first, then the usual ones."""
     names: list[str] = list(WEIGHT_NAMES)
     config = given
-    path = fetch("config.json")
+    path = place.file("config.json")
     if path is not None:
         value = _json(path)
-        if _is_mimi_config(value):
+        is_mimi = _is_mimi_config(value)
+        if is_mimi:
             config = config or _text(path)
-        named = value.get("mimi_config_name")
-        if config is None and isinstance(named, str):
-            config = _text(_named(where, fetch, named))
-        named = value.get("mimi_name")
-        if isinstance(named, str):
-            return Files(_named(where, fetch, named), config)
-        if not _is_mimi_config(value):
+        else:
             # The language model's own weights, not the codec's.
             names.remove("model.safetensors")
+        named = value.get("mimi_config_name")
+        if config is None and isinstance(named, str):
+            config = _text(_named(place, named, cache_dir))
+        named = value.get("mimi_name")
+        if isinstance(named, str):
+            return Files(_named(place, named, cache_dir), config)
     for name in names:
-        weights = fetch(name)
+        weights = place.file(name)
         if weights is not None:
             return Files(weights, config)
-    lone = fetch("*.safetensors")
+    lone = place.only_weights()
     if lone is not None:
         return Files(lone, config)
+    if place.unreachable is not None:
+        raise place.unreachable
     raise CheckpointNotFoundError(
-        f"{where} has no codec weights: none of {', '.join(names)} and no single .safetensors "
-        "file; name the file itself"
+        f"{place.name} has no codec weights: none of {', '.join(names)} and no single "
+        ".safetensors file; name the file itself"
     )
 
 
-def _named(where: str, fetch: Fetch, name: str) -> Path:
-    path = fetch(name)
-    if path is None:
-        raise CheckpointNotFoundError(
-            f"config.json of {where} names {name}, which is not there; download it too, or name "
-            "the codec's file itself"
-        )
-    return path
-
-
-def _local(folder: Path) -> Fetch:
-    def fetch(name: str) -> Path | None:
-        if "*" in name:
-            found = sorted(folder.glob(name))
-            return found[0] if len(found) == 1 else None
-        if name.startswith("hf://"):
-            return _remote(name, None, None)
-        path = folder / name.removeprefix("file://")
-        return path if path.is_file() else None
-
-    return fetch
-
-
-def _hub(repo: str, revision: str | None, cache_dir: str | PathLike[str] | None) -> Fetch:
-    def fetch(name: str) -> Path | None:
-        if "*" in name:
-            return None
-        if name.startswith("hf://"):
-            return _remote(name, revision, cache_dir)
-        return download(repo, name, revision=revision, cache_dir=cache_dir)
-
-    return fetch
-
-
-def _remote(
-    reference: str, revision: str | None, cache_dir: str | PathLike[str] | None
-) -> Path | None:
-    owner, name, file = [*reference.removeprefix("hf://").split("/", 2), "", ""][:3]
-    return download(f"{owner}/{name}", file, revision=revision, cache_dir=cache_dir)
-
-
-def _folder(path: str | PathLike[str] | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def download(
-    repo: str,
-    name: str,
-    *,
-    revision: str | None = None,
-    cache_dir: str | PathLike[str] | None = None,
-) -> Path | None:
-    """A file of a Hugging Face repository, from the cache or the network; ``None`` if the
-    repository has no such file.
-
-    Raises:
-        DownloadError: The repository does not exist, is gated, or cannot be reached.
-    """
-    from huggingface_hub import errors, hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=_folder(cache_dir)))
-    except errors.LocalEntryNotFoundError as error:
-        raise DownloadError(
-            f"cannot reach the Hub for {name} of {repo}, and it is not in the cache; check the "
-            "network, or pass the path of a local copy"
-        ) from error
-    except errors.EntryNotFoundError:
-        return None
-    except errors.GatedRepoError as error:
-        raise DownloadError(
-            f"{repo} is gated; accept its licence on its page, then set HF_TOKEN or run "
-            "`hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise DownloadError(
-            f"{repo} has no revision {revision!r}; pass a branch, tag or commit that exists"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise DownloadError(
-            f"{repo} is neither a local path nor a repository that can be seen; check the "
-            "spelling, or set HF_TOKEN if it is private"
-        ) from error
-    except (errors.HFValidationError, ValueError) as error:
-        raise DownloadError(f"{repo} is not a repository id: {error}") from error
-    except Exception as error:  # network libraries raise many kinds; all mean the same here
-        raise DownloadError(
-            f"downloading {name} of {repo} failed: {error}; check the network, or pass the path "
-            "of a local copy"
-        ) from error
+def _named(place: Place, name: str, cache_dir: str | PathLike[str] | None) -> Path:
+    """A file named in a config.json: beside it, or ``hf://owner/name/file`` elsewhere."""
+    if name.startswith("hf://"):
+        owner, repo, name = [*name.removeprefix("hf://").split("/", 2), "", ""][:3]
+        place = Repository(f"{owner}/{repo}", None, cache_dir)
+    path = place.file(name.removeprefix("file://"))
+    if path is not None:
+        return path
+    if place.unreachable is not None:
+        raise place.unreachable
+    raise CheckpointNotFoundError(
+        f"config.json of {place.name} names {name}, which is not there; download it too, or name "
+        "the codec's file itself"
+    )

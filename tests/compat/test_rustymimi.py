@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -169,8 +170,53 @@ def test_constructor_errors(checkpoint: Path, tmp_path: Path) -> None:
             module.Tokenizer(str(checkpoint), num_codebooks=33)
         with pytest.raises(TypeError):
             module.Tokenizer(str(checkpoint), 8)
+        with pytest.raises(ValueError):
+            module.Tokenizer(str(tmp_path))
+        with pytest.raises(ValueError):
+            module.Tokenizer("kyutai/mimi")  # a path, never a repository
     with pytest.raises(ValueError, match="num_codebooks"):
         ours.Tokenizer(checkpoint, num_codebooks=0)
+
+
+WRONG_OPTIONS: list[dict[str, Any]] = [
+    {"num_codebooks": 8.0},
+    {"num_codebooks": "8"},
+    {"num_codebooks": -1},
+    {"dtype": None},
+    {"max_seq_len": "x"},
+    {"max_seq_len": -1},
+    {"path": 5},
+    {"path": b"mimi"},
+    {"other": 1},
+]
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS, ids=str)
+@pytest.mark.parametrize("name", ["Tokenizer", "StreamTokenizer"])
+def test_wrong_options_raise_the_same(name: str, options: dict[str, Any], checkpoint: Path) -> None:
+    arguments = {"path": str(checkpoint), **options}
+    with pytest.raises((TypeError, OverflowError)) as theirs:
+        getattr(rustymimi, name)(**arguments)
+    with pytest.raises(type(theirs.value)):
+        getattr(ours, name)(**arguments)
+
+
+def _signature(function: Any) -> list[tuple[str, object]]:
+    """Names and defaults of the parameters."""
+    return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+def test_signatures_are_equal() -> None:
+    names = {name for name in dir(rustymimi) if not name.startswith("_")} - {"rustymimi"}
+    assert names == set(ours.__all__)
+    assert _signature(ours.write_wav) == _signature(rustymimi.write_wav)
+    for name in ("Tokenizer", "StreamTokenizer"):
+        mine, theirs = getattr(ours, name), getattr(rustymimi, name)
+        assert _signature(mine) == _signature(theirs)
+        public = {n for n in dir(theirs) if not n.startswith("_")}
+        assert public == {n for n in dir(mine) if not n.startswith("_")}
+        for method in public:
+            assert _signature(getattr(mine, method)) == _signature(getattr(theirs, method)), method
 
 
 def test_defects_become_errors(both: dict[str, Any]) -> None:
@@ -180,13 +226,33 @@ def test_defects_become_errors(both: dict[str, Any]) -> None:
         both["ours"].decode(np.zeros((1, 8, 0), np.uint32))
 
 
-def test_write_wav_is_byte_equal(tmp_path: Path) -> None:
-    data = np.array([0, 0.5, -0.5, 1, -1, 2, -3, np.nan, np.inf, 1e-5, 0.99999], np.float32)
-    ours.write_wav(tmp_path / "a.wav", data, 24000)
-    rustymimi.write_wav(str(tmp_path / "b.wav"), data, 24000)
-    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+EDGES = [0, 0.5, -0.5, 1, -1, 2, -3, np.nan, np.inf, -np.inf, 1e-5, 0.99999]
+WAVES: list[tuple[Any, int]] = [
+    (np.array(EDGES, np.float32), 24000),
+    (np.array(EDGES, np.float32)[::2], 44100),
+    (np.zeros(0, np.float32), 24000),
+    (np.zeros(3, np.float32), 0),
+]
+
+
+@pytest.mark.parametrize(("data", "rate"), WAVES, ids=["edges", "strided", "empty", "rate 0"])
+def test_write_wav_is_byte_equal(data: Any, rate: int, tmp_path: Path) -> None:
+    ours.write_wav(tmp_path / "a.wav", data, rate)
+    rustymimi.write_wav(str(tmp_path / "b.wav"), data, rate)
+    written = (tmp_path / "a.wav").read_bytes()
+    assert len(written) == 44 + 2 * len(data)
+    assert written == (tmp_path / "b.wav").read_bytes()
+
+
+def test_write_wav_errors(tmp_path: Path) -> None:
+    data, good = np.zeros(4, np.float32), str(tmp_path / "c.wav")
     for module in (ours, rustymimi):
         with pytest.raises(ValueError):
             module.write_wav(str(tmp_path / "no" / "c.wav"), data, 24000)
-        with pytest.raises(TypeError):
-            module.write_wav(str(tmp_path / "c.wav"), data[None], 24000)
+        for arguments in ((good, data[None], 24000), (good, data, 2.5), (b"c.wav", data, 24000)):
+            with pytest.raises(TypeError):
+                module.write_wav(*arguments)
+        for rate in (-1, 2**32):
+            with pytest.raises(OverflowError):
+                module.write_wav(good, data, rate)
+    assert not (tmp_path / "c.wav").exists(), "a refused call leaves no file behind"

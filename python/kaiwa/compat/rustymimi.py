@@ -1,16 +1,19 @@
 """rustymimi's interface over Kaiwa's codec: ``import kaiwa.compat.rustymimi as rustymimi``.
 
-Signatures, shapes and types are those of rustymimi 0.4.1 (spec mimi.md 7.1). Its defects are not
-reproduced: ``reset`` clears everything, streams have no longest length, whole-signal calls leave
-the streaming state alone, and the attention window is the reference's.
+Signatures, shapes and types are those of rustymimi 0.4.1. Its defects are not reproduced:
+``reset`` clears everything, streams have no longest length, whole-signal calls leave the streaming
+state alone, the attention window is the reference's, and what panics there is a ``ValueError``
+here. Beyond it, a ``config.json`` beside the file is followed, every published naming of the
+tensors is read, and threads that share an object take turns.
 """
 
 from __future__ import annotations
 
+import operator
 import queue
+import struct
 import sys
 import threading
-import wave
 from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
@@ -28,18 +31,45 @@ __all__ = ["StreamTokenizer", "Tokenizer", "write_wav"]
 _DTYPES = {"f32": "float32", "f16": "float32", "bf16": "bfloat16"}
 
 
-def _load(path: str | PathLike[str], num_codebooks: int, dtype: str) -> Mimi:
+def _load(path: Any, num_codebooks: Any, dtype: Any, max_seq_len: Any) -> Mimi:
+    if not isinstance(dtype, str):
+        raise TypeError(f"argument 'dtype': {type(dtype).__name__!r} object is not a string")
+    file = _text_path("path", path)
+    books = _unsigned("num_codebooks", num_codebooks, 64)
+    if max_seq_len is not None:
+        _unsigned("max_seq_len", max_seq_len, 64)
+    if not Path(file).is_file():
+        raise ValueError(f'path: "{file}" No such file; pass the path of a safetensors file')
     if dtype not in _DTYPES:
         raise ValueError(f"unsupported dtype '{dtype}'; use 'f32', 'f16' or 'bf16'")
-    if num_codebooks < 1:
-        raise ValueError(f"num_codebooks is {num_codebooks}; use at least 1")
+    if books == 0:
+        raise ValueError("num_codebooks is 0; use at least 1")
     try:
         # rustymimi runs on the processor only.
         return Mimi.from_pretrained(
-            path, num_codebooks=num_codebooks, device="cpu", dtype=_DTYPES[dtype]
+            Path(file), num_codebooks=books, device="cpu", dtype=_DTYPES[dtype]
         )
     except KaiwaError as error:
         raise ValueError(str(error)) from error
+
+
+def _unsigned(name: str, value: Any, bits: int) -> int:
+    """A whole number in ``0..2**bits``: `TypeError` or `OverflowError` otherwise."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"argument '{name}': {error}") from error
+    if not 0 <= number < 2**bits:
+        raise OverflowError(f"{name} is {number}; use a whole number in 0..2**{bits}")
+    return number
+
+
+def _text_path(name: str, value: Any) -> str:
+    """A path as text; `TypeError` for bytes and for what is no path."""
+    path = fspath(value)
+    if not isinstance(path, str):
+        raise TypeError(f"argument '{name}': {type(path).__name__!r} object is not a text path")
+    return path
 
 
 def _typed(name: str, value: Any, dtype: type[np.generic], ndim: int) -> NDArray[Any]:
@@ -132,7 +162,8 @@ class Tokenizer:
         max_seq_len: Accepted and ignored: there is no longest length.
 
     Raises:
-        ValueError: The file is missing or unfit, or an option is wrong.
+        ValueError: The file is missing or unfit, or an option has a wrong value.
+        TypeError, OverflowError: An option has a wrong type, or is negative.
     """
 
     def __init__(
@@ -143,7 +174,7 @@ class Tokenizer:
         dtype: str = "f32",
         max_seq_len: int | None = None,
     ) -> None:
-        self._mimi = _load(path, num_codebooks, dtype)
+        self._mimi = _load(path, num_codebooks, dtype, max_seq_len)
         self._encoder = _Encoder(self._mimi)
         self._decoder = _Decoder(self._mimi)
         self._lock = threading.Lock()
@@ -230,7 +261,7 @@ class StreamTokenizer:
         dtype: str = "f32",
         max_seq_len: int | None = None,
     ) -> None:
-        mimi = _load(path, num_codebooks, dtype)
+        mimi = _load(path, num_codebooks, dtype, max_seq_len)
         encoder, decoder = _Encoder(mimi), _Decoder(mimi)
 
         def encode(pcm: NDArray[np.float32]) -> NDArray[np.uint32] | None:
@@ -269,16 +300,22 @@ def write_wav(filename: str | PathLike[str], data: NDArray[np.float32], sample_r
 
     Raises:
         TypeError: Not a one-dimensional float32 array.
+        OverflowError: `sample_rate` is outside ``0..2**32``.
         ValueError: The file cannot be written.
     """
     samples = _typed("data", data, np.float32, 1)
+    path = _text_path("filename", filename)
+    rate = _unsigned("sample_rate", sample_rate, 32)
     scaled = np.nan_to_num(np.clip(samples, -1.0, 1.0), nan=0.0) * np.float32(32767)
+    body = scaled.astype("<i2").tobytes()
+    if len(body) >= 2**32 - 36:
+        raise ValueError(f"{len(samples)} samples do not fit into one WAV file; write several")
+    # One channel of 16 bits: 2 bytes a frame. The byte rate wraps where it does not fit.
+    form = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate % 2**32, 2, 16)
+    header = b"RIFF" + struct.pack("<I", 36 + len(body)) + b"WAVEfmt " + struct.pack("<I", 16)
     try:
-        # Opened here: `wave` leaves a half-made writer behind when it cannot open a path.
-        with Path(filename).open("wb") as raw, wave.open(raw, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(sample_rate)
-            file.writeframes(scaled.astype("<i2").tobytes())
-    except (OSError, wave.Error) as error:
-        raise ValueError(f'"{fspath(filename)}": {error}') from error
+        with Path(path).open("wb") as file:
+            file.write(header + form + b"data" + struct.pack("<I", len(body)))
+            file.write(body)
+    except OSError as error:
+        raise ValueError(f'"{path}": {error}') from error
