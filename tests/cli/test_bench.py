@@ -36,6 +36,7 @@ def test_table(run: Callable[..., Any], small: Path) -> None:
     outcome = run("bench", "mimi", "--model", small, *QUICK, "--peers", "none")
     assert outcome.code == 0, outcome.err
     assert "ratios count" in outcome.out
+    assert "…" not in outcome.out
     assert "kaiwa" in outcome.out
 
 
