@@ -68,6 +68,10 @@ def _soundfile() -> Any:
     return soundfile
 
 
+class AudioWriteError(AudioFileError):
+    """An audio file cannot be written, through no fault of what was given."""
+
+
 class AudioReader:
     """An audio file open for reading; a context manager.
 
@@ -164,7 +168,7 @@ class AudioWriter:
 
     Raises:
         InputError: the ending, rate or sample format is not supported.
-        AudioFileError: libsndfile cannot write the file.
+        AudioWriteError: libsndfile cannot write the file.
     """
 
     def __init__(
@@ -191,16 +195,19 @@ class AudioWriter:
         except (self._error, OSError) as error:
             raise self._failure(error) from None
 
-    def _failure(self, error: Exception) -> AudioFileError:
+    def _failure(self, error: Exception) -> AudioWriteError:
         """The error for a file that cannot be written."""
         reason = getattr(error, "error_string", str(error)).rstrip(".")
-        return AudioFileError(f"cannot write the audio file ({reason}); check the space on disk")
+        return AudioWriteError(
+            f"cannot write the audio file ({reason or 'too few samples went out'}); "
+            "check the space on disk"
+        )
 
     def write(self, pcm: Array) -> None:
         """Appends samples `[n]`.
 
         Raises:
-            AudioFileError: the disk is full, or the encoder failed.
+            AudioWriteError: the disk is full, or the encoder failed.
         """
         if self._limit:
             outside = int(np.count_nonzero(np.abs(pcm) > 1.0))
@@ -213,8 +220,15 @@ class AudioWriter:
             raise self._failure(error) from None
 
     def close(self) -> None:
-        """Finishes the file."""
-        self._file.close()
+        """Finishes the file.
+
+        Raises:
+            AudioWriteError: what was left could not be written.
+        """
+        try:
+            self._file.close()
+        except (self._error, RuntimeError) as error:
+            raise self._failure(error) from None
 
     def __enter__(self) -> AudioWriter:
         return self
@@ -226,6 +240,21 @@ class AudioWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+#: Most bytes of samples in a wav file: its sizes are 32-bit numbers.
+WAV_LIMIT = (1 << 32) - (1 << 16)
+
+
+def check_length(
+    path: str | os.PathLike[str], samples: int, sample_format: str | None = None
+) -> None:
+    """Raises InputError if a `.wav` file cannot hold `samples` mono samples."""
+    size = {"float32": 4, "int24": 3}.get(sample_format or "", 2) * samples
+    if Path(path).suffix.lower() == ".wav" and size > WAV_LIMIT:
+        raise InputError(
+            f"{path} would need {size / 2**30:.1f} GiB, a wav file holds 4; write a .flac instead"
+        )
 
 
 def output_format(

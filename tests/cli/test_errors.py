@@ -213,6 +213,31 @@ def test_outputs_that_cannot_be_written(
     assert not left_behind(tmp_path, before)
 
 
+def test_a_wav_that_would_be_too_long(run: Callable[..., Any], small: Path, tmp_path: Path) -> None:
+    source, frames = tmp_path / "long.safetensors", 36_000
+    info = codes_file.CodesInfo(24_000, 12.5, 1920, frames * 1920, 1, 64)
+    codes_file.write(source, np.zeros((1, frames), np.uint16), info)
+    size = ("--rate", 384_000, "--sample-format", "float32")
+    outcome = run("decode", source, tmp_path / "out.wav", "--model", small, *size)
+    assert outcome.code == 2
+    assert "4.1 GiB" in outcome.error
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_exit_codes_tell_fault_from_failure() -> None:
+    from kaiwa import errors
+    from kaiwa.audio_files import AudioWriteError
+    from kaiwa.cli.main import exit_code, one_line
+
+    bad = (errors.InputError, errors.CheckpointNotFoundError, errors.AudioFileError)
+    assert {exit_code(kind("x")) for kind in bad} == {2}
+    failed = (errors.DownloadError, errors.DeviceError, AudioWriteError, OSError, MemoryError)
+    assert {exit_code(kind("x")) for kind in failed} == {1}
+    assert one_line(errors.InputError("two\n  lines")) == "two lines"
+    assert one_line(OSError(28, "No space left", "f.wav")) == "No space left (f.wav)"
+    assert "--debug" in one_line(RuntimeError("surprise"))
+
+
 def test_an_output_that_is_a_folder_stays(
     run: Callable[..., Any], small: Path, wav: Path, tmp_path: Path
 ) -> None:

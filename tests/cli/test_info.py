@@ -53,6 +53,8 @@ def test_codes(run: Callable[..., Any], small: Path, wav: Path, tmp_path: Path) 
     assert found["seconds"] == 1.5
     assert found["bits_per_second"] == 12.5 * 4 * 6
     assert found["model"] == str(small)
+    renamed = target.rename(tmp_path / "speech.codes")
+    assert info(run, renamed)["kind"] == "codes"
 
 
 def test_audio(run: Callable[..., Any], wav: Path) -> None:
@@ -79,6 +81,7 @@ def test_doctor(run: Callable[..., Any]) -> None:
     found = json.loads(outcome.out)
     assert found["kernels"] in found["kernels_available"]
     assert found["threads"] >= 1
+    assert found["kaiwa"] == found["build"]["version"]
     assert {"wav", "flac", "mp3", "ogg", "opus"} <= set(found["audio"]["writes"])
     assert set(found["packages"]) >= {"soundfile", "rustymimi", "torch"}
     shown = run("doctor")

@@ -33,7 +33,7 @@ def write_long(path: Path, minutes: float, rate: int = 44_100) -> None:
     """A stereo wav of soft noise, written in pieces."""
     rng = np.random.default_rng(0)
     second = rng.uniform(-0.2, 0.2, (rate, 2)).astype(np.float32)
-    with soundfile.SoundFile(path, "w", rate, 2, subtype="PCM_16") as file:
+    with soundfile.SoundFile(path, "w", rate, 2, subtype="PCM_16", format="WAV") as file:
         for _ in range(round(60 * minutes)):
             file.write(second)
 
@@ -93,6 +93,36 @@ def test_a_signal_leaves_no_partial_file(
     assert process.returncode == code, err
     assert len(err.splitlines()) == 1, err
     assert os.listdir(tmp_path) == ["codes.safetensors"]
+
+
+#: Runs the program while no file may grow beyond 200 kB, as if the disk were full.
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+from kaiwa.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "safetensors"])
+def test_a_full_disk_is_a_failure_without_leftovers(
+    ending: str, spawn: Callable[..., Any], small: Path, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in", tmp_path / f"out.{ending}"
+    if ending == "safetensors":
+        write_long(source, 12.0, rate=8000)
+        command = "encode"
+    else:
+        values = np.random.default_rng(0).integers(0, 64, (8, 900), np.uint16)
+        info = codes_file.CodesInfo(24_000, 12.5, 1920, 900 * 1920, 8, 64)
+        codes_file.write(source, values, info)
+        command = "decode"
+    options = ["--num-codebooks", 12] if command == "encode" else []
+    done = spawn("-c", FULL_DISK, command, source, target, "--model", small, *options, module=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("kaiwa: error: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert os.listdir(tmp_path) == ["in"]
 
 
 def test_version_and_help(spawn: Callable[..., Any]) -> None:

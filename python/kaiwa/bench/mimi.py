@@ -53,7 +53,7 @@ def command(args: argparse.Namespace) -> int:
             "implementations"
         )
     with tempfile.TemporaryDirectory(prefix="kaiwa-bench-") as folder:
-        source, path = _model(args, Path(folder))
+        source, path, label = _model(args, Path(folder))
         mimi = Mimi.from_pretrained(
             source,
             num_codebooks=args.num_codebooks,
@@ -65,9 +65,9 @@ def command(args: argparse.Namespace) -> int:
         missing: dict[str, str] = {}
         if args.peers == "auto":
             found, missing = peers(path, args.num_codebooks)
-        plan = Plan(tuple(args.slots), args.frames, args.rounds, args.file_seconds)
+        plan = Plan(tuple(sorted({1, *args.slots})), args.frames, args.rounds, args.file_seconds)
         results = run(mimi, found, plan, quiet=args.quiet)
-        told = describe(mimi, plan, results, missing, model=args.model or "synthetic, full size")
+        told = describe(mimi, plan, results, missing, model=label)
     if args.json:
         print(json.dumps(told, indent=1))
     else:
@@ -75,13 +75,13 @@ def command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _model(args: argparse.Namespace, folder: Path) -> tuple[str, Path | None]:
-    """The model's source, and the file a peer could load."""
+def _model(args: argparse.Namespace, folder: Path) -> tuple[str, Path | None, str]:
+    """The model's source, the file a peer could load, and what to call it."""
     source = args.model or os.environ.get("KAIWA_MIMI")
     if source:
-        return source, Path(source) if Path(source).is_file() else None
+        return source, Path(source) if Path(source).is_file() else None, source
     made = write_mimi(folder / "mimi.safetensors").weights
-    return str(made), made
+    return str(made), made, "synthetic, full size"
 
 
 def run(mimi: Mimi, found: list[Engine], plan: Plan, *, quiet: bool) -> Results:

@@ -8,9 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 
+#: Narrower than this the tables would lose their figures; wider than a terminal they wrap.
+MIN_WIDTH = 100
+
+
 def show(told: dict[str, Any]) -> None:
     """Prints what `kaiwa.bench.mimi.describe` gives."""
     console = Console()
+    console = Console(width=max(MIN_WIDTH, console.width))
     console.print(
         f"model {told['model']}, {told['dtype']}, {told['num_codebooks']} codebooks, "
         f"device {told['device']}, kernels {told['kernels']}, {told['threads']} threads, "
@@ -21,11 +26,13 @@ def show(told: dict[str, Any]) -> None:
     if any(row.get("one_by_one") for row in told["streams"]):
         console.print(_one_by_one(told))
     console.print(_files(told))
+    state = max(row.get("state_bytes_per_stream", 0) for row in told["streams"])
+    console.print(f"running state: {state / 1e6:.2f} MB per stream", highlight=False)
     for name, reason in told["missing_peers"].items():
         console.print(f"{name}: left out, {reason}", highlight=False)
     console.print(
         "One machine, one run: ratios count, times do not travel. Ratios are peer over kaiwa, "
-        "median of rounds (min..max).",
+        "median of rounds (min..max). RTF is time over length: below 1 keeps up.",
         highlight=False,
     )
 
@@ -34,7 +41,7 @@ def _table(title: str, *columns: str) -> Table:
     """A table whose first column is text and the others numbers."""
     table = Table(title=title, title_justify="left")
     for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index == 0 else "right")
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     return table
 
 
@@ -49,20 +56,18 @@ def _streams(told: dict[str, Any]) -> Table:
     """Streams stepped together, one frame of all slots at a time."""
     table = _table(
         f"Streams: {told['frames']} frames of 80 ms, {told['rounds']} rounds; "
-        "a step is one frame of every slot",
+        "a step is one frame of all slots",
         "engine",
         "slots",
         "encode ms (p90)",
         "decode ms (p90)",
-        "ms per stream",
-        "real-time factor",
-        "streams per core",
-        "state MB per stream",
+        "ms/stream",
+        "RTF",
+        "streams/core",
         "ratio, same batch",
     )
     for row in told["streams"]:
         encode, decode = row["encode_ms"], row["decode_ms"]
-        state = row.get("state_bytes_per_stream")
         table.add_row(
             row["engine"],
             str(row["slots"]),
@@ -71,7 +76,6 @@ def _streams(told: dict[str, Any]) -> Table:
             f"{row['per_stream_ms']:.2f}",
             f"{row['real_time_factor']:.4f}",
             f"{row['streams_per_core']:.1f}",
-            f"{state / 1e6:.2f}" if state else "",
             _ratio(row.get("ratio")),
         )
     return table
@@ -94,7 +98,7 @@ def _files(told: dict[str, Any]) -> Table:
         "engine",
         "encode s",
         "decode s",
-        "real-time factor",
+        "RTF",
         "ratio",
     )
     for row in told["files"]:

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
         type=options.positive_list,
         default=[1, 4, 8, 16],
         metavar="N,N,...",
-        help="streams in a batch, one or more numbers (default: 1,4,8,16)",
+        help="streams in a batch, one or more numbers; 1 is always measured (default: 1,4,8,16)",
     )
     mimi.add_argument(
         "--frames",

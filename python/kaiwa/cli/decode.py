@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from kaiwa import Resampler, codes_file
     from kaiwa._atomic import replacing
-    from kaiwa.audio_files import AudioWriter, output_format
+    from kaiwa.audio_files import AudioWriter, check_length, output_format
     from kaiwa.cli import model, progress
     from kaiwa.errors import InputError
 
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         )
     rate = args.rate or info.sample_rate
     output_format(args.output, rate, args.sample_format)
+    check_length(args.output, -(-info.num_samples * rate // info.sample_rate), args.sample_format)
     with replacing(args.output) as temporary:
         mimi = model.load(args, 1)
         check_fit(args.input, info, books, mimi)

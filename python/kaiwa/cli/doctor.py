@@ -44,11 +44,11 @@ def report() -> dict[str, Any]:
     """The whole report as plain values."""
     import platform
 
-    from kaiwa import _native
+    from kaiwa import __version__, _native
 
     cpu = _native.cpu_info()
     return {
-        "kaiwa": _version("kaiwa"),
+        "kaiwa": __version__,
         "build": dict(_native.build_info()),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),

@@ -30,12 +30,14 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.cli import table
 
     path = Path(args.source)
-    if path.is_file() and path.suffix.lower() not in (".safetensors", ".json"):
-        rows = audio(path)
-    elif path.is_file() and path.suffix.lower() == ".safetensors":
-        rows = codes(path) if is_codes(path) else checkpoint(path, args.tensors)
-    else:
+    if not path.is_file():
         rows = model(args.source, args.revision, args.tensors)
+    elif is_codes(path):
+        rows = codes(path)
+    elif path.suffix.lower() == ".safetensors":
+        rows = checkpoint(path, args.tensors)
+    else:
+        rows = audio(path)
     table.show(rows, as_json=args.json)
     return 0
 
@@ -57,7 +59,7 @@ def audio(path: Path) -> dict[str, Any]:
 
 
 def is_codes(path: Path) -> bool:
-    """Whether a safetensors file says that it holds codes."""
+    """Whether a file is safetensors and says that it holds codes; its name does not matter."""
     from kaiwa import _safetensors, codes_file
 
     try:
@@ -136,9 +138,5 @@ def model(source: str, revision: str | None, tensors: bool) -> dict[str, Any]:
     from kaiwa import sources
 
     found = sources.resolve(source, revision=revision)
-    rows = checkpoint(Path(found.weights), tensors)
-    return {
-        "source": source,
-        "sizes": "released" if found.config_json is None else "from its configuration",
-        **rows,
-    }
+    rows = checkpoint(found.weights, tensors)
+    return {"source": source, "has_config": found.config_json is not None, **rows}

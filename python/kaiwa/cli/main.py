@@ -67,12 +67,12 @@ def _say(text: str, code: int) -> int:
 def exit_code(error: Exception) -> int:
     """2 if what was given is at fault, 1 if the attempt failed."""
     from kaiwa import errors
+    from kaiwa.audio_files import AudioWriteError
 
+    if isinstance(error, (errors.DownloadError, AudioWriteError)):
+        return EXIT_FAILURE
     given = (errors.InputError, errors.AudioFileError, errors.CheckpointError)
-    failed = (errors.DownloadError, errors.DeviceError)
-    return (
-        EXIT_USAGE if isinstance(error, given) and not isinstance(error, failed) else EXIT_FAILURE
-    )
+    return EXIT_USAGE if isinstance(error, given) else EXIT_FAILURE
 
 
 def one_line(error: Exception) -> str:

@@ -22,13 +22,9 @@ class _Version(argparse.Action):
     """Prints the version; reads it only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
+        from kaiwa import __version__
 
-        try:
-            text = version("kaiwa")
-        except PackageNotFoundError:
-            text = "unknown"
-        print(f"kaiwa {text}")
+        print(f"kaiwa {__version__}")
         parser.exit(0)
 
 
