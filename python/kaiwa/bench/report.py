@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-
 #: Narrower than this the tables would lose their figures; wider than a terminal they wrap.
 MIN_WIDTH = 100
 
