@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from kaiwa._native import Resampler
 from kaiwa._native import build_info as _build_info
 from kaiwa.errors import (
     AudioFileError,
@@ -19,6 +18,7 @@ from kaiwa.errors import (
     KaiwaError,
 )
 from kaiwa.mimi import Mimi, MimiStream
+from kaiwa.resampler import Resampler
 
 __version__ = _build_info()["version"]
 

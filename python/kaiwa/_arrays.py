@@ -62,6 +62,17 @@ def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
     raise InputError(f"pcm is empty (shape {list(shape)}); pass at least one sample")
 
 
+def block(pcm: Any) -> NDArray[np.float32]:
+    """`[N]` of finite samples; `N` may be 0."""
+    array = _float32("pcm", pcm)
+    if array.ndim != 1:
+        raise InputError(f"pcm has shape {list(array.shape)}, but [N] was wanted; pass one channel")
+    if not np.isfinite(array).all():
+        at = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise InputError(f"pcm holds {array[at]} at sample {at}; clean the audio first")
+    return array
+
+
 def stream_audio(pcm: Any, slots: int, frame_size: int) -> NDArray[np.float32]:
     """`[slots, 1, n*frame_size]` as `[slots, n*frame_size]`."""
     array = _float32("pcm", pcm)
@@ -113,7 +124,10 @@ def mask(active: Any, slots: int) -> list[bool] | None:
     """One flag a slot, or `None` for all."""
     if active is None:
         return None
-    flags = np.asarray(active)
+    try:
+        flags = np.asarray(active)
+    except ValueError:  # rows of different lengths
+        flags = np.empty(0)
     is_bool = flags.dtype == np.bool_
     is_flag = flags.dtype.kind in "iu" and bool(np.isin(flags, (0, 1)).all())
     if flags.shape != (slots,) or not (is_bool or is_flag):
@@ -128,7 +142,8 @@ def slot_list(slots: Any, count: int) -> list[int] | None:
     """A slot number or a sequence of them, in `0..count`; `None` for all."""
     if slots is None:
         return None
-    items: Sequence[Any] = [slots] if np.ndim(slots) == 0 else list(slots)
+    is_list = isinstance(slots, Sequence) or (isinstance(slots, np.ndarray) and slots.ndim > 0)
+    items: list[Any] = list(slots) if is_list else [slots]
     chosen = []
     for item in items:
         try:

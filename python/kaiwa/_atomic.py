@@ -12,19 +12,28 @@ from kaiwa.errors import InputError
 
 
 @contextmanager
-def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(
+    target: str | os.PathLike[str], *, reading: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
     """Gives the path of a temporary file beside `target`, renamed onto it if the block succeeds.
 
     The temporary name keeps the ending of `target`, so that writers which choose a format by it
     work. When the block fails, or is interrupted, the temporary file is removed and whatever was
-    at `target` stays as it was.
+    at `target` stays as it was. A link is followed, not replaced. `reading` is the input, which
+    must be another file.
 
     Raises:
-        InputError: the folder does not exist, `target` is a folder, or it cannot be written to.
+        InputError: the folder does not exist, `target` is no regular file or the input itself, or
+            it cannot be written to.
     """
-    final = Path(target)
+    final = Path(os.path.realpath(target))
     if final.is_dir():
         raise InputError(f"{final} is a folder; name a file to write to")
+    if final.exists() and not final.is_file():
+        raise InputError(f"{target} is a device or pipe; name a regular file to write to")
+    both_exist = reading is not None and final.exists() and Path(reading).exists()
+    if reading is not None and both_exist and final.samefile(reading):
+        raise InputError(f"{target} is also the input; name another file to write to")
     folder = final.parent
     if not folder.is_dir():
         raise InputError(f"the folder {folder} of {final} does not exist; create it first")

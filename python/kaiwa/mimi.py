@@ -188,6 +188,8 @@ class Mimi:
                 :meth:`decode` of the whole signal, for files too long to hold.
         """
         count = _arrays.positive("slots", slots)
+        if not isinstance(window, str):
+            raise InputError(f'window is {window!r}; use "streaming" or "whole"')
         return MimiStream(self, self._native.stream(count, window))
 
 

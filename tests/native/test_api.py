@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import kaiwa
 from kaiwa import _native
+from kaiwa.synth import voice, write_mimi
 
 NAMES = {
     "AudioFileError",
@@ -150,10 +151,12 @@ def test_a_stream_does_not_wait_for_another(mimi: kaiwa.Mimi, pcm: NDArray[np.fl
     assert while_busy > 1
 
 
-def test_sharing_a_slot_changes_its_results(mimi: kaiwa.Mimi, pcm: NDArray[np.float32]) -> None:
+def test_sharing_a_slot_changes_its_results(tmp_path: Path) -> None:
     """The control of every test that finds slots independent: two signals that take turns in one
     slot get other codes than in a slot each."""
-    frames = pcm[: 40 * 1920].reshape(40, 1, 1, 1920)
+    write_mimi(tmp_path / "m", size="small")
+    mimi = kaiwa.Mimi.from_pretrained(tmp_path / "m", device="cpu", num_codebooks=12)
+    frames = voice(40 * 1920 / 24_000, seed=2).reshape(40, 1, 1, 1920)
     shared, alone = mimi.stream(), mimi.stream()
     differ = 0
     for own, other in zip(frames[:20], frames[20:], strict=True):

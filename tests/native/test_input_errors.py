@@ -76,7 +76,16 @@ CASES: list[tuple[str, Call, str]] = [
     ("reset 2", lambda m: m.stream(2).reset(2), "0..2"),
     ("reset -1", lambda m: m.stream(2).reset([0, -1]), "0..2"),
     ("reset float", lambda m: m.stream(2).reset([0.5]), "0..2"),  # type: ignore[list-item]
-    ("rate 0", lambda m: kaiwa.Resampler(0, 24000), "sample rate"),
+    ("ragged mask", lambda m: m.stream(2).encode(f32(2, 1, 1920), [[True], [1, 0]]), "booleans"),  # type: ignore[list-item]
+    ("ragged reset", lambda m: m.stream(2).reset([[0], [1, 2]]), "0..2"),  # type: ignore[list-item]
+    ("reset text", lambda m: m.stream(2).reset("1"), "0..2"),  # type: ignore[arg-type]
+    ("window None", lambda m: m.stream(window=None), "whole"),  # type: ignore[arg-type]
+    ("rate 0", lambda m: kaiwa.Resampler(0, 24000), "at least 1"),
+    ("rate -1", lambda m: kaiwa.Resampler(-1, 24000), "at least 1"),
+    ("rate 1/2", lambda m: kaiwa.Resampler(0.5, 24000), "whole number"),  # type: ignore[arg-type]
+    ("rate 10", lambda m: kaiwa.Resampler(24000, 10), "sample rate"),
+    ("resample NaN", lambda m: kaiwa.Resampler(8000, 24000).process(f32(9) * np.nan), "sample 0"),
+    ("resample 2-D", lambda m: kaiwa.Resampler(8000, 24000).process(f32(2, 9)), "one channel"),
 ]
 
 

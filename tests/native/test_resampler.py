@@ -82,12 +82,3 @@ def test_nothing_in_nothing_out_and_a_new_beginning() -> None:
     second = np.concatenate([resampler.process(signal), resampler.finish()])
     np.testing.assert_array_equal(first, second)
     assert np.abs(first).max() > 0.4
-
-
-def test_wrong_arguments() -> None:
-    with pytest.raises(kaiwa.InputError, match="sample rate"):
-        kaiwa.Resampler(24_000, 0)
-    with pytest.raises(kaiwa.InputError, match="1 were wanted"):
-        kaiwa.Resampler(8_000, 24_000).process(np.zeros((2, 5), np.float32))
-    with pytest.raises(TypeError):
-        kaiwa.Resampler(8_000, 24_000).process(np.zeros(5))  # type: ignore[arg-type]

@@ -17,8 +17,26 @@ import pytest
 from numpy.typing import NDArray
 
 import kaiwa
+from kaiwa.synth import voice, write_mimi
 
 FRAME = 1920
+
+
+@pytest.fixture(scope="module")
+def mimi(tmp_path_factory: pytest.TempPathFactory) -> kaiwa.Mimi:
+    """A model whose codes vary from frame to frame: those of the reference case hardly do."""
+    folder = tmp_path_factory.mktemp("mimi") / "small"
+    write_mimi(folder, size="small", seed=4)
+    return kaiwa.Mimi.from_pretrained(folder, device="cpu", num_codebooks=12)
+
+
+@pytest.fixture(scope="module")
+def pcm() -> NDArray[np.float32]:
+    return voice(4.4, seed=7)
+
+
+def test_the_codes_of_this_model_vary(mimi: kaiwa.Mimi, pcm: NDArray[np.float32]) -> None:
+    assert min(len(np.unique(row)) for row in mimi.encode(pcm)) > 10
 
 
 def test_mixed_slots_equal_streams_alone(mimi: kaiwa.Mimi, pcm: NDArray[np.float32]) -> None:
@@ -89,7 +107,8 @@ x = np.stack([pcm[: 40 * 1920], pcm[10 * 1920 : 50 * 1920]])[:, None]
 codes = stream.encode(x)
 audio = stream.decode(codes)
 digest = lambda a: hashlib.sha256(np.ascontiguousarray(a)).hexdigest()
-print(json.dumps([kaiwa._native.cpu_info(), digest(codes), digest(audio), float(abs(audio).max())]))
+latent = mimi.encode_to_latent(pcm)
+print(json.dumps([kaiwa._native.cpu_info(), digest(codes), digest(audio), digest(latent)]))
 """
 
 
@@ -116,7 +135,9 @@ def test_kernels_are_chosen_at_run_time(mimi_small: Path) -> None:
     assert all(result[0]["selected"] == name for name, result in runs.items())
     assert len({result[1] for result in runs.values()}) == 1, "codes are equal everywhere"
     fused = {result[2] for name, result in runs.items() if name.startswith("avx")}
+    latents = {result[3] for name, result in runs.items() if name.startswith("avx")}
     assert len(fused) <= 1, "fused instruction sets share every bit"
+    assert len(latents) <= 1
 
 
 def test_calls_release_the_interpreter(mimi: kaiwa.Mimi, pcm: NDArray[np.float32]) -> None:

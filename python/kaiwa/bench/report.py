@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 #: Narrower than this the tables would lose their figures; wider than a terminal they wrap.
-MIN_WIDTH = 100
+MIN_WIDTH = 124
 
 
 def show(told: dict[str, Any]) -> None:

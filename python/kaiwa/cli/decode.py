@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     rate = args.rate or info.sample_rate
     output_format(args.output, rate, args.sample_format)
     check_length(args.output, -(-info.num_samples * rate // info.sample_rate), args.sample_format)
-    with replacing(args.output) as temporary:
+    with replacing(args.output, reading=args.input) as temporary:
         mimi = model.load(args, 1)
         check_fit(args.input, info, books, mimi)
         stream = mimi.stream(1, window="whole")

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.errors import InputError
 
     source = model.source_of(args)
-    with AudioReader(args.input) as reader, replacing(args.output) as temporary:
+    with AudioReader(args.input) as reader, replacing(args.output, reading=args.input) as temporary:
         mimi = model.load(args, args.num_codebooks)
         stream = mimi.stream(1, window="whole")
         size, rate = mimi.frame_size, mimi.sample_rate

@@ -1,0 +1,40 @@
+"""Sample-rate conversion of one channel, as the audio comes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kaiwa import _arrays, _native
+
+
+class Resampler:
+    """Converts a stream of samples from one rate to another, in bounded memory.
+
+    The filter's delay is taken out, and after :meth:`finish` exactly ``ceil(n * to / from)``
+    samples have come out for ``n`` that went in, however the input was cut into calls.
+
+    Args:
+        from_rate: Rate of the input in Hz, 1 000 to 768 000.
+        to_rate: Rate of the output in Hz, 1 000 to 768 000.
+
+    Raises:
+        InputError: A rate is no whole number in that range.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._native = _native.Resampler(
+            _arrays.positive("from_rate", from_rate), _arrays.positive("to_rate", to_rate)
+        )
+
+    def process(self, pcm: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Takes float32 ``[N]`` and gives the samples that are ready.
+
+        Raises:
+            InputError: Wrong type or shape, or a value that is NaN or infinite.
+        """
+        return self._native.process(_arrays.block(pcm))
+
+    def finish(self) -> NDArray[np.float32]:
+        """Gives the rest and returns to the beginning."""
+        return self._native.finish()
