@@ -7,5 +7,6 @@ pub mod checkpoint;
 pub mod codec;
 pub mod cpu;
 pub mod error;
+pub mod lm;
 
 pub use error::{Error, ErrorKind, Result};
