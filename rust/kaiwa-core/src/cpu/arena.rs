@@ -119,6 +119,14 @@ impl Region {
         // SAFETY: see `Region`.
         unsafe { std::slice::from_raw_parts(self.base().cast(), self.bytes / 2) }
     }
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: see `Region`.
+        unsafe { std::slice::from_raw_parts(self.base(), self.bytes) }
+    }
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: see `Region`.
+        unsafe { std::slice::from_raw_parts_mut(self.base(), self.bytes) }
+    }
     pub(super) fn u16s_mut(&mut self) -> &mut [u16] {
         // SAFETY: see `Region`.
         unsafe { std::slice::from_raw_parts_mut(self.base().cast(), self.bytes / 2) }

@@ -10,6 +10,7 @@ use super::isa::kernel;
 use super::ops::{elu, gelu};
 use super::pack::{Layout, Packed, Taps, WeightBits};
 use super::pool;
+use super::quant;
 use super::simd::Simd;
 
 /// Where the rows of a matrix lie in a slice: row `m` is row `m % per_slot` of slot
@@ -107,8 +108,8 @@ impl<'a> Out<'a> {
 
 /// Pointers and shapes of one product, shared by its tasks.
 #[derive(Clone, Copy)]
-struct Job<'a> {
-    w: &'a Packed,
+pub(super) struct Job<'a> {
+    pub(super) w: &'a Packed,
     a: *const f32,
     a_rows: Rows,
     scale: *const f32,
@@ -212,10 +213,27 @@ pub(crate) fn matmul(w: &Packed, a: &[f32], a_rows: Rows, rows: usize, out: Out<
     // Whole register tiles per task.
     let rows_each = rows.div_ceil(row_tasks).next_multiple_of(12).min(rows);
     let row_tasks = rows.div_ceil(rows_each);
-    pool::for_each(panel_tasks * row_tasks, |t| {
+    let rectangle = |t: usize| {
         let (p, r) = (t / row_tasks, t % row_tasks);
         let panel_range = (p * panels / panel_tasks, (p + 1) * panels / panel_tasks);
-        let row_range = (r * rows_each, ((r + 1) * rows_each).min(rows));
+        (
+            panel_range,
+            (r * rows_each, ((r + 1) * rows_each).min(rows)),
+        )
+    };
+    if let WeightBits::Quant(q) = w.bits {
+        let row = |m: usize| a[a_rows.at(m)..].as_ptr();
+        quant::with_activations(w.isa, w.taps.inputs(), q.group, rows, row, |x| {
+            pool::for_each(panel_tasks * row_tasks, |t| {
+                let (panel_range, row_range) = rectangle(t);
+                // SAFETY: as below.
+                unsafe { quant::run(w.isa, &job, q, x, panel_range, row_range) }
+            });
+        });
+        return;
+    }
+    pool::for_each(panel_tasks * row_tasks, |t| {
+        let (panel_range, row_range) = rectangle(t);
         // SAFETY: the slices were checked above; tasks cover disjoint rectangles.
         unsafe {
             match w.layout {
@@ -261,6 +279,7 @@ unsafe fn panels_body<S: Simd>(job: &Job<'_>, panels: (usize, usize), rows: (usi
                         let b = job.w.data.u16s().as_ptr().add(panel * k * width);
                         tile_of::<S, u16>(mr, &a, b, job.w, acc);
                     }
+                    WeightBits::Quant(_) => unreachable!("quantised matrices have their own"),
                 }
                 for i in 0..mr {
                     finish_row::<S>(job, m + i, panel * width, acc.add(i * width), width);
@@ -359,7 +378,13 @@ unsafe fn tile<S: Simd, W: Weight, const H: usize>(
 /// Bias, scale, residual, activation and stores of one row of a tile: `width` sums at `acc` that
 /// belong to outputs `n0..`.
 #[inline(always)]
-unsafe fn finish_row<S: Simd>(job: &Job<'_>, m: usize, n0: usize, acc: *const f32, width: usize) {
+pub(super) unsafe fn finish_row<S: Simd>(
+    job: &Job<'_>,
+    m: usize,
+    n0: usize,
+    acc: *const f32,
+    width: usize,
+) {
     let n = job.w.n;
     // SAFETY: `matmul` checked every slice for its rows; partial vectors go through a buffer of
     // their own; bias and scale are padded to whole vectors.
@@ -445,7 +470,7 @@ unsafe fn thin_body<S: Simd>(job: &Job<'_>, rows: (usize, usize)) {
                         let x = load_part::<S>(a.add(k), (run - k).min(16));
                         let y = match w.bits {
                             WeightBits::F32 => S::load(w.data.f32s().as_ptr().add(b + k)),
-                            WeightBits::Bf16 => S::load_bf16(w.data.u16s().as_ptr().add(b + k)),
+                            _ => S::load_bf16(w.data.u16s().as_ptr().add(b + k)),
                         };
                         total = S::fma(x, y, total);
                     }

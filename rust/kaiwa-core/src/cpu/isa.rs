@@ -7,10 +7,12 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// The target's baseline: SSE2 on x86-64, NEON on aarch64.
     Portable,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 F and BW.
     Avx512,
+    /// AVX-512 F, BW and VNNI.
+    Avx512Vnni,
 }
 
 impl Isa {
@@ -19,8 +21,13 @@ impl Isa {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                if is_x86_feature_detected!("avx512vnni") {
+                    sets.push(Self::Avx512Vnni);
+                }
                 sets.push(Self::Avx512);
             }
             if avx2 {
@@ -32,7 +39,7 @@ impl Isa {
     }
 
     /// The set in use: the best available one, or the one named by `KAIWA_CPU`
-    /// (`avx512`, `avx2`, `portable`) when this processor has it.
+    /// (`avx512vnni`, `avx512`, `avx2`, `portable`) when this processor has it.
     pub fn detect() -> Self {
         static CHOICE: OnceLock<Isa> = OnceLock::new();
         *CHOICE.get_or_init(|| {
@@ -52,6 +59,7 @@ impl Isa {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
         }
     }
 }
@@ -73,13 +81,13 @@ macro_rules! kernel {
             use $crate::cpu::simd;
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
             unsafe fn avx512($($arg: $ty),*) {
                 // SAFETY: the caller upholds the body's contract.
                 unsafe { $body::<simd::Avx512>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn avx2($($arg: $ty),*) {
                 // SAFETY: the caller upholds the body's contract.
                 unsafe { $body::<simd::Avx2>($($arg),*) }
@@ -88,7 +96,7 @@ macro_rules! kernel {
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => avx512($($arg),*),
+                    Isa::Avx512 | Isa::Avx512Vnni => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2($($arg),*),
                     _ => $body::<simd::Portable>($($arg),*),
@@ -98,3 +106,34 @@ macro_rules! kernel {
     };
 }
 pub(crate) use kernel;
+
+/// As [`kernel!`], for integer kernels: with a compilation of its own for VNNI.
+macro_rules! integer_kernel {
+    ($(#[$doc:meta])* fn $name:ident = $body:ident($($arg:ident: $ty:ty),* $(,)?)) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As for [`kernel!`].
+        unsafe fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) {
+            $crate::cpu::isa::kernel! {
+                /// The other instruction sets.
+                fn others = $body($($arg: $ty),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
+            unsafe fn vnni($($arg: $ty),*) {
+                // SAFETY: the caller upholds the body's contract.
+                unsafe { $body::<$crate::cpu::simd::Avx512Vnni>($($arg),*) }
+            }
+            // SAFETY: `isa` says that the processor has the set; the caller upholds the rest.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::cpu::isa::Isa::Avx512Vnni => vnni($($arg),*),
+                    isa => others(isa, $($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use integer_kernel;

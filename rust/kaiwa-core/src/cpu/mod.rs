@@ -7,15 +7,18 @@
 
 mod arena;
 mod attention;
+mod fill;
 mod gemm;
 mod isa;
 mod ops;
 mod pack;
 mod pool;
+mod quant;
 mod simd;
 
 pub(crate) use arena::Arena;
 pub(crate) use attention::{Attention, KvShape, attend};
+pub(crate) use fill::quant_of;
 pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
 pub use isa::Isa;
 pub(crate) use ops::{argmax_rows, layer_norm, rope_table};

@@ -8,6 +8,7 @@ use half::bf16;
 
 use super::arena::{Arena, Region};
 use super::isa::Isa;
+use super::quant::Quant;
 use super::simd::{self, Simd};
 
 /// How a packed matrix holds its numbers.
@@ -15,6 +16,8 @@ use super::simd::{self, Simd};
 pub(crate) enum WeightBits {
     F32,
     Bf16,
+    /// Integers with scales; see [`super::quant`]. Only made by `Packer::stream`.
+    Quant(Quant),
 }
 
 /// Where the weight of an output and an input lies.
@@ -70,12 +73,14 @@ pub(crate) struct Packed {
     pub(super) data: Region,
     /// One value per output, padded to whole vectors; zeros if the layer has none.
     pub(super) bias: Vec<f32>,
+    /// Quantised with one scale an output: that scale, padded to whole vectors. Else empty.
+    pub(super) row_scale: Vec<f32>,
 }
 
-fn panel_width(isa: Isa) -> usize {
+pub(super) fn panel_width(isa: Isa) -> usize {
     let vectors = match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => simd::Avx512::NV,
+        Isa::Avx512 | Isa::Avx512Vnni => simd::Avx512::NV,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => simd::Avx2::NV,
         _ => simd::Portable::NV,
@@ -118,7 +123,7 @@ impl Packer {
         };
         let data = self.arena.take(match self.bits {
             WeightBits::F32 => values * 4,
-            WeightBits::Bf16 => values * 2,
+            WeightBits::Bf16 | WeightBits::Quant(_) => values * 2,
         });
         let mut padded = vec![0.0; n.next_multiple_of(64)];
         if let Some(bias) = bias {
@@ -133,13 +138,14 @@ impl Packer {
             layout,
             data,
             bias: padded,
+            row_scale: Vec::new(),
         };
         for o in 0..n {
             for i in 0..k {
                 let at = packed.at(o, i);
                 match bits {
                     WeightBits::F32 => packed.data.f32s_mut()[at] = weight(o, i),
-                    WeightBits::Bf16 => {
+                    WeightBits::Bf16 | WeightBits::Quant(_) => {
                         packed.data.u16s_mut()[at] = bf16::from_f32(weight(o, i)).to_bits();
                     }
                 }
@@ -174,6 +180,7 @@ impl Packed {
         match self.bits {
             WeightBits::F32 => self.data.f32s()[at],
             WeightBits::Bf16 => bf16::from_bits(self.data.u16s()[at]).to_f32(),
+            WeightBits::Quant(q) => q.get(self, o, i),
         }
     }
 }

@@ -38,6 +38,25 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Lane-wise `a < b ? x : y`.
     unsafe fn select_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
 
+    /// Sixteen i32 lanes.
+    type I: Copy;
+    /// Sixteen lanes of two i16 each.
+    type W: Copy;
+    unsafe fn isplat(x: i32) -> Self::I;
+    /// Thirty-two i8 from `p`, widened: lane `i` holds values `2i` and `2i + 1`.
+    unsafe fn load_i8_pairs(p: *const i8) -> Self::W;
+    /// Thirty-two bytes from `p`: their low halves and their high halves, each as pairs.
+    unsafe fn load_nibble_pairs(p: *const u8) -> (Self::W, Self::W);
+    /// The pair of i16 in `x` (low half first) in every lane.
+    unsafe fn pair_splat(x: i32) -> Self::W;
+    /// `acc + w.0 * x.0 + w.1 * x.1` in every lane; exact as long as the sum fits.
+    unsafe fn dot(acc: Self::I, w: Self::W, x: Self::W) -> Self::I;
+    unsafe fn to_f32(v: Self::I) -> Self::F;
+    /// Sixteen f16 from `p`, widened exactly.
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// Sixteen i8 from `p` as floats.
+    unsafe fn load_i8(p: *const i8) -> Self::F;
+
     /// Sum of the lanes, pairwise in a fixed order.
     #[inline(always)]
     unsafe fn sum(v: Self::F) -> f32 {
@@ -153,25 +172,78 @@ impl Simd for Portable {
             if a.0[i] < b.0[i] { x.0[i] } else { y.0[i] }
         }))
     }
+
+    type I = [i32; 16];
+    type W = [i16; 32];
+    #[inline(always)]
+    unsafe fn isplat(x: i32) -> [i32; 16] {
+        [x; 16]
+    }
+    #[inline(always)]
+    unsafe fn load_i8_pairs(p: *const i8) -> [i16; 32] {
+        // SAFETY: the caller promises thirty-two readable values at `p`.
+        unsafe { p.cast::<[i8; 32]>().read_unaligned() }.map(i16::from)
+    }
+    #[inline(always)]
+    unsafe fn load_nibble_pairs(p: *const u8) -> ([i16; 32], [i16; 32]) {
+        // SAFETY: the caller promises thirty-two readable bytes at `p`.
+        let raw = unsafe { p.cast::<[u8; 32]>().read_unaligned() };
+        (
+            raw.map(|b| i16::from(b & 15)),
+            raw.map(|b| i16::from(b >> 4)),
+        )
+    }
+    #[inline(always)]
+    unsafe fn pair_splat(x: i32) -> [i16; 32] {
+        let pair = [x as i16, (x >> 16) as i16];
+        std::array::from_fn(|i| pair[i % 2])
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: [i32; 16], w: [i16; 32], x: [i16; 32]) -> [i32; 16] {
+        std::array::from_fn(|i| {
+            let product = |j: usize| i32::from(w[j]) * i32::from(x[j]);
+            acc[i] + (product(2 * i) + product(2 * i + 1))
+        })
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: [i32; 16]) -> Lanes {
+        Lanes(v.map(|x| x as f32))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Lanes {
+        // SAFETY: the caller promises sixteen readable values at `p`.
+        let raw = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
+        Lanes(raw.map(|b| half::f16::from_bits(b).to_f32()))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Lanes {
+        // SAFETY: the caller promises sixteen readable values at `p`.
+        Lanes(unsafe { p.cast::<[i8; 16]>().read_unaligned() }.map(f32::from))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512, Avx512Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Simd;
     use std::arch::x86_64::*;
 
-    /// AVX-512F/BW: one register is one vector.
+    /// AVX-512F/BW, with or without VNNI: one register is one vector.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512;
+    pub(crate) struct Wide<const VNNI: bool>;
+
+    /// AVX-512F/BW.
+    pub(crate) type Avx512 = Wide<false>;
+    /// AVX-512F/BW and VNNI: the integer products take one instruction instead of two.
+    pub(crate) type Avx512Vnni = Wide<true>;
 
     // SAFETY of every block below: the methods run only after `isa` has found the instruction
     // set; pointers are valid for sixteen elements by the trait's contract; the unaligned load
     // and store forms are used throughout.
     #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Simd for Avx512 {
+    impl<const VNNI: bool> Simd for Wide<VNNI> {
         type F = __m512;
         const MR: usize = 12;
         const NV: usize = 2;
@@ -237,6 +309,51 @@ mod x86 {
         #[inline(always)]
         unsafe fn select_lt(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+        }
+
+        type I = __m512i;
+        type W = __m512i;
+        #[inline(always)]
+        unsafe fn isplat(x: i32) -> __m512i {
+            unsafe { _mm512_set1_epi32(x) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8_pairs(p: *const i8) -> __m512i {
+            unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_nibble_pairs(p: *const u8) -> (__m512i, __m512i) {
+            unsafe {
+                let bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast()));
+                let low = _mm512_and_si512(bytes, _mm512_set1_epi16(15));
+                (low, _mm512_srli_epi16::<4>(bytes))
+            }
+        }
+        #[inline(always)]
+        unsafe fn pair_splat(x: i32) -> __m512i {
+            unsafe { _mm512_set1_epi32(x) }
+        }
+        #[inline(always)]
+        unsafe fn dot(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+            unsafe {
+                if VNNI {
+                    _mm512_dpwssd_epi32(acc, w, x)
+                } else {
+                    _mm512_add_epi32(acc, _mm512_madd_epi16(w, x))
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn to_f32(v: __m512i) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(v) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> __m512 {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
         }
     }
 
@@ -344,6 +461,69 @@ mod x86 {
             unsafe {
                 let one = |a, b, x, y| _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
                 (one(a.0, b.0, x.0, y.0), one(a.1, b.1, x.1, y.1))
+            }
+        }
+
+        type I = (__m256i, __m256i);
+        type W = (__m256i, __m256i);
+        #[inline(always)]
+        unsafe fn isplat(x: i32) -> Self::I {
+            unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8_pairs(p: *const i8) -> Self::W {
+            unsafe {
+                (
+                    _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())),
+                    _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(16).cast())),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_nibble_pairs(p: *const u8) -> (Self::W, Self::W) {
+            unsafe {
+                let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
+                let b = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(16).cast()));
+                let mask = _mm256_set1_epi16(15);
+                (
+                    (_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)),
+                    (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b)),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn pair_splat(x: i32) -> Self::W {
+            unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
+        }
+        #[inline(always)]
+        unsafe fn dot(acc: Self::I, w: Self::W, x: Self::W) -> Self::I {
+            unsafe {
+                (
+                    _mm256_add_epi32(acc.0, _mm256_madd_epi16(w.0, x.0)),
+                    _mm256_add_epi32(acc.1, _mm256_madd_epi16(w.1, x.1)),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn to_f32(v: Self::I) -> Self::F {
+            unsafe { (_mm256_cvtepi32_ps(v.0), _mm256_cvtepi32_ps(v.1)) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> Self::F {
+            unsafe {
+                (
+                    _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                    _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> Self::F {
+            unsafe {
+                (
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))),
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()))),
+                )
             }
         }
     }
