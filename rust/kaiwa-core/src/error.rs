@@ -81,6 +81,21 @@ pub enum Error {
         /// Number of entries of a codebook.
         cardinality: usize,
     },
+    /// A forced token is outside the vocabulary.
+    #[error(
+        "{what} holds {value} for slot {slot}; a token must be in 0..{size}, or negative to let \
+         the model choose"
+    )]
+    TokenRange {
+        /// Name of the argument.
+        what: &'static str,
+        /// Slot.
+        slot: usize,
+        /// The offending token.
+        value: i64,
+        /// Size of the vocabulary.
+        size: usize,
+    },
     /// A codebook count outside what the checkpoint holds.
     #[error("num_codebooks is {got}, but this checkpoint holds {max}; choose 1..={max}")]
     CodebookCount {
@@ -262,6 +277,7 @@ impl Error {
             | Self::Empty { .. }
             | Self::NotFinite { .. }
             | Self::CodeRange { .. }
+            | Self::TokenRange { .. }
             | Self::CodebookCount { .. }
             | Self::SlotIndex { .. }
             | Self::Resample { .. }

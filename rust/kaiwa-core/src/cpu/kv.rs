@@ -18,6 +18,9 @@ use super::ops::exp;
 use super::pool::{self, Shared};
 use super::simd::Simd;
 
+/// Multiply-adds of a step below which other threads are not asked.
+const TASK_WORK: usize = 1 << 17;
+
 /// Steps of a block: four vectors of scores.
 pub(crate) const BLOCK: usize = 64;
 
@@ -190,7 +193,9 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
         })
         .collect();
     let out = Shared::new(out);
-    pool::for_each(count * layout.heads, |task| {
+    let longest = positions.iter().max().map_or(0, |p| p + 1);
+    let work = count * layout.heads * layout.repeat * hd * longest.min(1 << 16) as usize;
+    pool::for_each_if(work > TASK_WORK, count * layout.heads, |task| {
         let (slot, head) = (task / layout.heads, task % layout.heads);
         let one = Head {
             layout,

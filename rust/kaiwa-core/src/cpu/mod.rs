@@ -23,6 +23,6 @@ pub(crate) use fill::quant_of;
 pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
 pub use isa::Isa;
 pub(crate) use kv::{KvAttention, KvBits, KvLayout, KvPool, KvSlot, attend_step};
-pub(crate) use ops::{argmax_rows, layer_norm, rope_table};
+pub(crate) use ops::{argmax_rows, layer_norm, rms_norm, rope_table, silu_gate};
 pub(crate) use pack::{Packed, Packer, Taps, WeightBits};
 pub use pool::{run, threads};

@@ -142,6 +142,94 @@ unsafe fn norm_body<S: Simd>(x: &[f32], out: &mut [f32], weight: &[f32], bias: &
     }
 }
 
+/// RMS norm of each row of `width`: `out = x * alpha / sqrt(mean(x^2) + eps)` (spec moshi-lm.md
+/// 3.3). `x` and `out` are `[rows, width]`.
+pub(crate) fn rms_norm(isa: Isa, x: &[f32], out: &mut [f32], alpha: &[f32], eps: f32) {
+    let width = alpha.len();
+    assert!(x.len() == out.len() && x.len().is_multiple_of(width));
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        // SAFETY: all three slices are `width` long.
+        unsafe { rms_row(isa, x, out, alpha, eps) };
+    }
+}
+
+kernel! {
+    /// One row of `rms_norm`.
+    fn rms_row = rms_body(x: &[f32], out: &mut [f32], alpha: &[f32], eps: f32)
+}
+
+#[inline(always)]
+unsafe fn rms_body<S: Simd>(x: &[f32], out: &mut [f32], alpha: &[f32], eps: f32) {
+    let width = x.len();
+    let whole = width / 16 * 16;
+    // SAFETY: whole vectors stay below `whole`; the rest is safe indexing.
+    unsafe {
+        let mut sq = S::splat(0.0);
+        for i in (0..whole).step_by(16) {
+            let v = S::load(x.as_ptr().add(i));
+            sq = S::fma(v, v, sq);
+        }
+        let total = S::sum(sq) + x[whole..].iter().map(|v| v * v).sum::<f32>();
+        let inv = 1.0 / (total / width as f32 + eps).sqrt();
+        let s = S::splat(inv);
+        for i in (0..whole).step_by(16) {
+            let a = S::mul(S::load(alpha.as_ptr().add(i)), s);
+            S::store(
+                out.as_mut_ptr().add(i),
+                S::mul(S::load(x.as_ptr().add(i)), a),
+            );
+        }
+        for i in whole..width {
+            out[i] = x[i] * (alpha[i] * inv);
+        }
+    }
+}
+
+/// The gate of a feed-forward part: `out = silu(u[..h]) * u[h..]` for each row, `u` being
+/// `[rows, 2h]` and `out` `[rows, h]` (spec moshi-lm.md 3.7).
+pub(crate) fn silu_gate(isa: Isa, u: &[f32], out: &mut [f32], hidden: usize) {
+    assert!(u.len() == 2 * out.len() && out.len().is_multiple_of(hidden));
+    let rows = out.chunks_exact_mut(hidden);
+    for (u, out) in u.chunks_exact(2 * hidden).zip(rows) {
+        let (gate, value) = u.split_at(hidden);
+        // SAFETY: all three slices are `hidden` long.
+        unsafe { gate_row(isa, gate, value, out) };
+    }
+}
+
+kernel! {
+    /// One row of `silu_gate`.
+    fn gate_row = gate_body(gate: &[f32], value: &[f32], out: &mut [f32])
+}
+
+#[inline(always)]
+unsafe fn gate_body<S: Simd>(gate: &[f32], value: &[f32], out: &mut [f32]) {
+    let whole = gate.len() / 16 * 16;
+    // SAFETY: whole vectors stay below `whole`; the tail goes through buffers.
+    unsafe {
+        let one = |g: S::F, v: S::F| {
+            let e = exp::<S>(S::sub(S::splat(0.0), g));
+            S::mul(S::div(g, S::add(S::splat(1.0), e)), v)
+        };
+        for i in (0..whole).step_by(16) {
+            let y = one(
+                S::load(gate.as_ptr().add(i)),
+                S::load(value.as_ptr().add(i)),
+            );
+            S::store(out.as_mut_ptr().add(i), y);
+        }
+        let rest = gate.len() - whole;
+        if rest > 0 {
+            let (mut g, mut v) = ([0f32; 16], [0f32; 16]);
+            g[..rest].copy_from_slice(&gate[whole..]);
+            v[..rest].copy_from_slice(&value[whole..]);
+            let y = one(S::load(g.as_ptr()), S::load(v.as_ptr()));
+            S::store(g.as_mut_ptr(), y);
+            out[whole..].copy_from_slice(&g[..rest]);
+        }
+    }
+}
+
 /// Cosines and sines of the rotary embedding at one position: `angle_i = pos * period^(-2i/dim)`
 /// for `dim / 2` pairs, computed in f64 so that day-long streams stay exact (spec mimi.md 8).
 /// Written to `out` as cos, sin, cos, sin...
@@ -274,6 +362,37 @@ mod tests {
             let mut got = vec![];
             argmax_rows(isa, &rows, 37, |r, i| got.push((r, i)));
             assert_eq!(got, [(0, 5), (1, 36), (2, 0)]);
+        }
+    }
+
+    #[test]
+    fn rms_norm_and_gate_equal_double_precision() {
+        for isa in Isa::available() {
+            for width in [5, 32, 100] {
+                let x: Vec<f32> = (0..width * 4)
+                    .map(|i| (i as f32 * 0.7).sin() * 9.0)
+                    .collect();
+                let alpha: Vec<f32> = (0..width).map(|i| 1.0 + i as f32 * 0.01).collect();
+                let mut y = vec![0.0; x.len()];
+                rms_norm(isa, &x, &mut y, &alpha, 1e-8);
+                for (x, y) in x.chunks(width).zip(y.chunks(width)) {
+                    let square: f64 = x.iter().map(|&v| f64::from(v).powi(2)).sum();
+                    let inv = 1.0 / (square / width as f64 + 1e-8).sqrt();
+                    for i in 0..width {
+                        let want = f64::from(x[i]) * inv * f64::from(alpha[i]);
+                        assert!((f64::from(y[i]) - want).abs() < 2e-6);
+                    }
+                }
+                let mut y = vec![0.0; width * 2];
+                silu_gate(isa, &x, &mut y, width);
+                for (u, y) in x.chunks(2 * width).zip(y.chunks(width)) {
+                    for i in 0..width {
+                        let g = f64::from(u[i]);
+                        let want = g / (1.0 + (-g).exp()) * f64::from(u[width + i]);
+                        assert!((f64::from(y[i]) - want).abs() < 2e-5, "{want} {}", y[i]);
+                    }
+                }
+            }
         }
     }
 

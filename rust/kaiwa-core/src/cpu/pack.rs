@@ -166,6 +166,21 @@ impl Packed {
         self.n
     }
 
+    /// Number of inputs.
+    pub(crate) fn inputs(&self) -> usize {
+        self.taps.inputs()
+    }
+
+    /// Bytes that a product reads.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.bytes().len() + 4 * self.row_scale.len()
+    }
+
+    /// How the numbers are held.
+    pub(crate) fn bits(&self) -> WeightBits {
+        self.bits
+    }
+
     fn at(&self, o: usize, i: usize) -> usize {
         let Taps { taps, run, .. } = self.taps;
         match self.layout {

@@ -68,6 +68,15 @@ pub(super) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     }
 }
 
+/// [`for_each`], on this thread alone unless `parallel`.
+pub(super) fn for_each_if(parallel: bool, count: usize, task: impl Fn(usize) + Sync + Send) {
+    if parallel {
+        for_each(count, task);
+    } else {
+        (0..count).for_each(task);
+    }
+}
+
 /// A pointer that tasks may share; each task keeps to its own elements.
 #[derive(Clone, Copy)]
 pub(super) struct Shared<T>(*mut T);

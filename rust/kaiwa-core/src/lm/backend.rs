@@ -11,6 +11,12 @@ pub(crate) trait LmBackend: Send + Sync {
     fn state(self: Arc<Self>, slots: usize) -> Result<Box<dyn LmState>>;
     /// Bytes of weights in memory.
     fn weight_bytes(&self) -> usize;
+    /// Bytes of weights that a step reads, by stage; empty where it is not known.
+    fn step_bytes(&self) -> Vec<(&'static str, usize)> {
+        Vec::new()
+    }
+    /// How matrices are held, e.g. `int8`.
+    fn weights(&self) -> String;
 }
 
 /// Running state of the slots of a stream.
@@ -37,6 +43,18 @@ pub(crate) trait LmState: Send {
 
     /// Bytes of running state held for a slot now.
     fn slot_bytes(&self, slot: usize) -> usize;
+
+    /// Seconds spent in each stage since the last clearing; empty where it is not known.
+    fn stage_seconds(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// Starts the count anew.
+    fn clear_stage_seconds(&mut self) {}
+
+    /// Moves all slots on by `steps` positions without computing them, as if keys and values of
+    /// zeros (or of earlier conversations) lay there: for benchmarks of a full window.
+    fn skip(&mut self, steps: usize) -> Result<()>;
 
     /// Shares a state on purpose: the control of the tests on independence.
     #[cfg(test)]

@@ -5,8 +5,19 @@
 //! project's specifications "moshi-lm.md" and "checkpoints.md".
 
 mod backend;
+mod conditions;
 mod config;
+mod delays;
+mod encoding;
+mod moshi;
+mod native;
+mod quantise;
+mod random;
+mod sampling;
+mod stream;
 mod tensors;
 
 pub use config::{Condition, DepthConfig, Gating, LmConfig, Norm, Rope, Sampling};
+pub use moshi::{KvType, LmDtype, Moshi, MoshiOptions, Quantize};
+pub use stream::{MoshiStream, StepInput, StepOutput};
 pub use tensors::{Encoding, LmTensors, RawRows, TensorInfo};

@@ -1,0 +1,109 @@
+//! From the bytes of a row to floats, for every encoding.
+
+use half::{bf16, f16};
+
+use super::{Encoding, RawRows};
+
+/// Dequantises row `row` of `raw`, which holds `rows` rows of `cols` values, into `out`.
+///
+/// Block types without a formula of their own here come out as NaN if `cols` does not fill
+/// blocks; readers check that before.
+pub(crate) fn decode_row(
+    encoding: Encoding,
+    cols: usize,
+    raw: &RawRows,
+    rows: usize,
+    row: usize,
+    out: &mut [f32],
+) {
+    let part = |bytes: &[u8]| {
+        let each = bytes.len() / rows.max(1);
+        row * each..(row + 1) * each
+    };
+    let data = &raw.data[part(&raw.data)];
+    let out = &mut out[..cols];
+    let half = |b: [u8; 2]| f16::from_le_bytes(b).to_f32();
+    let brain = |b: [u8; 2]| bf16::from_le_bytes(b).to_f32();
+    match encoding {
+        Encoding::F32 => {
+            for (o, b) in out.iter_mut().zip(data.as_chunks::<4>().0) {
+                *o = f32::from_le_bytes(*b);
+            }
+        }
+        Encoding::F16 => {
+            for (o, b) in out.iter_mut().zip(data.as_chunks::<2>().0) {
+                *o = half(*b);
+            }
+        }
+        Encoding::Bf16 => {
+            for (o, b) in out.iter_mut().zip(data.as_chunks::<2>().0) {
+                *o = brain(*b);
+            }
+        }
+        Encoding::Q8_0 => {
+            for (o, b) in out.chunks_exact_mut(32).zip(data.as_chunks::<34>().0) {
+                let d = half([b[0], b[1]]);
+                for (o, q) in o.iter_mut().zip(&b[2..]) {
+                    *o = d * f32::from(*q as i8);
+                }
+            }
+        }
+        Encoding::Q4_0 => {
+            for (o, b) in out.chunks_exact_mut(32).zip(data.as_chunks::<18>().0) {
+                let d = half([b[0], b[1]]);
+                let (low, high) = o.split_at_mut(16);
+                for ((l, h), q) in low.iter_mut().zip(high).zip(&b[2..]) {
+                    *l = d * (f32::from(q & 15) - 8.0);
+                    *h = d * (f32::from(q >> 4) - 8.0);
+                }
+            }
+        }
+        Encoding::Q4_1 => {
+            for (o, b) in out.chunks_exact_mut(32).zip(data.as_chunks::<20>().0) {
+                let (d, m) = (half([b[0], b[1]]), half([b[2], b[3]]));
+                let (low, high) = o.split_at_mut(16);
+                for ((l, h), q) in low.iter_mut().zip(high).zip(&b[4..]) {
+                    *l = d * f32::from(q & 15) + m;
+                    *h = d * f32::from(q >> 4) + m;
+                }
+            }
+        }
+        Encoding::Ggml(kind) => decode_ggml(kind, data, out),
+        Encoding::Int8Rows => {
+            let scales = &raw.scales[part(&raw.scales)];
+            let scale = scales
+                .first_chunk::<4>()
+                .map_or(0.0, |b| f32::from_le_bytes(*b));
+            for (o, q) in out.iter_mut().zip(data) {
+                *o = f32::from(*q as i8) * scale / 127.0;
+            }
+        }
+        Encoding::Affine { bits, group } => {
+            let scales = raw.scales[part(&raw.scales)].as_chunks::<2>().0;
+            let biases = raw.biases[part(&raw.biases)].as_chunks::<2>().0;
+            for (i, o) in out.iter_mut().enumerate() {
+                let q = match bits {
+                    8 => data[i],
+                    _ => data[i / 2] >> (4 * (i % 2)) & 15,
+                };
+                *o = brain(scales[i / group]) * f32::from(q) + brain(biases[i / group]);
+            }
+        }
+    }
+}
+
+/// The block types of GGUF that have no kernels here, through the tensor library.
+fn decode_ggml(kind: candle_core::quantized::GgmlDType, data: &[u8], out: &mut [f32]) {
+    use candle_core::quantized::{QStorage, QTensor};
+    use candle_core::{Device, Tensor};
+    let values = || -> candle_core::Result<Vec<f32>> {
+        let storage = QStorage::from_data(std::borrow::Cow::Borrowed(data), &Device::Cpu, kind)?;
+        let tensor = QTensor::new(storage, out.len())?;
+        let tensor: Tensor = tensor.dequantize(&Device::Cpu)?;
+        tensor.to_vec1()
+    };
+    match values() {
+        Ok(values) => out.copy_from_slice(&values),
+        Err(_) => out.fill(f32::NAN),
+    }
+}

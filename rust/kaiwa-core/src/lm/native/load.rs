@@ -1,0 +1,248 @@
+//! From named tensors to packed matrices.
+
+use std::ops::{ControlFlow, Range};
+
+use super::table::Table;
+use crate::cpu::{Arena, Isa, Packed, Packer, WeightBits, quant_of};
+use crate::error::{Error, Result};
+use crate::lm::quantise::{q4_0_fitted, q8_0};
+use crate::lm::{Encoding, LmTensors, Norm, RawRows};
+
+/// How matrices are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// In the file's own form where the kernels have it.
+    AsFile,
+    /// Dequantised to f32: exact.
+    F32,
+    /// Dequantised, rounded to bf16.
+    Bf16,
+    /// 8-bit integers, 32 to a scale; files that are quantised stay as they are.
+    Int8,
+    /// 4-bit integers, 32 to a scale; files that have four bits stay as they are.
+    Int4,
+}
+
+/// What every part of the model loads itself with.
+pub(super) struct Loader<'a> {
+    tensors: &'a dyn LmTensors,
+    packer: Packer,
+    hold: Hold,
+    progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    done: u64,
+    total: u64,
+    bytes: usize,
+}
+
+/// Bytes of a row in its file.
+fn row_bytes(encoding: Encoding, cols: usize) -> u64 {
+    let cols = cols as u64;
+    match encoding {
+        Encoding::F32 => 4 * cols,
+        Encoding::F16 | Encoding::Bf16 => 2 * cols,
+        Encoding::Q8_0 => cols.div_ceil(32) * 34,
+        Encoding::Q4_0 => cols.div_ceil(32) * 18,
+        Encoding::Q4_1 => cols.div_ceil(32) * 20,
+        Encoding::Ggml(kind) => cols.div_ceil(kind.block_size() as u64) * kind.type_size() as u64,
+        Encoding::Int8Rows => cols + 4,
+        Encoding::Affine { bits, group } => {
+            cols * u64::from(bits) / 8 + cols.div_ceil(group as u64) * 4
+        }
+    }
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(
+        isa: Isa,
+        tensors: &'a dyn LmTensors,
+        hold: Hold,
+        progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let mut total = 0;
+        for name in tensors.names() {
+            let info = tensors.info(&name)?;
+            total += info.rows as u64 * row_bytes(info.encoding, info.cols);
+        }
+        Ok(Self {
+            tensors,
+            packer: Packer {
+                arena: Arena::default(),
+                isa,
+                bits: WeightBits::F32,
+            },
+            hold,
+            progress,
+            done: 0,
+            total,
+            bytes: 0,
+        })
+    }
+
+    /// Bytes of everything loaded.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts what has been read, and asks whether to go on.
+    fn advance(&mut self, read: u64) -> Result<()> {
+        self.done += read;
+        match (self.progress)(self.done.min(self.total), self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        }
+    }
+
+    /// A matrix without bias, in the form that `hold` asks for.
+    pub(super) fn linear(&mut self, name: &str) -> Result<Packed> {
+        let info = self.tensors.info(name)?;
+        let (n, k, tensors) = (info.rows, info.cols, self.tensors);
+        let blocks = k.is_multiple_of(32);
+        let native = quant_of(info.encoding, k).filter(|_| !info.merged);
+        let wanted = match (self.hold, native) {
+            (Hold::F32, _) => Form::F32,
+            (Hold::Bf16, _) => Form::Bf16,
+            (Hold::Int4, Some(q)) if q.bits == 4 => Form::Raw,
+            (Hold::AsFile | Hold::Int8, Some(_)) => Form::Raw,
+            (Hold::Int8, None) if blocks => Form::Int8,
+            (Hold::Int4, _) if blocks => Form::Int4,
+            (Hold::Int8 | Hold::Int4, _) => Form::Bf16,
+            (Hold::AsFile, None) => match info.encoding {
+                Encoding::F32 | Encoding::F16 => Form::F32,
+                Encoding::Bf16 => Form::Bf16,
+                // Merged with an adapter, or a block type without kernels: the nearest form.
+                Encoding::Q4_0 | Encoding::Q4_1 | Encoding::Affine { bits: 4, .. } if blocks => {
+                    Form::Int4
+                }
+                _ if blocks => Form::Int8,
+                _ => Form::Bf16,
+            },
+        };
+        let read = |rows: Range<usize>| -> Result<Vec<f32>> {
+            let mut values = vec![0f32; rows.len() * k];
+            tensors.read_f32(name, rows, &mut values)?;
+            Ok(values)
+        };
+        let raw_bf16 = info.encoding == Encoding::Bf16 && !info.merged;
+        let packed = match wanted {
+            Form::Raw => self.packer.stream(n, k, info.encoding, &|rows, raw| {
+                tensors.read_raw(name, rows, raw)
+            })?,
+            Form::Bf16 if raw_bf16 => self.packer.stream(n, k, Encoding::Bf16, &|rows, raw| {
+                tensors.read_raw(name, rows, raw)
+            })?,
+            Form::F32 | Form::Bf16 => {
+                self.packer.bits = match wanted {
+                    Form::F32 => WeightBits::F32,
+                    _ => WeightBits::Bf16,
+                };
+                self.packer.stream(n, k, Encoding::F32, &|rows, raw| {
+                    raw.data.clear();
+                    raw.data
+                        .extend(read(rows)?.iter().flat_map(|v| v.to_le_bytes()));
+                    Ok(())
+                })?
+            }
+            Form::Int8 => self.packer.stream(n, k, Encoding::Q8_0, &|rows, raw| {
+                raw.data.clear();
+                q8_0(&read(rows)?, &mut raw.data);
+                Ok(())
+            })?,
+            Form::Int4 => self.packer.stream(n, k, Encoding::Q4_0, &|rows, raw| {
+                raw.data.clear();
+                q4_0_fitted(&read(rows)?, &mut raw.data);
+                Ok(())
+            })?,
+        };
+        self.bytes += packed.bytes();
+        self.advance(n as u64 * row_bytes(info.encoding, k))?;
+        Ok(packed)
+    }
+
+    /// A vector as f32.
+    pub(super) fn vector(&mut self, name: &str) -> Result<Vec<f32>> {
+        let info = self.tensors.info(name)?;
+        let mut values = vec![0f32; info.rows * info.cols];
+        self.tensors.read_f32(name, 0..info.rows, &mut values)?;
+        self.bytes += 4 * values.len();
+        self.advance(info.rows as u64 * row_bytes(info.encoding, info.cols))?;
+        Ok(values)
+    }
+
+    /// An embedding table in the file's own form.
+    pub(super) fn table(&mut self, name: &str) -> Result<Table> {
+        let info = self.tensors.info(name)?;
+        let mut raw = RawRows::default();
+        let encoding = if info.merged {
+            let values = self.vector_quietly(name, info.rows * info.cols, info.rows)?;
+            raw.data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            Encoding::F32
+        } else {
+            self.tensors.read_raw(name, 0..info.rows, &mut raw)?;
+            info.encoding
+        };
+        let table = Table::new(encoding, info.rows, info.cols, raw);
+        self.bytes += table.bytes();
+        self.advance(info.rows as u64 * row_bytes(info.encoding, info.cols))?;
+        Ok(table)
+    }
+
+    fn vector_quietly(&self, name: &str, len: usize, rows: usize) -> Result<Vec<f32>> {
+        let mut values = vec![0f32; len];
+        self.tensors.read_f32(name, 0..rows, &mut values)?;
+        Ok(values)
+    }
+
+    /// A norm under `prefix`, e.g. `out_norm`.
+    pub(super) fn norm(&mut self, prefix: &str, kind: Norm) -> Result<NormWeights> {
+        Ok(match kind {
+            Norm::Rms | Norm::RmsLoose => NormWeights {
+                kind,
+                weight: self.vector(&format!("{prefix}.alpha"))?,
+                bias: Vec::new(),
+            },
+            Norm::Layer | Norm::LayerTight => NormWeights {
+                kind,
+                weight: self.vector(&format!("{prefix}.weight"))?,
+                bias: self.vector(&format!("{prefix}.bias"))?,
+            },
+        })
+    }
+
+    /// A layer scale, padded to whole vectors for the matrix kernel.
+    pub(super) fn scale(&mut self, name: &str) -> Result<Vec<f32>> {
+        let mut scale = self.vector(name)?;
+        scale.resize(scale.len().next_multiple_of(64), 0.0);
+        Ok(scale)
+    }
+}
+
+/// What a matrix becomes.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Raw,
+    F32,
+    Bf16,
+    Int8,
+    Int4,
+}
+
+/// A norm's weights.
+pub(super) struct NormWeights {
+    kind: Norm,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl NormWeights {
+    /// `out` becomes the norm of each row of `x`.
+    pub(super) fn run(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
+        match self.kind {
+            Norm::Rms => crate::cpu::rms_norm(isa, x, out, &self.weight, 1e-8),
+            Norm::RmsLoose => crate::cpu::rms_norm(isa, x, out, &self.weight, 1e-5),
+            Norm::Layer => crate::cpu::layer_norm(isa, x, out, &self.weight, &self.bias, 1e-5),
+            Norm::LayerTight => {
+                crate::cpu::layer_norm(isa, x, out, &self.weight, &self.bias, 1e-8);
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Moshi on the processor with this crate's own kernels.
+
+mod depth;
+mod layer;
+mod load;
+mod stages;
+mod state;
+mod table;
+mod temporal;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+pub(crate) use load::Hold;
+pub(crate) use state::NativeState;
+
+use depth::Depth;
+use load::Loader;
+use temporal::Temporal;
+
+use super::backend::{LmBackend, LmState};
+use super::{LmConfig, LmTensors};
+use crate::cpu::{Isa, KvBits};
+use crate::error::Result;
+
+/// A language model's weights, packed for the CPU kernels; shared by all streams.
+pub(crate) struct NativeLm {
+    isa: Isa,
+    config: LmConfig,
+    temporal: Temporal,
+    depth: Option<Depth>,
+    kv: KvBits,
+    weight_bytes: usize,
+}
+
+impl NativeLm {
+    /// Reads and packs every weight; `progress` hears (bytes done, bytes in all).
+    pub(crate) fn load(
+        tensors: &dyn LmTensors,
+        hold: Hold,
+        kv: KvBits,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        Self::load_for(Isa::detect(), tensors, hold, kv, progress)
+    }
+
+    /// [`Self::load`] for a given instruction set, which must be one of [`Isa::available`].
+    pub(crate) fn load_for(
+        isa: Isa,
+        tensors: &dyn LmTensors,
+        hold: Hold,
+        kv: KvBits,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let config = tensors.config().clone();
+        let mut loader = Loader::new(isa, tensors, hold, progress)?;
+        let temporal = Temporal::load(&mut loader, &config)?;
+        let depth = match &config.depth {
+            Some(depth) => Some(Depth::load(&mut loader, &config, depth)?),
+            None => None,
+        };
+        Ok(Self {
+            isa,
+            temporal,
+            depth,
+            kv,
+            weight_bytes: loader.bytes(),
+            config,
+        })
+    }
+}
+
+impl LmBackend for NativeLm {
+    fn state(self: Arc<Self>, slots: usize) -> Result<Box<dyn LmState>> {
+        Ok(Box::new(NativeState::new(self, slots)))
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    fn step_bytes(&self) -> Vec<(&'static str, usize)> {
+        let mut stages = self.temporal.step_bytes();
+        stages.push((
+            stages::DEPTH,
+            self.depth.as_ref().map_or(0, Depth::step_bytes),
+        ));
+        stages
+    }
+
+    fn weights(&self) -> String {
+        self.temporal.weights()
+    }
+}

@@ -1,0 +1,115 @@
+//! From logits to a token (spec moshi-lm.md 5).
+
+use crate::cpu::{Isa, argmax_rows};
+
+/// Reused between draws.
+#[derive(Default)]
+pub(crate) struct Sampler {
+    candidates: Vec<(f32, u32)>,
+}
+
+impl Sampler {
+    /// A token for one row of logits. `temp` of 0 (or less) takes the largest, the lowest index
+    /// on a tie. Otherwise one of the `top_k` most probable is drawn with `uniform` in `[0, 1)`,
+    /// in proportion to `softmax(logits / temp)`; ties at the border go to the lower index. A
+    /// `top_k` of 0 means all.
+    pub(crate) fn token(
+        &mut self,
+        isa: Isa,
+        logits: &[f32],
+        temp: f32,
+        top_k: usize,
+        uniform: f64,
+    ) -> i32 {
+        let mut best = 0;
+        argmax_rows(isa, logits, logits.len(), |_, i| best = i);
+        if temp <= 0.0 || top_k == 1 || logits.len() < 2 {
+            return best as i32;
+        }
+        let found = &mut self.candidates;
+        found.clear();
+        found.extend(logits.iter().zip(0u32..).map(|(v, i)| (*v, i)));
+        // Larger first, then lower index: a total order, so the set does not depend on the
+        // selection's inner workings.
+        let before = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if top_k > 0 && top_k < found.len() {
+            found.select_nth_unstable_by(top_k - 1, before);
+            found.truncate(top_k);
+        }
+        found.sort_unstable_by(before);
+        let (top, scale) = (f64::from(logits[best]), 1.0 / f64::from(temp));
+        let weight = |v: f32| ((f64::from(v) - top) * scale).exp();
+        let total: f64 = found.iter().map(|(v, _)| weight(*v)).sum();
+        let mut left = uniform * total;
+        for (v, i) in found.iter() {
+            left -= weight(*v);
+            if left < 0.0 {
+                return *i as i32;
+            }
+        }
+        best as i32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lm::random::uniform;
+
+    fn shares(logits: &[f32], temp: f32, top_k: usize) -> Vec<f64> {
+        let mut sampler = Sampler::default();
+        let mut counts = vec![0f64; logits.len()];
+        let n = 100_000;
+        for i in 0..n {
+            let u = uniform(5, i, 0);
+            let t = sampler.token(Isa::detect(), logits, temp, top_k, u);
+            counts[t as usize] += 1.0 / n as f64;
+        }
+        counts
+    }
+
+    #[test]
+    fn draws_follow_the_softmax_of_the_kept() {
+        let logits: Vec<f32> = (0..20).map(|i| ((i * 7 % 20) as f32) * 0.2).collect();
+        for (temp, top_k) in [(1.0, 0), (0.7, 5), (2.0, 19), (0.8, 250)] {
+            let got = shares(&logits, temp, top_k);
+            let mut order: Vec<usize> = (0..20).collect();
+            order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+            order.truncate(if top_k == 0 { 20 } else { top_k });
+            let weight = |i: &usize| f64::from(logits[*i] / temp).exp();
+            let total: f64 = order.iter().map(weight).sum();
+            for i in 0..20 {
+                let want = if order.contains(&i) {
+                    weight(&i) / total
+                } else {
+                    0.0
+                };
+                assert!((got[i] - want).abs() < 0.006, "{temp} {top_k} {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_largest() {
+        let mut sampler = Sampler::default();
+        let logits = [0.0, 3.0, 1.0, 3.0];
+        for (temp, top_k) in [(0.0, 250), (-1.0, 0), (0.8, 1)] {
+            assert_eq!(sampler.token(Isa::detect(), &logits, temp, top_k, 0.9), 1);
+        }
+        // Of equals at the border, the lower index stays.
+        let equal = [1.0f32; 9];
+        let drawn: Vec<i32> = (0..50)
+            .map(|i| sampler.token(Isa::detect(), &equal, 1.0, 3, i as f64 / 50.0))
+            .collect();
+        assert!(drawn.iter().all(|t| *t < 3) && drawn.contains(&0) && drawn.contains(&2));
+    }
+
+    #[test]
+    fn numbers_that_are_none_do_not_break_it() {
+        let mut sampler = Sampler::default();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let token = sampler.token(Isa::detect(), &[bad; 7], 0.8, 3, 0.5);
+            assert!((0..7).contains(&token));
+        }
+    }
+}
