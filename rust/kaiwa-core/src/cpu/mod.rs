@@ -7,6 +7,7 @@
 
 mod arena;
 mod attention;
+mod bandwidth;
 mod fill;
 mod gemm;
 mod isa;
@@ -19,6 +20,7 @@ mod simd;
 
 pub(crate) use arena::Arena;
 pub(crate) use attention::{Attention, KvShape, attend};
+pub use bandwidth::read_bandwidth;
 pub(crate) use fill::quant_of;
 pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
 pub use isa::Isa;

@@ -202,17 +202,23 @@ kernel! {
     fn gate_row = gate_body(gate: &[f32], value: &[f32], out: &mut [f32])
 }
 
+/// `silu(gate) * value`.
+#[inline(always)]
+unsafe fn gated<S: Simd>(gate: S::F, value: S::F) -> S::F {
+    // SAFETY: as for `exp_parts`.
+    unsafe {
+        let e = exp::<S>(S::sub(S::splat(0.0), gate));
+        S::mul(S::div(gate, S::add(S::splat(1.0), e)), value)
+    }
+}
+
 #[inline(always)]
 unsafe fn gate_body<S: Simd>(gate: &[f32], value: &[f32], out: &mut [f32]) {
     let whole = gate.len() / 16 * 16;
     // SAFETY: whole vectors stay below `whole`; the tail goes through buffers.
     unsafe {
-        let one = |g: S::F, v: S::F| {
-            let e = exp::<S>(S::sub(S::splat(0.0), g));
-            S::mul(S::div(g, S::add(S::splat(1.0), e)), v)
-        };
         for i in (0..whole).step_by(16) {
-            let y = one(
+            let y = gated::<S>(
                 S::load(gate.as_ptr().add(i)),
                 S::load(value.as_ptr().add(i)),
             );
@@ -223,7 +229,7 @@ unsafe fn gate_body<S: Simd>(gate: &[f32], value: &[f32], out: &mut [f32]) {
             let (mut g, mut v) = ([0f32; 16], [0f32; 16]);
             g[..rest].copy_from_slice(&gate[whole..]);
             v[..rest].copy_from_slice(&value[whole..]);
-            let y = one(S::load(g.as_ptr()), S::load(v.as_ptr()));
+            let y = gated::<S>(S::load(g.as_ptr()), S::load(v.as_ptr()));
             S::store(g.as_mut_ptr(), y);
             out[whole..].copy_from_slice(&g[..rest]);
         }

@@ -176,7 +176,7 @@ kernel! {
 }
 
 #[inline(always)]
-unsafe fn round_body<S: Simd>(
+unsafe fn round_body<S>(
     x: &[f32],
     group: usize,
     pairs: &mut [i32],
@@ -184,7 +184,18 @@ unsafe fn round_body<S: Simd>(
     sum: &mut [i32],
 ) {
     for (g, values) in x.chunks_exact(group).enumerate() {
-        let largest = values.iter().fold(0f32, |a, v| a.max(v.abs()));
+        // Lane by lane, so that the compiler can use whole vectors.
+        let mut lanes = [0f32; 16];
+        let (whole, rest) = values.as_chunks::<16>();
+        for v in whole {
+            for (lane, v) in lanes.iter_mut().zip(v) {
+                *lane = if v.abs() > *lane { v.abs() } else { *lane };
+            }
+        }
+        let mut largest = 0f32;
+        for v in lanes.iter().chain(rest) {
+            largest = if v.abs() > largest { v.abs() } else { largest };
+        }
         let step = largest * (1.0 / 32767.0);
         // A group of zeros (or of values too small to invert) counts as zeros.
         let inverse = if step >= f32::MIN_POSITIVE {
@@ -192,12 +203,12 @@ unsafe fn round_body<S: Simd>(
         } else {
             0.0
         };
-        let mut total = 0i32;
         let out = &mut pairs[g * group / 2..][..group / 2];
+        let mut total = 0i32;
         for (pair, v) in out.iter_mut().zip(values.as_chunks::<2>().0) {
             // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low bits.
-            let round = |v: f32| (v * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
-            let (a, b) = (round(v[0]), round(v[1]));
+            let a = (v[0] * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
+            let b = (v[1] * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
             total += a + b;
             *pair = (a & 0xffff) | (b << 16);
         }
@@ -323,10 +334,12 @@ unsafe fn tile<S: Simd, const BITS: u8, const H: usize>(
         for g in 0..groups {
             let at = |i: usize| (m + i) * groups + g;
             let ints = p.add(q.head());
-            let mut acc: [[S::I; 2]; H] = std::array::from_fn(|i| {
-                let start = S::isplat(q.offset * *sums.add(at(i)));
-                [start, start]
-            });
+            let mut acc = [[S::isplat(0); 2]; H];
+            if q.offset != 0 {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = [S::isplat(q.offset * *sums.add(at(i))); 2];
+                }
+            }
             let x: [*const i32; H] = std::array::from_fn(|i| rows[i].add(g * half));
             if BITS == 8 {
                 for j in 0..half {
@@ -353,14 +366,15 @@ unsafe fn tile<S: Simd, const BITS: u8, const H: usize>(
                 }
             }
             let word = p.cast::<u16>();
-            let load = |at: usize| match q.scale {
-                ScaleKind::F16 => S::load_f16(word.add(at)),
-                ScaleKind::Bf16 => S::load_bf16(word.add(at)),
-                ScaleKind::Row => S::splat(1.0),
-            };
-            let scale = [load(0), load(16)];
+            let scale = [
+                load_scale::<S>(q.scale, word),
+                load_scale::<S>(q.scale, word.add(16)),
+            ];
             let bias = if q.bias {
-                [load(WIDTH), load(WIDTH + 16)]
+                [
+                    load_scale::<S>(q.scale, word.add(WIDTH)),
+                    load_scale::<S>(q.scale, word.add(WIDTH + 16)),
+                ]
             } else {
                 scale
             };
@@ -383,6 +397,19 @@ unsafe fn tile<S: Simd, const BITS: u8, const H: usize>(
         for (i, pair) in total.iter().enumerate() {
             S::store(out.add(i * WIDTH), pair[0]);
             S::store(out.add(i * WIDTH + 16), pair[1]);
+        }
+    }
+}
+
+/// Sixteen scales or biases from `p`. Not a closure: those would not have the instruction set.
+#[inline(always)]
+unsafe fn load_scale<S: Simd>(kind: ScaleKind, p: *const u16) -> S::F {
+    // SAFETY: the caller promises sixteen values at `p` unless there are none.
+    unsafe {
+        match kind {
+            ScaleKind::F16 => S::load_f16(p),
+            ScaleKind::Bf16 => S::load_bf16(p),
+            ScaleKind::Row => S::splat(1.0),
         }
     }
 }

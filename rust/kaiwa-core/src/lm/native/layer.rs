@@ -102,7 +102,7 @@ impl Shared {
         norm: Norm,
         scaled: bool,
     ) -> Result<Self> {
-        let mut scale = |name: &str, loader: &mut Loader<'_>| match scaled {
+        let scale = |name: &str, loader: &mut Loader<'_>| match scaled {
             true => loader.scale(&format!("{prefix}.{name}.scale")).map(Some),
             false => Ok(None),
         };
