@@ -68,9 +68,9 @@ impl Backend {
         use_it: impl FnOnce(&[f32]) -> R + Send,
     ) -> Result<R> {
         match (self, state) {
-            (Self::Native(m), State::Native { encoder, work, .. }) => Ok(native::in_pool(|| {
-                use_it(m.encode_latent(encoder, work, pcm, step))
-            })),
+            (Self::Native(m), State::Native { encoder, work, .. }) => {
+                Ok(use_it(m.encode_latent(encoder, work, pcm, step)))
+            }
             (Self::Device(m), State::Device { encoder, .. }) => {
                 let Step {
                     frames,
@@ -96,11 +96,9 @@ impl Backend {
         let rows = step.frames * step.active.iter().filter(|&&on| on).count();
         match (self, state) {
             (Self::Native(m), State::Native { encoder, work, .. }) => {
-                native::in_pool(|| {
-                    m.encode_latent(encoder, work, pcm, step);
-                    m.quantize(work, codebooks, rows, |row, book, value| {
-                        code(row / step.frames, book, row % step.frames, value);
-                    });
+                m.encode_latent(encoder, work, pcm, step);
+                m.quantize(work, codebooks, rows, |row, book, value| {
+                    code(row / step.frames, book, row % step.frames, value);
                 });
                 Ok(())
             }
@@ -133,12 +131,12 @@ impl Backend {
         use_it: impl FnOnce(&[f32]) -> R + Send,
     ) -> Result<R> {
         match (self, state) {
-            (Self::Native(m), State::Native { decoder, work, .. }) => Ok(native::in_pool(|| {
+            (Self::Native(m), State::Native { decoder, work, .. }) => {
                 let code = |slot: usize, book: usize, frame: usize| {
                     codes[(slot * codebooks + book) * step.frames + frame] as usize
                 };
-                use_it(m.decode(decoder, work, code, codebooks, step))
-            })),
+                Ok(use_it(m.decode(decoder, work, code, codebooks, step)))
+            }
             (Self::Device(m), State::Device { decoder, .. }) => {
                 let Step {
                     frames,

@@ -1,8 +1,7 @@
 //! How fast this machine reads memory: the yardstick for kernels that read every weight once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-
-use rayon::prelude::*;
 
 use super::arena::Arena;
 use super::pool;
@@ -15,20 +14,23 @@ pub fn read_bandwidth(bytes: usize, seconds: f64) -> f64 {
     let bytes = bytes.max(1 << 20);
     let mut region = arena.take(bytes);
     let part = bytes.div_ceil(pool::threads() * 8).next_multiple_of(64);
-    pool::run(|| {
-        let parts = region.bytes_mut().par_chunks_mut(part);
-        parts.for_each(|part| part.fill(1));
-        let started = Instant::now();
-        let (mut best, mut passes) = (f64::INFINITY, 0);
-        while passes < 2 || started.elapsed().as_secs_f64() < seconds {
-            let pass = Instant::now();
-            let sum: u64 = region.f32s().par_chunks(part / 4).map(sum_of).sum();
-            std::hint::black_box(sum);
-            best = best.min(pass.elapsed().as_secs_f64());
-            passes += 1;
-        }
-        bytes as f64 / best
-    })
+    region.bytes_mut().fill(1);
+    let data = region.f32s();
+    let started = Instant::now();
+    let (mut best, mut passes) = (f64::INFINITY, 0);
+    while passes < 2 || started.elapsed().as_secs_f64() < seconds {
+        let pass = Instant::now();
+        let sum = AtomicU64::new(0);
+        pool::for_each(data.len().div_ceil(part / 4), |i| {
+            let start = i * (part / 4);
+            let part = &data[start..(start + part / 4).min(data.len())];
+            sum.fetch_add(sum_of(part), Ordering::Relaxed);
+        });
+        std::hint::black_box(sum);
+        best = best.min(pass.elapsed().as_secs_f64());
+        passes += 1;
+    }
+    bytes as f64 / best
 }
 
 /// A sum that keeps eight vectors of loads in flight.

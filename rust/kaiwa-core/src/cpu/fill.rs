@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::pack::{Layout, Packed, Packer, Taps, WeightBits, panel_width};
 use super::pool;
@@ -73,7 +72,7 @@ impl Packer {
         };
         let each = (TASK_BYTES / panel.max(1)).max(1);
         let scales = std::sync::Mutex::new(&mut row_scale);
-        let task = |(t, out): (usize, &mut [u8])| -> Result<()> {
+        let task = |t: usize, out: &mut [u8]| -> Result<()> {
             let first = t * each * width;
             let rows = first..(first + each * width).min(n);
             let mut raw = RawRows::default();
@@ -106,12 +105,7 @@ impl Packer {
             }
             Ok(())
         };
-        pool::run(|| {
-            data.bytes_mut()
-                .par_chunks_mut((each * panel).max(1))
-                .enumerate()
-                .try_for_each(task)
-        })?;
+        pool::for_each_chunk(data.bytes_mut(), each * panel, task)?;
         Ok(Packed {
             isa: self.isa,
             bits,

@@ -402,11 +402,21 @@ unsafe fn head_body<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], o
                 let run = head.run(b);
                 let keys = run.cast::<E>();
                 let mut acc = [S::splat(0.0); BLOCK / 16];
-                for (d, q) in query.iter().enumerate() {
-                    let q = S::splat(*q);
-                    for (v, acc) in acc.iter_mut().enumerate() {
-                        *acc = S::fma(q, E::load::<S>(keys.add(d * BLOCK + v * 16)), *acc);
+                if held - b * BLOCK > 16 {
+                    for (d, q) in query.iter().enumerate() {
+                        let q = S::splat(*q);
+                        for (v, acc) in acc.iter_mut().enumerate() {
+                            *acc = S::fma(q, E::load::<S>(keys.add(d * BLOCK + v * 16)), *acc);
+                        }
                     }
+                } else {
+                    // One vector of positions: four sums over the dimensions instead.
+                    let mut parts = [S::splat(0.0); 4];
+                    for (d, q) in query.iter().enumerate() {
+                        let key = E::load::<S>(keys.add(d * BLOCK));
+                        parts[d % 4] = S::fma(S::splat(*q), key, parts[d % 4]);
+                    }
+                    acc[0] = S::add(S::add(parts[0], parts[1]), S::add(parts[2], parts[3]));
                 }
                 for (v, acc) in acc.iter().enumerate() {
                     let mut x = *acc;

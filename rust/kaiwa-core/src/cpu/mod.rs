@@ -27,4 +27,4 @@ pub use isa::Isa;
 pub(crate) use kv::{KvAttention, KvBits, KvLayout, KvPool, KvSlot, attend_step};
 pub(crate) use ops::{argmax_rows, layer_norm, rms_norm, rope_table, silu_gate};
 pub(crate) use pack::{Packed, Packer, Taps, WeightBits};
-pub use pool::{run, threads};
+pub use pool::threads;

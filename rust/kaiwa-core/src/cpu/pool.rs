@@ -1,70 +1,211 @@
-//! The kernels' own thread pool.
+//! The kernels' own threads.
 //!
 //! Work is cut into tasks by its shape alone, never by the number of threads, and every output
 //! element belongs to one task: so any number of threads gives the same bits.
+//!
+//! A step of a language model is some four hundred short parallel loops, one after the other.
+//! Handing each to sleeping threads would cost more than many of them last, so the threads watch
+//! for the next loop a little while before they sleep, and the caller works too. While one loop
+//! runs, loops of other callers run on their own thread alone.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use crate::error::Result;
 
-/// The pool of this process. A forked child inherits the memory of a pool but none of its
-/// threads, so the owner's process id is kept beside it.
-static POOL: RwLock<Option<(u32, Arc<ThreadPool>)>> = RwLock::new(None);
+/// Looks at the door before a thread goes to sleep: about 50 microseconds.
+const PATIENCE: usize = 2000;
 
-fn pool() -> Option<Arc<ThreadPool>> {
-    let me = std::process::id();
-    let mine = |owner: &Option<(u32, Arc<ThreadPool>)>| {
-        owner
-            .as_ref()
-            .filter(|(id, _)| *id == me)
-            .map(|(_, pool)| pool.clone())
-    };
-    if let Some(pool) = mine(&POOL.read().unwrap_or_else(PoisonError::into_inner)) {
-        return Some(pool);
-    }
-    let mut slot = POOL.write().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = mine(&slot) {
-        return Some(pool);
-    }
-    let pool = Arc::new(build()?);
-    // The parent's pool is forgotten, not dropped: dropping would wait for threads that are not
-    // there.
-    std::mem::forget(slot.replace((me, pool.clone())));
-    Some(pool)
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// A loop that is offered to the threads.
+#[derive(Clone, Copy)]
+struct Job {
+    task: *const Task<'static>,
+    count: usize,
 }
 
-fn build() -> Option<ThreadPool> {
+/// Threads and the one loop they may be working on.
+///
+/// Protocol. The owner of `busy` writes `job`, resets `next`, and opens the door. A worker
+/// announces itself in `inside` and only then looks at `open`; if it is open, it takes tasks. The
+/// owner closes the door and waits until nobody is inside. All of this is sequentially
+/// consistent: a worker that saw the door open is seen inside by the owner that closes it.
+struct Team {
+    threads: usize,
+    busy: AtomicBool,
+    open: AtomicBool,
+    inside: AtomicUsize,
+    next: AtomicUsize,
+    /// Counts openings; sleepers wait for it to change.
+    round: AtomicUsize,
+    panicked: AtomicBool,
+    job: UnsafeCell<Option<Job>>,
+    asleep: AtomicUsize,
+    bed: Mutex<()>,
+    bell: Condvar,
+}
+
+// SAFETY: `job` is written only by the owner of `busy` while the door is closed and nobody is
+// inside, and read only by those who are inside with the door open; the closure it points to is
+// `Sync` and outlives the loop, because the owner waits for everyone to leave.
+unsafe impl Send for Team {}
+// SAFETY: as above.
+unsafe impl Sync for Team {}
+
+impl Team {
+    fn start(threads: usize) -> Arc<Self> {
+        let team = Arc::new(Self {
+            threads,
+            busy: AtomicBool::new(false),
+            open: AtomicBool::new(false),
+            inside: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            round: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            job: UnsafeCell::new(None),
+            asleep: AtomicUsize::new(0),
+            bed: Mutex::new(()),
+            bell: Condvar::new(),
+        });
+        for i in 1..threads {
+            let mine = team.clone();
+            // Without its threads a team is slow, not wrong: the caller does every task.
+            let _ = std::thread::Builder::new()
+                .name(format!("kaiwa-{i}"))
+                .spawn(move || mine.work());
+        }
+        team
+    }
+
+    /// The life of a thread.
+    fn work(&self) {
+        let mut seen = 0;
+        loop {
+            seen = self.wait(seen);
+            self.inside.fetch_add(1, Ordering::SeqCst);
+            if self.open.load(Ordering::SeqCst) {
+                // SAFETY: inside, with the door open; see `Team`.
+                if let Some(job) = unsafe { *self.job.get() } {
+                    self.take(job);
+                }
+            }
+            self.inside.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Waits until a door has opened since round `seen`, and returns the present round.
+    fn wait(&self, seen: usize) -> usize {
+        for _ in 0..PATIENCE {
+            let now = self.round.load(Ordering::SeqCst);
+            if now != seen {
+                return now;
+            }
+            std::hint::spin_loop();
+        }
+        let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asleep.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let now = self.round.load(Ordering::SeqCst);
+            if now != seen {
+                self.asleep.fetch_sub(1, Ordering::SeqCst);
+                return now;
+            }
+            bed = self.bell.wait(bed).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Does tasks until there are none left.
+    fn take(&self, job: Job) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let i = self.next.fetch_add(1, Ordering::Relaxed);
+                if i >= job.count {
+                    break;
+                }
+                // SAFETY: the owner keeps the closure alive until everyone has left.
+                unsafe { (*job.task)(i) };
+            }
+        }));
+        if outcome.is_err() {
+            self.panicked.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Runs a loop with all threads; false if another loop has them.
+    fn run(&self, count: usize, task: &Task<'_>) -> bool {
+        if self.threads < 2 || self.busy.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        // SAFETY: only the lifetime changes; this function returns after the last use.
+        let task: *const Task<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(task)) };
+        let job = Job { task, count };
+        // SAFETY: this is the owner of `busy`; the door is closed and nobody is inside.
+        unsafe { *self.job.get() = Some(job) };
+        self.next.store(0, Ordering::SeqCst);
+        self.open.store(true, Ordering::SeqCst);
+        self.round.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) > 0 {
+            // The lock makes sure that a thread about to sleep has either seen the new round or
+            // hears the bell.
+            drop(self.bed.lock().unwrap_or_else(PoisonError::into_inner));
+            self.bell.notify_all();
+        }
+        let mine = catch_unwind(AssertUnwindSafe(|| self.take(job)));
+        self.open.store(false, Ordering::SeqCst);
+        while self.inside.load(Ordering::SeqCst) != 0 {
+            std::hint::spin_loop();
+        }
+        let broken = self.panicked.swap(false, Ordering::SeqCst);
+        self.busy.store(false, Ordering::SeqCst);
+        if let Err(panic) = mine {
+            resume_unwind(panic);
+        }
+        if broken {
+            resume_unwind(Box::new("a task of a kernel panicked"));
+        }
+        true
+    }
+}
+
+/// The team of this process. A forked child inherits the memory of a team but none of its
+/// threads, so the owner's process id is kept beside it.
+static TEAM: RwLock<Option<(u32, Arc<Team>)>> = RwLock::new(None);
+
+fn team() -> Arc<Team> {
+    let me = std::process::id();
+    let mine = |owner: &Option<(u32, Arc<Team>)>| {
+        let owner = owner.as_ref().filter(|(id, _)| *id == me);
+        owner.map(|(_, team)| team.clone())
+    };
+    if let Some(team) = mine(&TEAM.read().unwrap_or_else(PoisonError::into_inner)) {
+        return team;
+    }
+    let mut slot = TEAM.write().unwrap_or_else(PoisonError::into_inner);
+    if let Some(team) = mine(&slot) {
+        return team;
+    }
     let wanted = std::env::var("KAIWA_THREADS")
         .ok()
         .and_then(|v| v.parse().ok());
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    ThreadPoolBuilder::new()
-        .num_threads(wanted.filter(|&n: &usize| n > 0).unwrap_or(cores).min(256))
-        .thread_name(|i| format!("kaiwa-{i}"))
-        .build()
-        .ok()
+    let threads = wanted.filter(|&n: &usize| n > 0).unwrap_or(cores).min(256);
+    let team = Team::start(threads);
+    *slot = Some((me, team.clone()));
+    team
 }
 
 /// Threads the kernels use: `KAIWA_THREADS`, or one a core.
 pub fn threads() -> usize {
-    pool().map_or(1, |pool| pool.current_num_threads())
-}
-
-/// Runs `work` inside the pool, so that the parallel loops inside need no hand-over each.
-pub fn run<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    match pool() {
-        Some(pool) => pool.install(work),
-        None => work(),
-    }
+    team().threads
 }
 
 /// Calls `task(i)` for every `i` below `count`, on several threads if there are several tasks.
 pub(super) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
-    if count <= 1 {
+    if count <= 1 || !team().run(count, &task) {
         (0..count).for_each(task);
-    } else {
-        (0..count).into_par_iter().for_each(task);
     }
 }
 
@@ -77,12 +218,50 @@ pub(super) fn for_each_if(parallel: bool, count: usize, task: impl Fn(usize) + S
     }
 }
 
+/// Calls `task` with each run of `size` elements (the last may be shorter) and its number, on
+/// all threads; returns the first error, after which no new runs are begun.
+pub(crate) fn for_each_chunk<T: Send>(
+    data: &mut [T],
+    size: usize,
+    task: impl Fn(usize, &mut [T]) -> Result<()> + Sync + Send,
+) -> Result<()> {
+    let (len, size) = (data.len(), size.max(1));
+    let base = Shared::new(data);
+    let failed = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    for_each(len.div_ceil(size), |i| {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let start = i * size;
+        // SAFETY: runs do not overlap and lie inside `data`, which stays borrowed.
+        let run =
+            unsafe { std::slice::from_raw_parts_mut(base.get().add(start), size.min(len - start)) };
+        if let Err(e) = task(i, run) {
+            stop.store(true, Ordering::Relaxed);
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert(e);
+        }
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(e) => Err(e),
+        None => Ok(()),
+    }
+}
+
 /// A pointer that tasks may share; each task keeps to its own elements.
-#[derive(Clone, Copy)]
 pub(super) struct Shared<T>(*mut T);
 
-// SAFETY: `Shared` is only used inside `for_each` loops of this module's siblings, where every
-// task writes a region of its own and the borrow that the pointer came from outlives the loop.
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: `Shared` is only used inside `for_each` loops of this module and its siblings, where
+// every task writes a region of its own and the borrow that the pointer came from outlives the
+// loop.
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
@@ -93,5 +272,79 @@ impl<T> Shared<T> {
     }
     pub(super) fn get(self) -> *mut T {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn every_task_runs_once_whoever_calls() {
+        let team = Team::start(4);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for round in 0..2000 {
+                        let hits: Vec<AtomicU32> = (0..round % 40).map(|_| 0.into()).collect();
+                        let task = |i: usize| {
+                            hits[i].fetch_add(1, Ordering::Relaxed);
+                        };
+                        if !team.run(hits.len(), &task) {
+                            (0..hits.len()).for_each(task);
+                        }
+                        assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn sleepers_wake() {
+        let team = Team::start(3);
+        for _ in 0..5 {
+            let names = Mutex::new(std::collections::HashSet::new());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let task = |_: usize| {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                names.lock().unwrap().insert(std::thread::current().id());
+            };
+            assert!(team.run(30, &task));
+            assert_eq!(names.into_inner().unwrap().len(), 3);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_team_usable() {
+        let team = Team::start(3);
+        for bad in 0..20 {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                team.run(20, &|i| assert!(i != bad, "on purpose"))
+            }));
+            assert!(outcome.is_err());
+            assert!(team.run(5, &|_| ()));
+        }
+    }
+
+    #[test]
+    fn chunks_cover_everything_and_errors_stop() {
+        let mut data = vec![0u32; 1001];
+        for_each_chunk(&mut data, 10, |i, run| {
+            run.iter_mut().for_each(|v| *v += i as u32 + 1);
+            Ok(())
+        })
+        .unwrap();
+        assert!(
+            data.iter()
+                .enumerate()
+                .all(|(i, v)| *v == i as u32 / 10 + 1)
+        );
+        let outcome = for_each_chunk(&mut data, 10, |i, _| match i {
+            50 => Err(crate::Error::Interrupted),
+            _ => Ok(()),
+        });
+        assert!(outcome.is_err());
     }
 }

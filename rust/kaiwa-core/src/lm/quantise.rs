@@ -124,7 +124,7 @@ mod tests {
             })
             .collect();
         let (ours, theirs) = (rms_error(&values, &got), rms_error(&values, &usual));
-        assert!(ours < 0.95 * theirs && ours > 0.0, "{ours} {theirs}");
+        assert!(ours < 0.98 * theirs && ours > 0.0, "{ours} {theirs}");
         assert!(got[..32].iter().all(|v| *v == 0.0));
     }
 }

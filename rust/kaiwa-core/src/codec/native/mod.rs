@@ -22,7 +22,7 @@ use transformer::{Transformer, TransformerWork};
 
 use super::stream::Window;
 use super::{MimiConfig, MimiTensors, WeightType};
-use crate::cpu::{self, Arena, Isa, Out, Packer, Rows, WeightBits};
+use crate::cpu::{Arena, Isa, Out, Packer, Rows, WeightBits};
 use crate::error::Result;
 
 /// What every layer needs to load itself.
@@ -267,9 +267,4 @@ impl NativeMimi {
         SlotState::advance(&mut slots, steps);
         &work.x[..count * frames * self.frame_size]
     }
-}
-
-/// Runs a step inside the kernels' thread pool.
-pub(crate) fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    cpu::run(work)
 }

@@ -6,7 +6,7 @@ use super::NativeLm;
 use super::depth::DepthWork;
 use super::stages::{self, Stages};
 use super::temporal::TemporalWork;
-use crate::cpu::{self, KvLayout, KvPool, KvSlot};
+use crate::cpu::{KvLayout, KvPool, KvSlot};
 use crate::error::Result;
 use crate::lm::Rope;
 use crate::lm::backend::LmState;
@@ -77,18 +77,16 @@ impl LmState for NativeState {
         for slot in &mut active {
             slot.prepare(layout, pool);
         }
-        cpu::run(|| {
-            model.temporal.run(
-                model.isa,
-                *layout,
-                &mut active,
-                tokens,
-                conditions,
-                text_logits,
-                temporal,
-                stages,
-            );
-        });
+        model.temporal.run(
+            model.isa,
+            *layout,
+            &mut active,
+            tokens,
+            conditions,
+            text_logits,
+            temporal,
+            stages,
+        );
         active.iter_mut().for_each(|slot| slot.pos += 1);
         Ok(())
     }
@@ -103,7 +101,7 @@ impl LmState for NativeState {
         } = self;
         stages.start();
         if let Some(weights) = &model.depth {
-            cpu::run(|| weights.run(model.isa, k, &temporal.z, previous, logits, depth));
+            weights.run(model.isa, k, &temporal.z, previous, logits, depth);
         }
         stages.end(stages::DEPTH);
         Ok(())
