@@ -4,8 +4,17 @@
 //! sampling), and a [`backend`] does the arithmetic. Section numbers in comments are those of the
 //! project's specifications "moshi-lm.md" and "checkpoints.md".
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the stream that calls it is to come")
+)]
 mod backend;
 mod config;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the stream that chooses a backend is to come")
+)]
+mod device;
 mod tensors;
 
 pub use config::{Condition, DepthConfig, Gating, LmConfig, Norm, Rope, Sampling};

@@ -1,0 +1,36 @@
+//! A matrix and its product.
+
+use candle_core::quantized::QMatMul;
+use candle_core::{DType, Module, Tensor};
+
+use crate::error::Result;
+
+/// A matrix `[outputs, inputs]`, without a bias.
+pub(super) enum Linear {
+    /// f32 or bf16.
+    Dense(Tensor),
+    /// GGML blocks. The device quantises each input vector to 8-bit blocks itself (Metal does
+    /// not), and wants it in f32 and contiguous.
+    Blocks { product: QMatMul, bytes: usize },
+}
+
+impl Linear {
+    /// `x [rows, inputs]` f32 to `[rows, outputs]` f32.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Dense(weight) => x
+                .to_dtype(weight.dtype())?
+                .matmul(&weight.t()?)?
+                .to_dtype(DType::F32)?,
+            Self::Blocks { product, .. } => product.forward(&x.contiguous()?)?,
+        })
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
+            Self::Blocks { bytes, .. } => *bytes,
+        }
+    }
+}
