@@ -6,6 +6,7 @@ mod drive;
 mod golden;
 mod holding;
 mod independence;
+mod made_up;
 mod plain;
 mod source;
 
