@@ -2,7 +2,8 @@
 //!
 //! A ring is `[slots, kv heads, capacity, head dim]`; the key of position `p` lies in column `p
 //! mod context`. The capacity grows by doubling up to the context, so a short call costs little;
-//! until it is the whole context, no position has wrapped.
+//! until it is the whole context, no position has wrapped. The slots share one capacity, that of
+//! the longest call so far; a reset keeps it for the next call.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -121,42 +122,37 @@ impl Rings {
         Ok(())
     }
 
-    /// Where the keys of a step go, for [`Rings::write`]: `[rows * kv heads, head dim]` indices
-    /// of rows of the flattened ring.
-    pub(super) fn places(
-        &self,
-        slots: &[usize],
-        columns: &[usize],
-        device: &Device,
-    ) -> Result<Tensor> {
-        let capacity = self.capacity();
-        let mut rows = Vec::with_capacity(slots.len() * self.heads.kv);
-        for (slot, column) in slots.iter().zip(columns) {
-            for head in 0..self.heads.kv {
-                // Fits: the state was refused if it could not.
-                rows.push(((slot * self.heads.kv + head) * capacity + column) as u32);
-            }
-        }
-        let count = rows.len();
-        Ok(Tensor::from_vec(rows, (count, 1), device)?
-            .broadcast_as((count, self.heads.dim))?
+    /// Where the keys of a run's step go, for [`Rings::write`]: the column of every number,
+    /// `[count * kv heads, 1, head dim]`.
+    pub(super) fn places(&self, columns: &[usize], device: &Device) -> Result<Tensor> {
+        let Heads { kv, dim, .. } = self.heads;
+        let columns = columns.iter().flat_map(|c| (0..kv).map(|_| *c as u32));
+        let columns: Vec<u32> = columns.collect();
+        let count = columns.len();
+        Ok(Tensor::from_vec(columns, (count, 1, 1), device)?
+            .broadcast_as((count, 1, dim))?
             .contiguous()?)
     }
 
-    /// Writes keys and values `[rows, kv heads, 1, head dim]` of one step.
+    /// Writes keys and values `[rows, kv heads, 1, head dim]` of a run's part of a step.
     pub(super) fn write(
         &self,
         layer: usize,
+        run: Run,
         places: &Tensor,
         k: &Tensor,
         v: &Tensor,
     ) -> Result<()> {
         let ring = self.layer(layer)?;
         for (tensor, new) in [(&ring.keys, k), (&ring.values, v)] {
-            let new = new.to_dtype(self.kind)?.reshape(places.shape())?;
+            let new = new.narrow(0, run.row, run.count)?.to_dtype(self.kind)?;
+            let (_, heads, columns, dim) = tensor.dims4()?;
+            // A view of the ring. On CUDA a thread writes along the scattered axis, so that axis
+            // is the one with a single step, and not the rows.
             tensor
-                .reshape(((), self.heads.dim))?
-                .scatter_set(places, &new, 0)?;
+                .narrow(0, run.slot, run.count)?
+                .reshape((run.count * heads, columns, dim))?
+                .scatter_set(places, &new.reshape(places.shape())?, 1)?;
         }
         Ok(())
     }
@@ -234,8 +230,13 @@ mod tests {
         let new = Tensor::new(&[1f32, 2., 3., 4.], &Device::Cpu).unwrap();
         let new = new.reshape((1, 2, 1, 2)).unwrap();
         let last = FIRST - 1;
-        let places = rings.places(&[1], &[last], &Device::Cpu).unwrap();
-        rings.write(0, &places, &new, &new).unwrap();
+        let run = Run {
+            row: 0,
+            slot: 1,
+            count: 1,
+        };
+        let places = rings.places(&[last], &Device::Cpu).unwrap();
+        rings.write(0, run, &places, &new, &new).unwrap();
         rings.reserve(last).unwrap();
         assert_eq!(rings.capacity(), FIRST);
         rings.reserve(FIRST).unwrap();
@@ -243,11 +244,6 @@ mod tests {
         rings.reserve(99).unwrap();
         assert_eq!(rings.capacity(), 100);
         assert_eq!(rings.slot_bytes(), before * 100 / FIRST);
-        let run = Run {
-            row: 0,
-            slot: 1,
-            count: 1,
-        };
         for held in rings.read(0, run).unwrap() {
             let held = held.narrow(2, last, 1).unwrap().flatten_all().unwrap();
             assert_eq!(held.to_vec1::<f32>().unwrap(), [1., 2., 3., 4.]);

@@ -10,7 +10,8 @@ pub(super) enum Linear {
     /// f32 or bf16.
     Dense(Tensor),
     /// GGML blocks. The device quantises each input vector to 8-bit blocks itself (Metal does
-    /// not), and wants it in f32 and contiguous.
+    /// not), and wants it in f32 and contiguous. Metal reads several rows from the beginning of
+    /// their storage, wherever they begin: inputs must be results of their own, never parts.
     Blocks { product: QMatMul, bytes: usize },
 }
 

@@ -7,10 +7,11 @@
 //! the type of the rings.
 //!
 //! Only operators with kernels on all three devices are used, within these limits: `scatter_set`
-//! and `slice_set` on contiguous tensors of f32 or bf16 with u32 places; products of contiguous
-//! matrices, their transposes, and leading slices of them; `rope`, `rope_i`, `rms_norm` and
-//! `softmax_last_dim` on contiguous f32; products with GGML blocks on contiguous f32. bf16 is
-//! stored but never multiplied on the processor.
+//! and `slice_set` on contiguous tensors (or runs of their first axis) of f32 or bf16 with u32
+//! places; products of contiguous matrices, their transposes, and runs of their first axis;
+//! `rope`, `rope_i`, `rms_norm` and `softmax_last_dim` on contiguous f32; products with GGML
+//! blocks on contiguous f32 that begin their storage. bf16 is stored but never multiplied on the
+//! processor.
 
 mod depth;
 mod heads;

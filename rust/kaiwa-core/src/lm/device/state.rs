@@ -26,8 +26,8 @@ impl DeviceLmState {
     pub(super) fn new(model: Arc<DeviceLm>, slots: usize) -> Result<Self> {
         let config = &model.config;
         let heads = model.temporal.heads();
-        // Rows of a ring are counted in u32 on the device.
-        let most = u32::MAX as usize / (heads.kv * config.context).max(1);
+        // Kernels count the numbers of a ring in u32.
+        let most = u32::MAX as usize / (heads.kv * heads.dim * config.context).max(1);
         if slots > most {
             return Err(Error::OptionValue {
                 name: "slots",

@@ -34,10 +34,15 @@ struct Plan {
     /// `[rows, 1, head_dim / 2]`.
     cos: Tensor,
     sin: Tensor,
+    runs: Vec<RunPlan>,
+}
+
+struct RunPlan {
+    run: Run,
     /// See [`Rings::places`].
     places: Tensor,
-    /// Each with its mask `[count, 1, 1, capacity]`; none if all keys are seen.
-    runs: Vec<(Run, Option<Tensor>)>,
+    /// `[count, 1, 1, capacity]`; none if all keys are seen.
+    mask: Option<Tensor>,
 }
 
 impl Temporal {
@@ -135,12 +140,12 @@ impl Temporal {
         };
         let k = turned.narrow(1, count, kv)?.contiguous()?;
         let v = self.heads.part(all, count + kv, kv)?;
-        rings.write(l, &plan.places, &k, &v)?;
         let q = turned.narrow(1, 0, count)?.contiguous()?;
         let mut parts = Vec::with_capacity(plan.runs.len());
-        for (run, mask) in &plan.runs {
-            let [k, v] = rings.read(l, *run)?;
+        for RunPlan { run, places, mask } in &plan.runs {
+            rings.write(l, *run, places, &k, &v)?;
             let q = q.narrow(0, run.row, run.count)?;
+            let [k, v] = rings.read(l, *run)?;
             parts.push(self.heads.attend(&q, &k, &v, mask.as_ref())?);
         }
         match <[Tensor; 1]>::try_from(parts) {
@@ -173,7 +178,9 @@ impl Temporal {
         let capacity = rings.capacity();
         let mut runs = Vec::new();
         for run in Run::all(slots) {
-            let seen = &at[run.row..run.row + run.count];
+            let rows = run.row..run.row + run.count;
+            let places = rings.places(&columns[rows.clone()], device)?;
+            let seen = &at[rows];
             // Once a slot has wrapped, its ring holds just what its step sees.
             let mask = if seen.iter().all(|p| *p + 1 >= capacity as u64) {
                 None
@@ -187,12 +194,11 @@ impl Temporal {
                 let shape = (run.count, 1, 1, capacity);
                 Some(Tensor::from_vec(mask, shape, device)?)
             };
-            runs.push((run, mask));
+            runs.push(RunPlan { run, places, mask });
         }
         Ok(Plan {
             cos: Tensor::from_vec(cos, table, device)?,
             sin: Tensor::from_vec(sin, table, device)?,
-            places: rings.places(slots, &columns, device)?,
             runs,
         })
     }

@@ -134,10 +134,12 @@ impl<'a> Loader<'a> {
             DeviceWeights::Q8 => Some(GgmlDType::Q8_0),
             DeviceWeights::Q4 => Some(GgmlDType::Q4_0),
             // Nothing is gained by bf16 where it is held in f32: the file's values stay exact.
-            DeviceWeights::AsFile => match raw::block_type(info.encoding) {
-                None if self.device.is_cpu() => return Form::F32,
-                kind => kind.filter(|k| multiplies(*k)),
-            },
+            DeviceWeights::AsFile => {
+                match raw::block_type(info.encoding).filter(|k| multiplies(*k)) {
+                    None if self.device.is_cpu() => return Form::F32,
+                    kind => kind,
+                }
+            }
         };
         match wanted {
             Some(kind) if info.cols.is_multiple_of(kind.block_size()) => Form::Blocks(kind),
