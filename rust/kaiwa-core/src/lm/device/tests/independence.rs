@@ -147,3 +147,28 @@ fn storage_grows_with_the_call() {
     );
     assert_eq!(talks.state.slot_bytes(1), 0);
 }
+
+/// Keys that are not seen are still multiplied, by zero: a reset must take away what is no
+/// number.
+#[test]
+fn a_reset_forgets_infinities() {
+    let model = load(&layout_a("moshi_small"), EXACT);
+    let (config, users) = (&model.config, &users()[0]);
+    let mut talks = Talks::new(&model, 2);
+    let mut logits = vec![0.0; config.text_card_out];
+    let condition = vec![f32::INFINITY; config.dim];
+    let ids = vec![0; config.n_q + 1];
+    for _ in 0..6 {
+        let state = &mut talks.state;
+        state.temporal(&[1], &ids, &condition, &mut logits).unwrap();
+        assert!(logits.iter().all(|l| l.is_nan()));
+    }
+    talks.reset(1);
+    let made = users
+        .iter()
+        .map(|user| talks.step(&[1], std::slice::from_ref(user)).remove(0));
+    let made: Vec<Chosen> = made.collect();
+    assert_eq!(tokens(&made), tokens(&solo(&model, users)));
+    let error = talks.state.reset(2).unwrap_err();
+    assert!(matches!(error, Error::SlotIndex { got: 2, slots: 2 }));
+}
