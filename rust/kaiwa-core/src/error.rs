@@ -160,6 +160,26 @@ pub enum Error {
         /// Rule that was broken, with values.
         reason: String,
     },
+    /// The header of a GGUF file is invalid.
+    #[error("{path} has an invalid GGUF header: {reason}; the file is damaged, download it again")]
+    Gguf {
+        /// Path as given.
+        path: PathBuf,
+        /// Rule that was broken, with values.
+        reason: String,
+    },
+    /// The file is not what it is used as.
+    #[error("{path} is {found}, but {wanted} was wanted; {remedy}")]
+    WrongFile {
+        /// Path as given.
+        path: PathBuf,
+        /// What the file is.
+        found: String,
+        /// What it should be.
+        wanted: &'static str,
+        /// What to do.
+        remedy: String,
+    },
     /// The file is shorter (or longer) than its header promises.
     #[error(
         "{path} is truncated or corrupt: its header promises {promised} bytes, the file has \
@@ -202,6 +222,23 @@ pub enum Error {
         found: Vec<usize>,
         /// Shape by the configuration.
         expected: Vec<usize>,
+    },
+    /// A tensor of a language model has another shape than the configuration implies.
+    #[error(
+        "tensor {name} in {path} has shape {found:?}, but the configuration's {entry} implies \
+         {expected:?}; pass the config.json that belongs to these weights"
+    )]
+    TensorConfig {
+        /// Path as given.
+        path: PathBuf,
+        /// Name in the file.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+        /// The entry that implies it, with its value.
+        entry: String,
     },
     /// A tensor has a type that cannot be weights.
     #[error("tensor {name} in {path} is {dtype}; weights must be F32, F16 or BF16: {remedy}")]
@@ -298,9 +335,12 @@ impl Error {
             Self::Io { .. }
             | Self::NotSafetensors { .. }
             | Self::Header { .. }
+            | Self::Gguf { .. }
+            | Self::WrongFile { .. }
             | Self::FileLength { .. }
             | Self::TensorNames { .. }
             | Self::TensorShape { .. }
+            | Self::TensorConfig { .. }
             | Self::TensorDtype { .. }
             | Self::TensorNotFinite { .. }
             | Self::Config { .. } => ErrorKind::Checkpoint,

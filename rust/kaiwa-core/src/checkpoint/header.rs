@@ -182,7 +182,10 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 return Err(A::Error::custom(format!("the name {key} appears twice")));
             }
             if key == "__metadata__" {
-                raw.metadata = map.next_value::<Strings>()?.0;
+                // MLX writes null where it has none.
+                raw.metadata = map
+                    .next_value::<Option<Strings>>()?
+                    .map_or_else(BTreeMap::new, |strings| strings.0);
             } else {
                 let entry = map.next_value()?;
                 raw.tensors.push((key, entry));

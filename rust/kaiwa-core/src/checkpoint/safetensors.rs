@@ -201,6 +201,22 @@ impl SafeTensorsFile {
         Ok(bytes)
     }
 
+    /// Fills `out` with a tensor's raw bytes from its byte `from` on.
+    ///
+    /// # Errors
+    /// [`Error::Header`] if the tensor ends before, otherwise as for [`Self::read_bytes`].
+    pub fn read_range(&self, name: &str, from: u64, out: &mut [u8]) -> Result<()> {
+        let entry = self.entry(name)?;
+        let begin = entry.begin.saturating_add(from);
+        if begin.saturating_add(out.len() as u64) > entry.end {
+            return Err(Error::Header {
+                path: self.path.clone(),
+                reason: format!("tensor {name} is shorter than its shape"),
+            });
+        }
+        self.read_at(out, begin)
+    }
+
     /// What the file holds, without reading a tensor.
     pub fn summary(&self) -> Summary {
         let tensors: Vec<_> = self

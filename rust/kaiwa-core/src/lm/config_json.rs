@@ -284,7 +284,10 @@ fn read(r: &Reader<'_>) -> Result<LmConfig> {
         return Err(r.error("model_type", "text to speech models are not supported yet"));
     }
     if r.map.contains_key("seanet") || model_type == "mimi" {
-        return Err(r.error("model_type", "this is the codec's file: pass the language model's"));
+        return Err(r.error(
+            "model_type",
+            "this is the codec's file: pass the language model's",
+        ));
     }
     let unsupported = "not supported";
     r.only("norm_emb", &[false.into()], unsupported)?;
@@ -293,7 +296,11 @@ fn read(r: &Reader<'_>) -> Result<LmConfig> {
     r.only("demux_second_text_stream", &[false.into()], unsupported)?;
     r.only("demux_second_stream", &[false.into()], unsupported)?;
     r.only("causal", &[true.into()], "only true can stream")?;
-    r.only("positional_scale", &[1.into(), 1.0.into()], "only 1 is supported")?;
+    r.only(
+        "positional_scale",
+        &[1.into(), 1.0.into()],
+        "only 1 is supported",
+    )?;
     let rope = match r.text("positional_embedding")?.as_deref() {
         Some("rope") => Rope::Interleaved,
         Some("rope_concat") => Rope::Halves,
@@ -402,7 +409,9 @@ const DEPTH_KEYS: [&str; 14] = [
 ];
 
 fn ignore_depth(r: &Reader<'_>) {
-    DEPTH_KEYS.iter().for_each(|key| drop(r.get(key)));
+    for key in DEPTH_KEYS {
+        let _ = r.get(key);
+    }
 }
 
 fn read_depth(r: &Reader<'_>, main: &Depth) -> Result<DepthConfig> {
@@ -425,7 +434,10 @@ fn read_depth(r: &Reader<'_>, main: &Depth) -> Result<DepthConfig> {
     }
     let sets = schedule.iter().max().map_or(0, |w| w + 1);
     if let Some(gap) = (0..sets.min(4096)).find(|w| !schedule.contains(w)) {
-        return Err(r.error(key, format!("weight set {gap} is not used: number them from 0")));
+        return Err(r.error(
+            key,
+            format!("weight set {gap} is not used: number them from 0"),
+        ));
     }
     let key = "depformer_dim_feedforward";
     let default = (main.scale * dim as f64) as usize;
@@ -479,7 +491,10 @@ fn conditions(r: &Reader<'_>) -> Result<Vec<Condition>> {
     let mut found = Vec::new();
     for (name, one) in all.as_object().ok_or_else(wrong)? {
         let lut = match one.get("type").and_then(Value::as_str) {
-            Some("lut") => one.get("lut").and_then(Value::as_object).ok_or_else(wrong)?,
+            Some("lut") => one
+                .get("lut")
+                .and_then(Value::as_object)
+                .ok_or_else(wrong)?,
             Some(_) => return Err(r.error("conditioners", "only type \"lut\" is supported")),
             None => return Err(wrong()),
         };
@@ -511,7 +526,9 @@ fn sampling(r: &Reader<'_>) -> Result<Sampling> {
         return Ok(sampling);
     };
     let wanted = "use an object of temp, temp_text, top_k, top_k_text, use_sampling";
-    let map = value.as_object().ok_or_else(|| r.error("lm_gen_config", wanted))?;
+    let map = value
+        .as_object()
+        .ok_or_else(|| r.error("lm_gen_config", wanted))?;
     for (key, value) in map {
         let number = || {
             let number = value.as_f64().filter(|v| v.is_finite() && *v >= 0.0);
@@ -566,7 +583,12 @@ fn check(c: &LmConfig) -> Result<()> {
     };
     let wanted = "it must divide dim into heads of even width, and be a multiple of kv_repeat";
     let got = format!("{} for dim {}", c.num_heads, c.dim);
-    rule(heads(c.dim, c.num_heads, c.kv_repeat), "num_heads", got, wanted.into())?;
+    rule(
+        heads(c.dim, c.num_heads, c.kv_repeat),
+        "num_heads",
+        got,
+        wanted.into(),
+    )?;
     let got = format!("{} entries", c.delays.len());
     let wanted = format!("it needs n_q + 1 = {} entries, text first", c.n_q + 1);
     rule(c.delays.len() == c.n_q + 1, "delays", got, wanted)?;
@@ -577,7 +599,12 @@ fn check(c: &LmConfig) -> Result<()> {
     rule(c.dep_q <= c.n_q, "dep_q", c.dep_q.to_string(), wanted)?;
     if c.n_q > 1024 || c.num_layers > 1024 {
         let got = format!("n_q {} and num_layers {}", c.n_q, c.num_layers);
-        return rule(false, "n_q", got, "neither is above 1024 in any model".into());
+        return rule(
+            false,
+            "n_q",
+            got,
+            "neither is above 1024 in any model".into(),
+        );
     }
     if let Some(d) = &c.depth {
         let got = format!("{} for depformer_dim {}", d.num_heads, d.dim);

@@ -5,8 +5,10 @@
 //! project's specifications "moshi-lm.md" and "checkpoints.md".
 
 mod backend;
+mod checkpoint;
 mod conditions;
 mod config;
+mod config_json;
 mod delays;
 mod device;
 mod encoding;
@@ -15,10 +17,13 @@ mod native;
 mod quantise;
 mod random;
 mod sampling;
+mod schema;
 mod stream;
 mod tensors;
 
+pub use checkpoint::{Layout, LmCheckpoint};
 pub use config::{Condition, DepthConfig, Gating, LmConfig, Norm, Rope, Sampling};
+pub use config_json::Envelope;
 pub use moshi::{KvType, LmDtype, Moshi, MoshiOptions, Quantize};
 pub use stream::{MoshiStream, StepInput, StepOutput};
 pub use tensors::{Encoding, LmTensors, RawRows, TensorInfo};

@@ -1,0 +1,219 @@
+//! Adapters of moshi-finetune, merged while tensors are read (spec checkpoints.md 6):
+//! `W + scaling * (B A)`, in f32.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::files::{Backing, Files};
+use super::{LmCheckpoint, Place};
+use crate::error::{Error, Result};
+use crate::lm::config_json::Envelope;
+use crate::lm::encoding::decode_row;
+use crate::lm::{Encoding, RawRows};
+
+/// The changes an adapter makes.
+pub(super) struct Adapter {
+    scaling: f32,
+    rank: usize,
+    /// Canonical name to the names of A and B.
+    pairs: BTreeMap<String, [(String, Encoding); 2]>,
+}
+
+/// See [`LmCheckpoint::with_lora`].
+pub(super) fn merge(
+    mut base: LmCheckpoint,
+    file: &Path,
+    config_json: Option<&str>,
+) -> Result<LmCheckpoint> {
+    let wrong = |found: String, remedy: &str| Error::WrongFile {
+        path: file.to_owned(),
+        found,
+        wanted: "a LoRA adapter of this model",
+        remedy: remedy.into(),
+    };
+    let envelope = match config_json {
+        Some(text) => Envelope::from_json(text)?,
+        None => Envelope {
+            lora_scaling: 2.0,
+            ..Envelope::default()
+        },
+    };
+    let at = base.files.add_beside(Backing::open(file)?)?;
+    let names: Vec<String> = base.files.names_of(at);
+    let plain = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    if !names.iter().any(|n| n.contains(".lora_")) {
+        let found = "a file without lora_A and lora_B tensors".into();
+        return Err(wrong(found, "pass the adapter's lora.safetensors"));
+    }
+    let mut halves: BTreeMap<String, [Option<(String, Vec<usize>, Encoding)>; 2]> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for name in &names {
+        let bare = plain(name);
+        let (shape, encoding) = {
+            let shape = base.files.entries[name].shape.clone();
+            match base.files.encoding(name) {
+                Some(e @ (Encoding::F32 | Encoding::F16 | Encoding::Bf16)) => (shape, e),
+                _ => {
+                    return Err(Error::TensorDtype {
+                        path: file.to_owned(),
+                        name: bare,
+                        dtype: base.files.entries[name].dtype.clone(),
+                        remedy: "adapters hold F32, F16 or BF16",
+                    });
+                }
+            }
+        };
+        let half = [".lora_A.weight", ".lora_B.weight"]
+            .iter()
+            .position(|tail| bare.ends_with(tail));
+        match half {
+            Some(half) => {
+                let module = bare[..bare.len() - ".lora_A.weight".len()].to_owned();
+                let target = format!("{}.weight", per_set(&module));
+                match base.places.contains_key(&target) {
+                    true => {
+                        let slot = halves.entry(target).or_default();
+                        slot[half] = Some((name.clone(), shape, encoding));
+                    }
+                    false => unknown.push(bare),
+                }
+            }
+            None => match base.places.get(&bare) {
+                Some(old) if bare.contains("emb") => {
+                    if shape[..] != [old.rows, old.cols] {
+                        return Err(Error::TensorShape {
+                            path: file.to_owned(),
+                            name: bare,
+                            found: shape,
+                            expected: vec![old.rows, old.cols],
+                        });
+                    }
+                    let place = Place {
+                        name: name.clone(),
+                        first: 0,
+                        encoding,
+                        scales: None,
+                        biases: None,
+                        ..old.clone()
+                    };
+                    base.places.insert(bare, place);
+                }
+                _ => unknown.push(bare),
+            },
+        }
+    }
+    if !unknown.is_empty() {
+        let found = format!("an adapter for {}", super::hint::listed(&unknown));
+        return Err(wrong(
+            found,
+            "this model has no such parts: pass the adapter of this model, or its base model",
+        ));
+    }
+    let mut rank = None;
+    let mut pairs = BTreeMap::new();
+    for (target, halves) in halves {
+        let place = &base.places[&target];
+        let [Some(a), Some(b)] = halves else {
+            let found = format!("an adapter with only one of lora_A and lora_B for {target}");
+            return Err(wrong(found, "download it again"));
+        };
+        let ([_, inputs], [outputs, _]) = (&a.1[..], &b.1[..]) else {
+            let found = format!("an adapter whose {target} has shapes {:?}, {:?}", a.1, b.1);
+            return Err(wrong(found, "download it again"));
+        };
+        if a.1[0] != b.1[1] || *rank.get_or_insert(a.1[0]) != a.1[0] || a.1[0] == 0 {
+            let found = format!(
+                "an adapter of several ranks ({target} has lora_A {:?} and lora_B {:?})",
+                a.1, b.1
+            );
+            return Err(wrong(found, "all parts need one rank: download it again"));
+        }
+        if (*outputs, *inputs) != (place.rows, place.cols) {
+            return Err(Error::TensorShape {
+                path: file.to_owned(),
+                name: format!("lora_B x lora_A of {target}"),
+                found: vec![*outputs, *inputs],
+                expected: vec![place.rows, place.cols],
+            });
+        }
+        pairs.insert(target, [(a.0, a.2), (b.0, b.2)]);
+    }
+    let rank = rank.unwrap_or(0);
+    if let Some(said) = envelope.lora_rank.filter(|said| *said != rank) {
+        return Err(Error::Config {
+            field: "lora_rank".into(),
+            got: said.to_string(),
+            wanted: format!("the adapter has rank {rank}: pass the config.json that belongs to it"),
+        });
+    }
+    base.adapter = Some(Adapter {
+        scaling: envelope.lora_scaling as f32,
+        rank,
+        pairs,
+    });
+    Ok(base)
+}
+
+/// What the names of an adapter's file begin with among those of the model.
+const PREFIX: &str = "adapter:";
+
+impl Files {
+    /// Adds a file whose names may be those of the model: they get a prefix.
+    fn add_beside(&mut self, backing: Backing) -> Result<usize> {
+        let mut own = Files::empty();
+        own.add(backing)?;
+        Ok(self.take_over(own, PREFIX))
+    }
+}
+
+/// The per-set spelling of a module that older adapters name without a set.
+fn per_set(module: &str) -> String {
+    for (old, new) in [(".in_proj", ".in_projs.0"), (".out_proj", ".out_projs.0")] {
+        if let Some(prefix) = module.strip_suffix(old) {
+            return format!("{prefix}{new}");
+        }
+    }
+    module.to_owned()
+}
+
+impl Adapter {
+    /// Does it change this tensor?
+    pub(super) fn changes(&self, name: &str) -> bool {
+        self.pairs.contains_key(name)
+    }
+
+    /// Adds its part of some rows to `out`, `[rows, cols]`.
+    pub(super) fn add(
+        &self,
+        files: &Files,
+        name: &str,
+        rows: Range<usize>,
+        cols: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let Some([(a, a_encoding), (b, b_encoding)]) = self.pairs.get(name) else {
+            return Ok(());
+        };
+        let read = |name: &str, encoding: Encoding, first: usize, rows: usize, cols: usize| {
+            let each = cols * if encoding == Encoding::F32 { 4 } else { 2 };
+            let mut raw = RawRows::default();
+            files.read(name, (first * each) as u64, rows * each, &mut raw.data)?;
+            let mut values = vec![0f32; rows * cols];
+            decode_row(encoding, rows * cols, &raw, 1, 0, &mut values);
+            Ok::<_, Error>(values)
+        };
+        let (count, device) = (rows.len(), Device::Cpu);
+        let a = read(a, *a_encoding, 0, self.rank, cols)?;
+        let b = read(b, *b_encoding, rows.start, count, self.rank)?;
+        let a = Tensor::from_vec(a, (self.rank, cols), &device)?;
+        let b = Tensor::from_vec(b, (count, self.rank), &device)?;
+        let change: Vec<f32> = b.matmul(&a)?.flatten_all()?.to_vec1()?;
+        for (out, change) in out.iter_mut().zip(change) {
+            *out += self.scaling * change;
+        }
+        Ok(())
+    }
+}

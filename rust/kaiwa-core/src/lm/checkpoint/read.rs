@@ -1,0 +1,193 @@
+//! Reading rows of a tensor.
+
+use std::ops::Range;
+
+use half::f16;
+
+use super::{LmCheckpoint, Place};
+use crate::error::{Error, Result};
+use crate::lm::encoding::decode_row;
+use crate::lm::{Encoding, LmConfig, LmTensors, RawRows, TensorInfo};
+
+impl LmCheckpoint {
+    fn place(&self, name: &str) -> Result<&Place> {
+        self.places.get(name).ok_or_else(|| Error::TensorNames {
+            path: self.files.path(0),
+            missing: format!("1 ({name})"),
+            unexpected: "none".into(),
+            hint: "use a name that the model has".into(),
+        })
+    }
+
+    /// Rows as they lie in the file, before any change.
+    fn rows(&self, place: &Place, rows: &Range<usize>, into: &mut RawRows) -> Result<()> {
+        let count = rows.len();
+        let first = (place.first + rows.start) as u64;
+        let part = |name: &str, each: usize, out: &mut Vec<u8>| {
+            self.files
+                .read(name, first * each as u64, count * each, out)
+        };
+        part(
+            &place.name,
+            row_bytes(place.encoding, place.cols),
+            &mut into.data,
+        )?;
+        let scale_bytes = match place.encoding {
+            Encoding::Affine { group, .. } => place.cols / group * 2,
+            _ => 4,
+        };
+        into.scales.clear();
+        into.biases.clear();
+        if let Some(scales) = &place.scales {
+            part(scales, scale_bytes, &mut into.scales)?;
+        }
+        if let Some(biases) = &place.biases {
+            part(biases, scale_bytes, &mut into.biases)?;
+        }
+        check_scales(&self.files, place, rows.start, into)
+    }
+}
+
+/// Bytes of a row's data.
+fn row_bytes(encoding: Encoding, cols: usize) -> usize {
+    match encoding {
+        Encoding::F32 => cols * 4,
+        Encoding::F16 | Encoding::Bf16 => cols * 2,
+        Encoding::Q8_0 => cols / 32 * 34,
+        Encoding::Q4_0 => cols / 32 * 18,
+        Encoding::Q4_1 => cols / 32 * 20,
+        Encoding::Ggml(kind) => cols / kind.block_size() * kind.type_size(),
+        Encoding::Int8Rows => cols,
+        Encoding::Affine { bits, .. } => cols * usize::from(bits) / 8,
+    }
+}
+
+/// Scales must be numbers; those of 8-bit rows not negative.
+fn check_scales(
+    files: &super::files::Files,
+    place: &Place,
+    first: usize,
+    raw: &RawRows,
+) -> Result<()> {
+    let bad = |name: &str, index: usize, value: f32| Error::TensorNotFinite {
+        path: files.path(0),
+        name: name.to_owned(),
+        index,
+        value,
+    };
+    match place.encoding {
+        Encoding::Q8_0 | Encoding::Q4_0 | Encoding::Q4_1 => {
+            let size = row_bytes(place.encoding, 32);
+            for (i, block) in raw.data.chunks_exact(size).enumerate() {
+                let d = f16::from_le_bytes([block[0], block[1]]);
+                if !d.is_finite() {
+                    let index = first * place.cols + i * 32;
+                    return Err(bad(&place.name, index, d.to_f32()));
+                }
+            }
+        }
+        Encoding::Int8Rows => {
+            let name = place.scales.as_deref().unwrap_or_default();
+            for (i, b) in raw.scales.as_chunks::<4>().0.iter().enumerate() {
+                let scale = f32::from_le_bytes(*b);
+                if !scale.is_finite() || scale < 0.0 {
+                    return Err(bad(name, first + i, scale));
+                }
+            }
+        }
+        Encoding::Affine { group, .. } => {
+            for (name, bytes) in [(&place.scales, &raw.scales), (&place.biases, &raw.biases)] {
+                for (i, b) in bytes.as_chunks::<2>().0.iter().enumerate() {
+                    let value = half::bf16::from_le_bytes(*b).to_f32();
+                    if !value.is_finite() {
+                        let index = first * (place.cols / group) + i;
+                        return Err(bad(name.as_deref().unwrap_or_default(), index, value));
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Translation models take an early end of the text as padding (spec moshi-lm.md 9.2): row 2 of
+/// the text table is row 3.
+fn substitute(config: &LmConfig, name: &str, row: usize) -> usize {
+    match config.model_type == "hibiki" && name == "text_emb.weight" && row == 2 {
+        true => 3,
+        false => row,
+    }
+}
+
+impl LmTensors for LmCheckpoint {
+    fn config(&self) -> &LmConfig {
+        &self.config
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        let place = self.place(name)?;
+        Ok(TensorInfo {
+            rows: place.rows,
+            cols: place.cols,
+            encoding: place.encoding,
+            merged: self.adapter.as_ref().is_some_and(|a| a.changes(name)),
+        })
+    }
+
+    fn read_raw(&self, name: &str, rows: Range<usize>, into: &mut RawRows) -> Result<()> {
+        let place = self.place(name)?;
+        self.rows(place, &rows, into)?;
+        for row in rows
+            .clone()
+            .filter(|r| substitute(&self.config, name, *r) != *r)
+        {
+            let other = substitute(&self.config, name, row);
+            let mut one = RawRows::default();
+            self.rows(place, &(other..other + 1), &mut one)?;
+            let at = row - rows.start;
+            for (all, one) in [
+                (&mut into.data, &one.data),
+                (&mut into.scales, &one.scales),
+                (&mut into.biases, &one.biases),
+            ] {
+                all[at * one.len()..(at + 1) * one.len()].copy_from_slice(one);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_f32(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let place = self.place(name)?;
+        let (count, cols) = (rows.len(), place.cols);
+        if out.len() != count * cols || rows.end > place.rows {
+            return Err(Error::Shape {
+                what: "out",
+                got: format!("[{}] for rows {rows:?}", out.len()),
+                wanted: format!("[{count}, {cols}] of {} rows", place.rows),
+                remedy: "give room for the rows asked for",
+            });
+        }
+        let mut raw = RawRows::default();
+        self.read_raw(name, rows.clone(), &mut raw)?;
+        for (row, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+            decode_row(place.encoding, cols, &raw, count, row, out);
+        }
+        if let Some(adapter) = &self.adapter {
+            adapter.add(&self.files, name, rows, cols, out)?;
+        }
+        match out.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(index) => Err(Error::TensorNotFinite {
+                path: self.files.path(0),
+                name: place.name.clone(),
+                index,
+                value: out[index],
+            }),
+        }
+    }
+}
