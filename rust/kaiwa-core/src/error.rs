@@ -249,6 +249,18 @@ pub enum Error {
         /// Reason and remedy.
         reason: String,
     },
+    /// A model does not fit into memory.
+    #[error(
+        "this model needs {need} of memory in the form asked for, {available} are free; {remedy}"
+    )]
+    Memory {
+        /// What it needs, with unit.
+        need: String,
+        /// What there is, with unit.
+        available: String,
+        /// Forms that need less.
+        remedy: String,
+    },
     /// The tensor library failed (out of memory, kernel error).
     #[error("the tensor backend failed: {0}; if the device is out of memory, use fewer slots")]
     Backend(#[from] candle_core::Error),
@@ -292,7 +304,9 @@ impl Error {
             | Self::TensorDtype { .. }
             | Self::TensorNotFinite { .. }
             | Self::Config { .. } => ErrorKind::Checkpoint,
-            Self::DeviceUnavailable { .. } | Self::Backend(_) => ErrorKind::Device,
+            Self::DeviceUnavailable { .. } | Self::Memory { .. } | Self::Backend(_) => {
+                ErrorKind::Device
+            }
             Self::Interrupted => ErrorKind::Interrupted,
         }
     }

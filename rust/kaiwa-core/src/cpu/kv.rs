@@ -19,7 +19,7 @@ use super::pool::{self, Shared};
 use super::simd::Simd;
 
 /// Multiply-adds of a step below which other threads are not asked.
-const TASK_WORK: usize = 1 << 17;
+const TASK_WORK: usize = 1 << 15;
 
 /// Steps of a block: four vectors of scores.
 pub(crate) const BLOCK: usize = 64;

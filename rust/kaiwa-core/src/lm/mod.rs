@@ -8,6 +8,7 @@ mod backend;
 mod conditions;
 mod config;
 mod delays;
+mod device;
 mod encoding;
 mod moshi;
 mod native;

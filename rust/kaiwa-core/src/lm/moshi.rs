@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::backend::LmBackend;
+use super::device::{DeviceKv, DeviceLm, DeviceOptions, DeviceWeights};
 use super::native::{Hold, NativeLm};
 use super::stream::MoshiStream;
 use super::{LmConfig, LmTensors, Sampling};
@@ -159,10 +160,27 @@ impl Moshi {
                 Arc::new(NativeLm::load(tensors, hold, bits, progress)?)
             }
             device => {
-                return Err(Error::DeviceUnavailable {
-                    device: device.name(),
-                    reason: "not yet".into(),
-                });
+                let weights = match hold {
+                    Hold::AsFile => DeviceWeights::AsFile,
+                    Hold::F32 => DeviceWeights::F32,
+                    Hold::Bf16 => DeviceWeights::Bf16,
+                    Hold::Int8 => DeviceWeights::Q8,
+                    Hold::Int4 => DeviceWeights::Q4,
+                };
+                let kv = match kv {
+                    KvType::F32 => DeviceKv::F32,
+                    KvType::Bf16 => DeviceKv::Bf16,
+                    KvType::Int8 => {
+                        return Err(Error::OptionValue {
+                            name: "kv_dtype",
+                            got: format!("{:?} on {}", kv.name(), device.name()),
+                            allowed: "\"bfloat16\" or \"float32\" (int8 is for device=\"cpu\")"
+                                .into(),
+                        });
+                    }
+                };
+                let options = DeviceOptions { weights, kv };
+                Arc::new(DeviceLm::load(tensors, device, &options, progress)?)
             }
         };
         Ok(Self {

@@ -3,10 +3,10 @@
 use std::ops::{ControlFlow, Range};
 
 use super::table::Table;
-use crate::cpu::{Arena, Isa, Packed, Packer, WeightBits, quant_of};
+use crate::cpu::{self, Arena, Isa, Packed, Packer, WeightBits, quant_of};
 use crate::error::{Error, Result};
 use crate::lm::quantise::{q4_0_fitted, q8_0};
-use crate::lm::{Encoding, LmTensors, Norm, RawRows};
+use crate::lm::{Encoding, LmTensors, Norm, RawRows, TensorInfo};
 
 /// How matrices are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,7 @@ impl<'a> Loader<'a> {
         hold: Hold,
         progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
+        check_memory(tensors, hold)?;
         let mut total = 0;
         for name in tensors.names() {
             let info = tensors.info(&name)?;
@@ -96,27 +97,7 @@ impl<'a> Loader<'a> {
     pub(super) fn linear(&mut self, name: &str) -> Result<Packed> {
         let info = self.tensors.info(name)?;
         let (n, k, tensors) = (info.rows, info.cols, self.tensors);
-        let blocks = k.is_multiple_of(32);
-        let native = quant_of(info.encoding, k).filter(|_| !info.merged);
-        let wanted = match (self.hold, native) {
-            (Hold::F32, _) => Form::F32,
-            (Hold::Bf16, _) => Form::Bf16,
-            (Hold::Int4, Some(q)) if q.bits == 4 => Form::Raw,
-            (Hold::AsFile | Hold::Int8, Some(_)) => Form::Raw,
-            (Hold::Int8, None) if blocks => Form::Int8,
-            (Hold::Int4, _) if blocks => Form::Int4,
-            (Hold::Int8 | Hold::Int4, _) => Form::Bf16,
-            (Hold::AsFile, None) => match info.encoding {
-                Encoding::F32 | Encoding::F16 => Form::F32,
-                Encoding::Bf16 => Form::Bf16,
-                // Merged with an adapter, or a block type without kernels: the nearest form.
-                Encoding::Q4_0 | Encoding::Q4_1 | Encoding::Affine { bits: 4, .. } if blocks => {
-                    Form::Int4
-                }
-                _ if blocks => Form::Int8,
-                _ => Form::Bf16,
-            },
-        };
+        let wanted = Form::of(self.hold, &info);
         let read = |rows: Range<usize>| -> Result<Vec<f32>> {
             let mut values = vec![0f32; rows.len() * k];
             tensors.read_f32(name, rows, &mut values)?;
@@ -224,6 +205,85 @@ enum Form {
     Bf16,
     Int8,
     Int4,
+}
+
+impl Form {
+    fn of(hold: Hold, info: &TensorInfo) -> Self {
+        let blocks = info.cols.is_multiple_of(32);
+        let native = quant_of(info.encoding, info.cols).filter(|_| !info.merged);
+        match (hold, native) {
+            (Hold::F32, _) => Self::F32,
+            (Hold::Bf16, _) => Self::Bf16,
+            (Hold::Int4, Some(q)) if q.bits == 4 => Self::Raw,
+            (Hold::AsFile | Hold::Int8, Some(_)) => Self::Raw,
+            (Hold::Int8, None) if blocks => Self::Int8,
+            (Hold::Int4, _) if blocks => Self::Int4,
+            (Hold::Int8 | Hold::Int4, _) => Self::Bf16,
+            (Hold::AsFile, None) => match info.encoding {
+                Encoding::F32 | Encoding::F16 => Self::F32,
+                Encoding::Bf16 => Self::Bf16,
+                // Merged with an adapter, or a block type without kernels: the nearest form.
+                Encoding::Q4_0 | Encoding::Q4_1 | Encoding::Affine { bits: 4, .. } if blocks => {
+                    Self::Int4
+                }
+                _ if blocks => Self::Int8,
+                _ => Self::Bf16,
+            },
+        }
+    }
+
+    /// Bytes of a matrix in this form.
+    fn bytes(self, info: &TensorInfo) -> u64 {
+        let values = info.rows as u64 * info.cols as u64;
+        match self {
+            Self::Raw => info.rows as u64 * row_bytes(info.encoding, info.cols),
+            Self::F32 => values * 4,
+            Self::Bf16 => values * 2,
+            Self::Int8 => values / 32 * 34,
+            Self::Int4 => values / 32 * 18,
+        }
+    }
+}
+
+/// Bytes that the model takes in memory when held so.
+fn memory_of(tensors: &dyn LmTensors, hold: Hold) -> Result<u64> {
+    let mut sum = 0;
+    for name in tensors.names() {
+        let info = tensors.info(&name)?;
+        let table = name.ends_with("emb.weight") || name.contains("emb.") && !name.contains("low");
+        sum += match table && !info.merged || info.rows == 1 {
+            true => Form::Raw.bytes(&info),
+            false => Form::of(hold, &info).bytes(&info),
+        };
+    }
+    Ok(sum)
+}
+
+/// Refuses a model that the machine has no room for, and says which form it has room for.
+fn check_memory(tensors: &dyn LmTensors, hold: Hold) -> Result<()> {
+    let Some(available) = cpu::available_memory() else {
+        return Ok(());
+    };
+    let need = memory_of(tensors, hold)?;
+    if need <= available {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    let mut smaller = Vec::new();
+    for (name, form) in [("int8", Hold::Int8), ("int4", Hold::Int4)] {
+        let less = memory_of(tensors, form)?;
+        if less < need {
+            smaller.push(format!("quantize=\"{name}\" needs {}", gigabytes(less)));
+        }
+    }
+    Err(Error::Memory {
+        need: gigabytes(need),
+        available: gigabytes(available),
+        remedy: match smaller.is_empty() {
+            true => "free memory, or use a smaller model".into(),
+            false => smaller.join(", "),
+        },
+    })
 }
 
 /// A norm's weights.

@@ -1,0 +1,54 @@
+//! A matrix and its product.
+
+use candle_core::quantized::QMatMul;
+use candle_core::{DType, Module, Tensor};
+
+use crate::error::Result;
+
+/// A matrix `[outputs, inputs]`, without a bias.
+pub(super) enum Linear {
+    /// f32 or bf16.
+    Dense(Tensor),
+    /// GGML blocks. The device quantises each input vector to 8-bit blocks itself (Metal does
+    /// not), and wants it in f32 and contiguous. Metal reads several rows from the beginning of
+    /// their storage, wherever they begin: inputs must be results of their own, never parts.
+    Blocks { product: QMatMul, bytes: usize },
+}
+
+impl Linear {
+    /// `x [rows, inputs]` f32 to `[rows, outputs]` f32.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Dense(weight) => x
+                .to_dtype(weight.dtype())?
+                .matmul(&weight.t()?)?
+                .to_dtype(DType::F32)?,
+            Self::Blocks { product, .. } => product.forward(&x.contiguous()?)?,
+        })
+    }
+
+    /// How the numbers are held, in the words of `Moshi::weights`.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Dense(weight) if weight.dtype() == DType::F32 => "float32",
+            Self::Dense(_) => "bfloat16",
+            // Of GGML's block types only those of four bits are below this.
+            Self::Blocks { product, .. } => match product {
+                QMatMul::QTensor(blocks)
+                    if blocks.dtype().type_size() * 8 <= 5 * blocks.dtype().block_size() =>
+                {
+                    "int4"
+                }
+                _ => "int8",
+            },
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
+            Self::Blocks { bytes, .. } => *bytes,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Moshi on Candle's operators, for CUDA and Metal (and, for tests, Candle on the processor).
+//!
+//! A step works on the active slots only: their rows are one batch in every product, and the
+//! attention reads their rings in place, a run of neighbouring slots at a time. Positions,
+//! rotations, masks and ring places are worked out on the host. Activations, norms, softmax and
+//! logits are f32; products are made in the type of the weights, and those of the attention in
+//! the type of the rings.
+//!
+//! Only operators with kernels on all three devices are used, within these limits: `scatter_set`
+//! and `slice_set` on contiguous tensors (or runs of their first axis) of f32 or bf16 with u32
+//! places; products of contiguous matrices, their transposes, and runs of their first axis;
+//! `rope`, `rope_i`, `rms_norm` and `softmax_last_dim` on contiguous f32; products with GGML
+//! blocks on contiguous f32 that begin their storage. bf16 is stored but never multiplied on the
+//! processor.
+
+mod depth;
+mod heads;
+mod kv;
+mod layer;
+mod linear;
+mod norm;
+mod raw;
+mod state;
+mod table;
+mod temporal;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use candle_core::{DType, Device as CandleDevice};
+
+use self::depth::Depth;
+use self::state::DeviceLmState;
+use self::temporal::Temporal;
+use self::weights::Loader;
+use super::backend::{LmBackend, LmState};
+use super::{LmConfig, LmTensors};
+use crate::codec::Device;
+use crate::codec::device::select;
+use crate::error::{Error, Result};
+
+/// What matrices are held as. Vectors are f32, embedding tables stay as their file has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceWeights {
+    /// Exactly the file's values.
+    F32,
+    /// Rounded to bf16; on Candle's processor device in f32, which is the same arithmetic.
+    Bf16,
+    /// GGML blocks as they are (an adapter's changes are quantised again); everything else as
+    /// bf16, or on Candle's processor device exactly, in f32.
+    AsFile,
+    /// Q8_0 blocks; matrices with other than a multiple of 32 inputs as with `Bf16`.
+    Q8,
+    /// Q4_0 blocks; as above.
+    Q4,
+}
+
+/// What keys and values are held as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceKv {
+    F32,
+    /// Half the memory. On CUDA and Metal the attention's products are then bf16 too, with
+    /// scores rounded to bf16; on the processor the stored values are widened.
+    Bf16,
+}
+
+/// How a model is held on its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeviceOptions {
+    pub weights: DeviceWeights,
+    pub kv: DeviceKv,
+}
+
+/// A language model's weights on a device; shared by all streams.
+pub(crate) struct DeviceLm {
+    config: LmConfig,
+    device: CandleDevice,
+    kv: DType,
+    temporal: Temporal,
+    depth: Option<Depth>,
+    bytes: usize,
+}
+
+impl DeviceLm {
+    /// Reads every weight and puts it on `device`; both kinds of processor device give Candle's.
+    ///
+    /// `progress` is called with the numbers read and to be read, after every tensor; it may
+    /// stop the loading.
+    ///
+    /// # Errors
+    /// Those of [`LmTensors`], [`Error::DeviceUnavailable`], [`Error::Interrupted`], and
+    /// [`Error::Backend`] if the device has no room.
+    pub(crate) fn load(
+        tensors: &dyn LmTensors,
+        device: Device,
+        options: &DeviceOptions,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let device = select::open(device)?;
+        let config = tensors.config().clone();
+        let mut loader = Loader::new(tensors, &device, options.weights, progress)?;
+        let temporal = Temporal::load(&mut loader, &config)?;
+        let depth = config.depth.as_ref();
+        let depth = depth.map(|depth| Depth::load(&mut loader, &config, depth));
+        let depth = depth.transpose()?;
+        let bytes = loader.finish()?;
+        Ok(Self {
+            temporal,
+            depth,
+            bytes,
+            kv: match options.kv {
+                DeviceKv::F32 => DType::F32,
+                DeviceKv::Bf16 => DType::BF16,
+            },
+            config,
+            device,
+        })
+    }
+}
+
+impl LmBackend for DeviceLm {
+    fn state(self: Arc<Self>, slots: usize) -> Result<Box<dyn LmState>> {
+        Ok(Box::new(DeviceLmState::new(self, slots)?))
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn weights(&self) -> String {
+        self.temporal.weights().into()
+    }
+}
+
+/// A call that the stream never makes, or tensors that their reader never gives.
+fn misuse(what: &str) -> Error {
+    Error::Backend(candle_core::Error::Msg(what.into()))
+}

@@ -1,0 +1,50 @@
+//! The norms, always in f32 (spec moshi-lm.md 3.3).
+
+use candle_core::Tensor;
+use candle_nn::ops::{layer_norm_slow, rms_norm};
+
+use super::weights::Loader;
+use crate::error::Result;
+use crate::lm;
+
+/// A norm with its weights, `[dim]` each.
+pub(super) enum Norm {
+    Rms {
+        alpha: Tensor,
+        eps: f32,
+    },
+    Layer {
+        weight: Tensor,
+        bias: Tensor,
+        eps: f32,
+    },
+}
+
+impl Norm {
+    pub(super) fn load(loader: &mut Loader<'_>, name: &str, kind: lm::Norm) -> Result<Self> {
+        let eps = match kind {
+            lm::Norm::Rms | lm::Norm::LayerTight => 1e-8,
+            lm::Norm::RmsLoose | lm::Norm::Layer => 1e-5,
+        };
+        Ok(match kind {
+            lm::Norm::Rms | lm::Norm::RmsLoose => Self::Rms {
+                alpha: loader.vector(&format!("{name}.alpha"))?,
+                eps,
+            },
+            lm::Norm::Layer | lm::Norm::LayerTight => Self::Layer {
+                weight: loader.vector(&format!("{name}.weight"))?,
+                bias: loader.vector(&format!("{name}.bias"))?,
+                eps,
+            },
+        })
+    }
+
+    /// `[rows, dim]` to the same; `x` is contiguous, which the fused kernel wants.
+    pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Rms { alpha, eps } => rms_norm(x, alpha, *eps)?,
+            // Two passes over the row: the fused kernels lose digits when the mean is large.
+            Self::Layer { weight, bias, eps } => layer_norm_slow(x, weight, bias, *eps)?,
+        })
+    }
+}

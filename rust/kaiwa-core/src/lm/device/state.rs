@@ -1,0 +1,151 @@
+//! Running state of the slots of a stream.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+
+use super::DeviceLm;
+use super::depth::Frame;
+use super::kv::Rings;
+use super::misuse;
+use crate::error::{Error, Result};
+use crate::lm::backend::LmState;
+
+/// See the module; made by [`super::DeviceLm`].
+pub(super) struct DeviceLmState {
+    model: Arc<DeviceLm>,
+    rings: Rings,
+    /// Steps each slot has made since its reset.
+    positions: Vec<u64>,
+    /// Rows of the last temporal pass, and what its sub-steps have kept; none before the first
+    /// pass and after one that failed.
+    frame: Option<(usize, Frame)>,
+}
+
+impl DeviceLmState {
+    pub(super) fn new(model: Arc<DeviceLm>, slots: usize) -> Result<Self> {
+        let config = &model.config;
+        let heads = model.temporal.heads();
+        // Kernels count the numbers of a ring in u32.
+        let most = u32::MAX as usize / (heads.kv * heads.dim * config.context).max(1);
+        if slots > most {
+            return Err(Error::OptionValue {
+                name: "slots",
+                got: slots.to_string(),
+                allowed: format!("at most {most} for this model"),
+            });
+        }
+        let rings = Rings::new(
+            config.num_layers,
+            slots,
+            heads,
+            config.context,
+            model.kv,
+            &model.device,
+        )?;
+        Ok(Self {
+            rings,
+            positions: vec![0; slots],
+            frame: None,
+            model,
+        })
+    }
+}
+
+impl LmState for DeviceLmState {
+    /// No slot advances on an error: the positions move last, after the logits have reached the
+    /// host, and the keys already written lie where the same step will write again. (A device
+    /// that stays broken after an error, as CUDA does after an illegal access, cannot be helped.)
+    /// The frame before is over in any case.
+    fn temporal(
+        &mut self,
+        slots: &[usize],
+        tokens: &[i32],
+        conditions: &[f32],
+        text_logits: &mut [f32],
+    ) -> Result<()> {
+        let model = &self.model;
+        let (rows, config) = (slots.len(), &model.config);
+        let ascending = slots.windows(2).all(|pair| pair[0] < pair[1]);
+        let known = slots.last().is_none_or(|s| *s < self.positions.len());
+        if !ascending || !known || tokens.len() != rows * (config.n_q + 1) {
+            return Err(misuse("slots and tokens do not fit"));
+        }
+        if !conditions.is_empty() && conditions.len() != rows * config.dim {
+            return Err(misuse("conditions do not fit"));
+        }
+        self.frame = None;
+        if rows == 0 {
+            return Ok(());
+        }
+        let inputs = model.temporal.embed(tokens, conditions)?;
+        let (positions, rings) = (&self.positions, &mut self.rings);
+        let z = model
+            .temporal
+            .run(inputs, slots, positions, rings, &model.device)?;
+        to_host(&model.temporal.text_logits(&z)?, text_logits)?;
+        for slot in slots {
+            self.positions[*slot] += 1;
+        }
+        self.frame = Some((rows, Frame::new(z)));
+        Ok(())
+    }
+
+    /// On an error the sub-step is not made and can be made again; the temporal pass before it
+    /// has advanced all the same.
+    fn depth(&mut self, k: usize, previous: &[i32], logits: &mut [f32]) -> Result<()> {
+        let depth = self.model.depth.as_ref();
+        let depth = depth.ok_or_else(|| misuse("this model has no depth transformer"))?;
+        if previous.is_empty() && logits.is_empty() {
+            return Ok(());
+        }
+        let frame = self.frame.as_mut();
+        let (rows, frame) = frame.ok_or_else(|| misuse("no step came before the sub-step"))?;
+        if previous.len() != *rows || logits.len() != *rows * self.model.config.card {
+            return Err(misuse("rows of a sub-step are those of its step"));
+        }
+        to_host(&depth.run(k, previous, frame, &self.model.device)?, logits)
+    }
+
+    fn reset(&mut self, slot: usize) -> Result<()> {
+        let slots = self.positions.len();
+        if slot >= slots {
+            return Err(Error::SlotIndex { got: slot, slots });
+        }
+        self.rings.clear(slot)?;
+        self.positions[slot] = 0;
+        Ok(())
+    }
+
+    fn slot_bytes(&self, slot: usize) -> usize {
+        match self.positions.get(slot) {
+            None => 0,
+            Some(position) => self.rings.slot_bytes() + size_of_val(position),
+        }
+    }
+
+    fn skip(&mut self, steps: usize) -> Result<()> {
+        for position in &mut self.positions {
+            *position += steps as u64;
+        }
+        let furthest = self.positions.iter().map(|p| self.rings.furthest(*p));
+        self.rings.reserve(furthest.max().unwrap_or(0))
+    }
+
+    #[cfg(test)]
+    fn copy_slot(&mut self, from: usize, to: usize) {
+        if self.rings.copy(from, to).is_ok() {
+            self.positions[to] = self.positions[from];
+        }
+    }
+}
+
+/// `[rows, width]` of the device, waited for.
+fn to_host(tensor: &Tensor, out: &mut [f32]) -> Result<()> {
+    let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    if values.len() != out.len() {
+        return Err(misuse("logits have another length"));
+    }
+    out.copy_from_slice(&values);
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Conversations: the delays of spec moshi-lm.md 2.6, greedy choices.
+
+use std::sync::Arc;
+
+use super::super::DeviceLm;
+use crate::lm::LmConfig;
+use crate::lm::backend::{LmBackend, LmState};
+
+/// What one slot chose at one step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Chosen {
+    pub text: i32,
+    pub audio: Vec<i32>,
+    pub text_logits: Vec<f32>,
+    pub audio_logits: Vec<f32>,
+    /// The un-delayed column, once there is one.
+    pub out: Option<Vec<i32>>,
+}
+
+/// Token columns of one slot.
+struct Columns {
+    cells: Vec<Vec<i32>>,
+    step: usize,
+}
+
+/// Slots with their columns.
+pub(super) struct Talks {
+    config: LmConfig,
+    columns: Vec<Columns>,
+    pub state: Box<dyn LmState>,
+}
+
+impl Talks {
+    pub(super) fn new(model: &Arc<DeviceLm>, slots: usize) -> Self {
+        let config = model.config.clone();
+        let state = Arc::clone(model).state(slots).unwrap();
+        let columns = || Columns {
+            cells: vec![vec![-2; config.max_delay() + 2]; config.n_q + 1],
+            step: 0,
+        };
+        Self {
+            columns: (0..slots).map(|_| columns()).collect(),
+            config,
+            state,
+        }
+    }
+
+    /// Inputs of a slot's next step, its user's codes written first.
+    fn input(&mut self, slot: usize, user: &[i32]) -> Vec<i32> {
+        let config = &self.config;
+        let Columns { cells, step } = &mut self.columns[slot];
+        let width = cells[0].len();
+        for (i, code) in user.iter().enumerate() {
+            let row = config.spoken + 1 + i;
+            cells[row][(*step + config.delays[row]) % width] = *code;
+        }
+        let initial = |row: usize| match row {
+            0 => config.text_card as i32,
+            _ => config.card as i32,
+        };
+        (0..=config.n_q)
+            .map(|row| {
+                if *step <= config.delays[row] {
+                    initial(row)
+                } else {
+                    cells[row][*step % width]
+                }
+            })
+            .collect()
+    }
+
+    /// Writes a slot's choices; the column that is complete now.
+    fn choose(&mut self, slot: usize, text: i32, audio: &[i32]) -> Option<Vec<i32>> {
+        let config = &self.config;
+        let Columns { cells, step } = &mut self.columns[slot];
+        let width = cells[0].len();
+        *step += 1;
+        for (row, token) in std::iter::once(&text).chain(audio).enumerate() {
+            cells[row][*step % width] = *token;
+        }
+        let most = config.max_delay();
+        (*step > most).then(|| {
+            let cell = |row: usize| cells[row][(*step - most + config.delays[row]) % width];
+            (0..=config.spoken).map(cell).collect()
+        })
+    }
+
+    /// One step of some slots, each with a column of its user's codes.
+    pub(super) fn step(&mut self, slots: &[usize], users: &[Vec<i32>]) -> Vec<Chosen> {
+        let inputs = slots.iter().zip(users);
+        let inputs: Vec<i32> = inputs.flat_map(|(s, u)| self.input(*s, u)).collect();
+        let rows = slots.len();
+        let mut chosen = vec![Chosen::default(); rows];
+        let mut logits = vec![0.0; rows * self.config.text_card_out];
+        let state = &mut self.state;
+        state.temporal(slots, &inputs, &[], &mut logits).unwrap();
+        let mut previous = Vec::new();
+        for (made, logits) in chosen
+            .iter_mut()
+            .zip(logits.chunks(self.config.text_card_out))
+        {
+            made.text = best(logits);
+            made.text_logits = logits.to_vec();
+            previous.push(made.text);
+        }
+        for k in 0..self.config.spoken {
+            let mut logits = vec![0.0; rows * self.config.card];
+            state.depth(k, &previous, &mut logits).unwrap();
+            previous.clear();
+            for (made, logits) in chosen.iter_mut().zip(logits.chunks(self.config.card)) {
+                made.audio.push(best(logits));
+                made.audio_logits.extend_from_slice(logits);
+                previous.push(best(logits));
+            }
+        }
+        for (slot, made) in slots.iter().zip(&mut chosen) {
+            made.out = self.choose(*slot, made.text, &made.audio);
+        }
+        chosen
+    }
+
+    /// Returns a slot to its beginning.
+    pub(super) fn reset(&mut self, slot: usize) {
+        self.columns[slot].step = 0;
+        self.state.reset(slot).unwrap();
+    }
+}
+
+/// Index of the largest.
+fn best(logits: &[f32]) -> i32 {
+    let (index, _) = logits
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .unwrap();
+    index as i32
+}
+
+/// A whole conversation alone in its state.
+pub(super) fn solo(model: &Arc<DeviceLm>, users: &[Vec<i32>]) -> Vec<Chosen> {
+    let mut talk = Talks::new(model, 1);
+    users
+        .iter()
+        .map(|user| talk.step(&[0], std::slice::from_ref(user)).remove(0))
+        .collect()
+}
+
+/// Tokens only.
+pub(super) fn tokens(made: &[Chosen]) -> Vec<(i32, Vec<i32>)> {
+    made.iter().map(|c| (c.text, c.audio.clone())).collect()
+}

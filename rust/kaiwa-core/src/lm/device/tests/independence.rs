@@ -1,0 +1,174 @@
+//! Slots out of step give what each gives alone.
+
+use std::sync::Arc;
+
+use super::drive::{Chosen, Talks, solo, tokens};
+use super::golden::Expected;
+use super::source::layout_a;
+use super::{DeviceKv, DeviceLm, DeviceOptions, EXACT, load};
+use crate::error::Error;
+
+const SLOTS: usize = 4;
+const STEPS: usize = 60;
+
+/// Users of the slots: the golden one, shifted.
+fn users() -> Vec<Vec<Vec<i32>>> {
+    let golden = Expected::of("moshi_small").columns("user_codes");
+    (0..SLOTS)
+        .map(|slot| {
+            (0..STEPS)
+                .map(|t| golden[(t + 11 * slot) % 80].clone())
+                .collect()
+        })
+        .collect()
+}
+
+/// Slots join late, pause in turns (so that active ones are neighbours or not), and slot 1 is
+/// reset at step 30. What each slot made, by its own conversation.
+fn together(model: &Arc<DeviceLm>, disturb: impl Fn(usize, &mut Talks)) -> Vec<Vec<Chosen>> {
+    let users = users();
+    let mut talks = Talks::new(model, SLOTS);
+    let mut made = vec![Vec::new(); SLOTS + 1];
+    let mut conversation: Vec<usize> = (0..SLOTS).collect();
+    for step in 0..STEPS {
+        if step == 30 {
+            talks.reset(1);
+            conversation[1] = SLOTS;
+        }
+        disturb(step, &mut talks);
+        let on = |slot: &usize| step >= 5 * slot && !(step + 3 * slot).is_multiple_of(4 + slot);
+        let slots: Vec<usize> = (0..SLOTS).filter(on).collect();
+        let inputs: Vec<_> = slots
+            .iter()
+            .map(|s| users[*s][made[conversation[*s]].len()].clone())
+            .collect();
+        for (slot, chosen) in slots.iter().zip(talks.step(&slots, &inputs)) {
+            made[conversation[*slot]].push(chosen);
+        }
+    }
+    made
+}
+
+fn alone(model: &Arc<DeviceLm>, made: &[Vec<Chosen>]) -> Vec<Vec<Chosen>> {
+    let users = users();
+    let conversations = made.iter().enumerate();
+    conversations
+        .map(|(c, made)| solo(model, &users[if c == SLOTS { 1 } else { c }][..made.len()]))
+        .collect()
+}
+
+#[test]
+fn slots_out_of_step_are_slots_alone() {
+    let tensors = layout_a("moshi_small");
+    for kv in [DeviceKv::F32, DeviceKv::Bf16] {
+        let model = load(&tensors, DeviceOptions { kv, ..EXACT });
+        let made = together(&model, |_, _| ());
+        for (made, alone) in made.iter().zip(alone(&model, &made)) {
+            // Past a full ring of 12.
+            assert!(made.len() > 15);
+            assert_eq!(tokens(made), tokens(&alone));
+            let out = |of: &[Chosen]| -> Vec<_> { of.iter().map(|c| c.out.clone()).collect() };
+            assert_eq!(out(made), out(&alone));
+        }
+    }
+}
+
+/// The control: if a slot's keys reach another, it shows, and only there.
+#[test]
+fn a_shared_state_shows() {
+    let model = load(&layout_a("moshi_small"), EXACT);
+    let made = together(&model, |step, talks| {
+        if step == 40 {
+            talks.state.copy_slot(0, 2);
+        }
+    });
+    let alone = alone(&model, &made);
+    for (c, (made, alone)) in made.iter().zip(&alone).enumerate() {
+        assert_eq!(tokens(made) == tokens(alone), c != 2, "conversation {c}");
+    }
+}
+
+#[test]
+fn a_failed_step_changes_nothing() {
+    let model = load(&layout_a("moshi_small"), EXACT);
+    let (config, users) = (&model.config, users());
+    let mut talks = Talks::new(&model, 2);
+    let mut logits = vec![0.0; config.text_card_out];
+    let mut made = Vec::new();
+    for user in &users[0] {
+        made.push(talks.step(&[1], std::slice::from_ref(user)).remove(0));
+        let state = &mut talks.state;
+        // An id that no table has; wrong rows; a sub-step out of turn.
+        let mut bad = vec![0; config.n_q + 1];
+        bad[3] = config.card as i32 + 1;
+        let error = state.temporal(&[1], &bad, &[], &mut logits).unwrap_err();
+        assert!(matches!(error, Error::CodeRange { .. }), "{error}");
+        assert!(state.temporal(&[2], &bad, &[], &mut logits).is_err());
+        assert!(state.temporal(&[1, 0], &bad, &[], &mut logits).is_err());
+        assert!(state.temporal(&[1], &bad[1..], &[], &mut logits).is_err());
+        // All is done but handing over the logits: keys are written by then.
+        bad[3] = 0;
+        let short = &mut logits[1..];
+        assert!(state.temporal(&[1], &bad, &[], short).is_err());
+        assert!(state.depth(0, &[0], &mut vec![0.0; config.card]).is_err());
+    }
+    assert_eq!(tokens(&made), tokens(&solo(&model, &users[0])));
+}
+
+#[test]
+fn storage_grows_with_the_call() {
+    let model = load(&layout_a("moshi_small"), EXACT);
+    let users = users();
+    let mut talks = Talks::new(&model, 1);
+    let mut sizes = Vec::new();
+    for user in &users[0][..20] {
+        talks.step(&[0], std::slice::from_ref(user));
+        sizes.push(talks.state.slot_bytes(0));
+    }
+    // 3 layers, keys and values of 64 floats; 4, 8, then all 12 columns.
+    let position = size_of::<u64>();
+    let columns = |n: usize| 3 * 2 * 64 * 4 * n + position;
+    for (step, size) in sizes.into_iter().enumerate() {
+        let wanted = columns(match step {
+            0..4 => 4,
+            4..8 => 8,
+            _ => 12,
+        });
+        assert_eq!(size, wanted, "step {step}");
+    }
+    let half = DeviceOptions {
+        kv: DeviceKv::Bf16,
+        ..EXACT
+    };
+    let talks = Talks::new(&load(&layout_a("moshi_small"), half), 1);
+    assert_eq!(
+        talks.state.slot_bytes(0),
+        (columns(4) - position) / 2 + position
+    );
+    assert_eq!(talks.state.slot_bytes(1), 0);
+}
+
+/// Keys that are not seen are still multiplied, by zero: a reset must take away what is no
+/// number.
+#[test]
+fn a_reset_forgets_infinities() {
+    let model = load(&layout_a("moshi_small"), EXACT);
+    let (config, users) = (&model.config, &users()[0]);
+    let mut talks = Talks::new(&model, 2);
+    let mut logits = vec![0.0; config.text_card_out];
+    let condition = vec![f32::INFINITY; config.dim];
+    let ids = vec![0; config.n_q + 1];
+    for _ in 0..6 {
+        let state = &mut talks.state;
+        state.temporal(&[1], &ids, &condition, &mut logits).unwrap();
+        assert!(logits.iter().all(|l| l.is_nan()));
+    }
+    talks.reset(1);
+    let made = users
+        .iter()
+        .map(|user| talks.step(&[1], std::slice::from_ref(user)).remove(0));
+    let made: Vec<Chosen> = made.collect();
+    assert_eq!(tokens(&made), tokens(&solo(&model, users)));
+    let error = talks.state.reset(2).unwrap_err();
+    assert!(matches!(error, Error::SlotIndex { got: 2, slots: 2 }));
+}
