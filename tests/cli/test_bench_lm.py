@@ -117,9 +117,10 @@ def no_progress(_: int) -> None:
 @pytest.mark.usefixtures("quick")
 def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
     models: list[SlowModel] = []
+    order: list[str] = []
 
     def load(kind: str) -> SlowModel:
-        assert kind in ("int8", "int4")
+        order.append(kind)
         models.append(SlowModel())
         return models[-1]
 
@@ -128,7 +129,7 @@ def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
     told = lm.describe(plan(), results, model="x", kv=None)
     json.dumps(told)
 
-    assert len(models) == 4, "every turn loads afresh"
+    assert order == ["int8", "int4", "int4", "int8"], "every turn loads; odd rounds turn round"
     assert [row["slots"] for row in told["rows"]] == 2 * [1, 4, 1, 4]
     for row in told["rows"]:
         # Sleeping takes at least as long as asked for.
@@ -270,6 +271,55 @@ def test_weights_are_counted_by_the_file(tmp_path: Path) -> None:
 
 
 Run = Callable[..., Any]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_measures_what_it_is_asked_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[str, str, str | None]] = []
+    sizes: list[str] = []
+
+    def synthesise(folder: Path, size: str) -> Path:
+        folder.mkdir()
+        (folder / "model.gguf").write_bytes(b"GGUF")
+        sizes.append(size)
+        return folder
+
+    def load(source: Path, kind: str, kv: str | None) -> SlowModel:
+        loaded.append((source.name, kind, kv))
+        return SlowModel()
+
+    monkeypatch.setattr(lm_model, "synthesise", synthesise)
+    monkeypatch.setattr(lm_model, "load", load)
+    given = ("--size", "1b", "--formats", "bf16", "--slots", "2", "--steps", 2, "--rounds", 1)
+    more = ("--window", "short", "--kv", "int8", "--peer", fake_peer(tmp_path), "--json")
+    outcome = run("bench", "lm", *given, *more, "--quiet")
+    assert outcome.code == 0, outcome.err
+    told = json.loads(outcome.out)
+    assert (sizes, loaded) == (["1b"], [("1b", "bf16", "int8")])
+    assert [(row["kind"], row["window"], row["slots"]) for row in told["rows"]] == [
+        ("bf16", "short", 1),
+        ("bf16", "short", 2),
+    ]
+    assert (told["steps"], told["rounds"], told["kv_dtype"]) == (2, 1, "int8")
+    assert told["peers"][0]["ratios"][0]["kind"] == "bf16"
+    assert told["long"] == []
+
+    table = run("bench", "lm", *given, *more[:-1], "--quiet")
+    assert table.code == 0
+    assert "Peers at one slot" in table.out
+
+
+def test_a_model_that_fits_nowhere_is_an_error(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    (tmp_path / "model.gguf").write_bytes(bytes(5000))
+    monkeypatch.setattr(lm_model, "available_memory", lambda: 1000)
+    outcome = run("bench", "lm", "--size", tmp_path, "--rounds", 1, "--quiet")
+    assert outcome.code == 2
+    assert "nothing could be measured" in outcome.error
+    assert "smaller --size" in outcome.error
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kaiwa.bench import quant
+from kaiwa.bench import lm_model, quant
 from kaiwa.bench.quant import Difference
 
 TEXT, CARD, DEPTH = 11, 7, 3
@@ -103,6 +105,35 @@ def test_without_being_led_runs_part_ways() -> None:
     assert np.abs(alone.audio - reference.audio).max() > 1
     assert np.array_equal(led.audio, reference.audio)
     assert np.array_equal(led.text_tokens, reference.text_tokens)
+
+
+def test_the_command_compares_every_level(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lm_model, "load", lambda _, kind: Model(0.25 * (kind == "int4")))
+    outcome = run("bench", "quant", tmp_path, "--steps", 5, "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    told = json.loads(outcome.out)
+    assert [row["level"] for row in told["levels"]] == ["float32", "int8", "int4"]
+    assert [row["text"]["largest"] for row in told["levels"]] == pytest.approx([0, 0, 0.25])
+    table = run("bench", "quant", tmp_path, "--steps", 5, "--quiet")
+    assert "0.25" in table.out
+    assert "…" not in table.out
+
+
+def test_levels_that_do_not_fit_are_named(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lm_model, "load", lambda *_: Model(0.0))
+    (tmp_path / "model.safetensors").write_bytes(bytes(2000))
+    monkeypatch.setattr(lm_model, "available_memory", lambda: 3000)
+    told = json.loads(run("bench", "quant", tmp_path, "--steps", 2, "--json").out)
+    assert list(told["left_out"]) == ["float32"]
+    assert [row["level"] for row in told["levels"]] == ["int8", "int4"]
+    monkeypatch.setattr(lm_model, "available_memory", lambda: 1500)
+    outcome = run("bench", "quant", tmp_path, "--steps", 2)
+    assert outcome.code == 2
+    assert "use a smaller model" in outcome.error
 
 
 def test_logits_of_zero_have_no_relative_size() -> None:
