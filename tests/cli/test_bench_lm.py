@@ -144,6 +144,19 @@ def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
             assert row["gb_s"]["max"] == pytest.approx(best / 1e9)
         else:
             assert "of_bandwidth" not in row
+            times = results.ours[row["kind"]].steps
+            costs = [
+                many / 4 / one
+                for many, one in zip(
+                    times[4, row["window"]].medians(),
+                    times[1, row["window"]].medians(),
+                    strict=True,
+                )
+            ]
+            assert row["slot_cost"]["min"] == pytest.approx(min(costs))
+            assert row["slot_cost"]["max"] == pytest.approx(max(costs))
+        reached = CONTEXT if row["window"] == "full" else WARM_UP + 3
+        assert row["state_bytes_per_slot"] == 100 * reached
 
     (peer,) = told["peers"]
     assert peer["step_ms"]["short"]["median"] == 20
@@ -165,6 +178,13 @@ def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
         assert part["rest_ms"] == pytest.approx(part["step_ms"] - spent)
 
     assert {row["kind"] for row in told["long"]} == {"int8", "int4"}
+    for row in told["long"]:
+        early, late_times = (
+            results.ours[row["kind"]].long[at].medians()
+            for at in (lm_measure.EARLY, lm_measure.LATE)
+        )
+        ratios = [b / a for a, b in zip(early, late_times, strict=True)]
+        assert row["ratio"]["max"] == pytest.approx(max(ratios))
     late = [s for m in models for s in m.streams if s.position > lm_measure.EARLY]
     assert {s.position for s in late} == {lm_measure.LATE + WARM_UP + 3}
     assert told["left_out"] == {}

@@ -25,8 +25,8 @@ class Drawn:
     state_bytes = 0
     stage_seconds: Mapping[str, float] = {}
 
-    def __init__(self, entry: int, offset: float) -> None:
-        self.entry, self.offset = entry, offset
+    def __init__(self, entry: int, offset: float, audio_offset: float) -> None:
+        self.entry, self.offset, self.audio_offset = entry, offset, audio_offset
         self.told: list[int] = []
         self.text_logits = np.zeros((1, TEXT), np.float32)
         self.audio_logits = np.zeros((1, DEPTH, CARD), np.float32)
@@ -49,6 +49,7 @@ class Drawn:
         self.text_logits = rng.normal(size=(1, TEXT)).astype(np.float32)
         self.audio_logits = rng.normal(size=(1, DEPTH, CARD)).astype(np.float32)
         self.text_logits[:, self.entry] += self.offset
+        self.audio_logits[:, 1, self.entry] += self.audio_offset
         text = self.text_logits.argmax(-1) if force_text is None else force_text
         audio = self.audio_logits.argmax(-1) if force_audio is None else force_audio
         assert text.shape == (1,)
@@ -62,12 +63,12 @@ class Model:
     num_codebooks_in, card, weight_bytes = 2, CARD, 5
     step_bytes: tuple[tuple[str, int], ...] = ()
 
-    def __init__(self, offset: float) -> None:
-        self.offset = offset
+    def __init__(self, offset: float, audio_offset: float = 0.0) -> None:
+        self.offset, self.audio_offset = offset, audio_offset
 
     def stream(self, slots: int = 1, **_: Any) -> Drawn:
         assert slots == 1
-        return Drawn(4, self.offset)
+        return Drawn(4, self.offset, self.audio_offset)
 
 
 def test_a_known_perturbation_is_found() -> None:
@@ -96,6 +97,19 @@ def test_a_known_perturbation_is_found() -> None:
     assert far["text"]["top1"] == np.mean(reference.text_tokens == 4)
     size = float(np.sqrt(np.mean(reference.text.astype(np.float64) ** 2)))
     assert far["text"]["relative"] == pytest.approx(100 / TEXT**0.5 / size, rel=1e-5)
+
+
+def test_audio_is_led_too_and_its_difference_found() -> None:
+    reference = quant.trace(Model(0.0), 40)
+    led = quant.trace(Model(0.0, -3.0), 40, reference)
+    assert np.array_equal(led.text, reference.text)
+    assert np.array_equal(led.audio_tokens, reference.audio_tokens)
+    found = Difference.of(led.audio, reference.audio)
+    assert found.largest == pytest.approx(3.0, rel=1e-5)
+    assert found.rms == pytest.approx(3.0 / (DEPTH * CARD) ** 0.5, rel=1e-5)
+    # Codebook 1 no longer chooses entry 4; the others choose as before.
+    lost = np.mean(reference.audio_tokens[:, 1] == 4) / DEPTH
+    assert 1 - lost - 0.02 <= found.top1 <= 1 - lost + 0.02
 
 
 def test_without_being_led_runs_part_ways() -> None:
