@@ -17,6 +17,7 @@ __all__ = [
     "Resampler",
     "build_info",
     "cpu_info",
+    "read_bandwidth",
     "safetensors_summary",
 ]
 
@@ -94,3 +95,4 @@ class Resampler:
 def safetensors_summary(path: str | PathLike[str]) -> str: ...
 def cpu_info() -> CpuInfo: ...
 def build_info() -> BuildInfo: ...
+def read_bandwidth(bytes: int, seconds: float) -> float: ...  # noqa: A002

@@ -36,7 +36,7 @@ def show(told: dict[str, Any]) -> None:
     )
 
 
-def _table(title: str, *columns: str) -> Table:
+def table(title: str, *columns: str) -> Table:
     """A table whose first column is text and the others numbers."""
     table = Table(title=title, title_justify="left")
     for index, name in enumerate(columns):
@@ -53,7 +53,7 @@ def _ratio(value: dict[str, float] | None) -> str:
 
 def _streams(told: dict[str, Any]) -> Table:
     """Streams stepped together, one frame of all slots at a time."""
-    table = _table(
+    rows = table(
         f"Streams: {told['frames']} frames of 80 ms, {told['rounds']} rounds; "
         "a step is one frame of all slots",
         "engine",
@@ -67,7 +67,7 @@ def _streams(told: dict[str, Any]) -> Table:
     )
     for row in told["streams"]:
         encode, decode = row["encode_ms"], row["decode_ms"]
-        table.add_row(
+        rows.add_row(
             row["engine"],
             str(row["slots"]),
             f"{encode['median']:.2f} ({encode['p90']:.2f})",
@@ -77,22 +77,22 @@ def _streams(told: dict[str, Any]) -> Table:
             f"{row['streams_per_core']:.1f}",
             _ratio(row.get("ratio")),
         )
-    return table
+    return rows
 
 
 def _one_by_one(told: dict[str, Any]) -> Table:
     """Our batch against a peer that runs its streams one after another."""
-    rows = [row for row in told["streams"] if row.get("one_by_one")]
-    names = list(rows[0]["one_by_one"])
-    table = _table("Per stream, peers running their streams one by one", "kaiwa slots", *names)
-    for row in rows:
-        table.add_row(str(row["slots"]), *(_ratio(row["one_by_one"][name]) for name in names))
-    return table
+    batches = [row for row in told["streams"] if row.get("one_by_one")]
+    names = list(batches[0]["one_by_one"])
+    rows = table("Per stream, peers running their streams one by one", "kaiwa slots", *names)
+    for row in batches:
+        rows.add_row(str(row["slots"]), *(_ratio(row["one_by_one"][name]) for name in names))
+    return rows
 
 
 def _files(told: dict[str, Any]) -> Table:
     """Whole signals."""
-    table = _table(
+    rows = table(
         f"A file of {told['file_seconds']:g} s at once",
         "engine",
         "encode s",
@@ -101,11 +101,11 @@ def _files(told: dict[str, Any]) -> Table:
         "ratio",
     )
     for row in told["files"]:
-        table.add_row(
+        rows.add_row(
             row["engine"],
             f"{row['encode_s']:.2f}",
             f"{row['decode_s']:.2f}",
             f"{row['real_time_factor']:.4f}",
             _ratio(row["ratio"]),
         )
-    return table
+    return rows

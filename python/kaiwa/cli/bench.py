@@ -1,4 +1,5 @@
-"""`kaiwa bench mimi`: speed here and now, beside other implementations in the same run."""
+"""`kaiwa bench`: speed here and now, beside other implementations in the same run, and what
+quantisation costs."""
 
 from __future__ import annotations
 
@@ -58,6 +59,84 @@ def add_parser(commands: Any) -> None:
     options.add_model(mimi)
     options.add_output(mimi)
     mimi.set_defaults(run=run)
+    _add_lm(kinds)
+    _add_quant(kinds)
+
+
+def _add_lm(kinds: Any) -> None:
+    """The language model's speed."""
+    lm: argparse.ArgumentParser = kinds.add_parser(
+        "lm",
+        help="the language model",
+        description="Time steps of the language model against the machine's read bandwidth: by "
+        "kind of weights, slots and length of history; and against builds of the published Rust "
+        "crate (scripts/build-peers) on the same weights, in turns.",
+    )
+    lm.add_argument(
+        "--size",
+        default="300m",
+        metavar="SIZE",
+        help="random weights of size 300m, 1b or 7b, or a folder or file with a model "
+        "(default: 300m)",
+    )
+    lm.add_argument(
+        "--formats",
+        default="int8,int4",
+        metavar="KIND,...",
+        help="how weights are held: int8, int4, bf16, float32 (default: int8,int4)",
+    )
+    lm.add_argument(
+        "--slots",
+        type=options.positive_list,
+        default=[1, 8],
+        metavar="N,N,...",
+        help="conversations in a batch; 1 is always measured (default: 1,8)",
+    )
+    lm.add_argument(
+        "--steps", type=options.positive, default=20, help="timed steps in a round (default: 20)"
+    )
+    lm.add_argument(
+        "--rounds", type=options.positive, default=5, help="rounds of turns (default: 5)"
+    )
+    lm.add_argument(
+        "--window",
+        choices=("short", "full", "both"),
+        default="both",
+        help="history at the timed steps: none, as long as the model can see, or both in turn "
+        "(default: both)",
+    )
+    lm.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="a program that scripts/build-peers built; may be given several times",
+    )
+    lm.add_argument(
+        "--kv",
+        choices=("bfloat16", "int8", "float32"),
+        help="how keys and values are held (default: the model's)",
+    )
+    lm.add_argument("--json", action="store_true", help="print JSON")
+    options.add_output(lm)
+    lm.set_defaults(run=run_lm)
+
+
+def _add_quant(kinds: Any) -> None:
+    """What fewer bits do to the logits."""
+    quant: argparse.ArgumentParser = kinds.add_parser(
+        "quant",
+        help="what quantisation does to the logits",
+        description="Compare the language model's logits with its weights held as int8, int4 and, "
+        "if there is memory, float32 with those of bf16, led along the tokens of bf16.",
+    )
+    quant.add_argument("source", metavar="SOURCE", help="a folder, file or repository")
+    quant.add_argument(
+        "--steps", type=options.positive, default=100, help="steps to compare (default: 100)"
+    )
+    quant.add_argument("--json", action="store_true", help="print JSON")
+    options.add_output(quant)
+    quant.set_defaults(run=run_quant)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,3 +144,17 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.bench import mimi
 
     return mimi.command(args)
+
+
+def run_lm(args: argparse.Namespace) -> int:
+    """Measures the language model; see the parser for the arguments."""
+    from kaiwa.bench import lm
+
+    return lm.command(args)
+
+
+def run_quant(args: argparse.Namespace) -> int:
+    """Compares kinds of weights; see the parser for the arguments."""
+    from kaiwa.bench import quant
+
+    return quant.command(args)

@@ -29,6 +29,15 @@ pub fn cpu_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(facts)
 }
 
+/// Bytes per second at which the kernels' threads read memory; see `cpu::read_bandwidth`. At most
+/// 4 GiB and a minute.
+#[pyfunction]
+pub fn read_bandwidth(py: Python<'_>, bytes: usize, seconds: f64) -> PyResult<f64> {
+    detached(py, || {
+        Ok(cpu::read_bandwidth(bytes.min(4 << 30), seconds.min(60.0)))
+    })
+}
+
 /// `version`, compiled-in `features`, and the `target` built for.
 #[pyfunction]
 pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

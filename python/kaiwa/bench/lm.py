@@ -1,0 +1,205 @@
+"""`kaiwa bench lm`: what is measured on which model, and how it becomes a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaiwa import _native
+from kaiwa.bench import bandwidth, lm_measure, lm_model, lm_peer, lm_report
+from kaiwa.bench.lm_measure import Ours, Plan, Results, Theirs
+from kaiwa.bench.measure import Ratio
+from kaiwa.cli import progress
+from kaiwa.errors import CheckpointNotFoundError, InputError
+
+
+def command(args: argparse.Namespace) -> int:
+    """Runs the bench for the parsed arguments and prints it."""
+    threads = _native.cpu_info()["threads"]
+    windows = ("short", "full") if args.window == "both" else (args.window,)
+    plan = Plan(
+        formats=tuple(lm_model.kinds(args.formats)),
+        slots=tuple(sorted({1, *args.slots})),
+        steps=args.steps,
+        rounds=args.rounds,
+        windows=windows,
+        threads=threads,
+    )
+    peers = [lm_peer.Peer(Path(program)) for program in args.peer]
+    _check_position(plan)
+    with tempfile.TemporaryDirectory(prefix="kaiwa-bench-") as folder:
+        source, label = _model(args.size, Path(folder), quiet=args.quiet)
+        turns = plan.rounds * (len(plan.formats) + len(peers))
+        with progress.bar("measuring", turns, quiet=args.quiet) as advance:
+            results = lm_measure.run(
+                lambda kind: lm_model.load(source, kind, args.kv),
+                plan,
+                peers,
+                lm_peer.model_file(source),
+                lm_model.weights_in(source),
+                advance,
+            )
+    if not results.ours:
+        reasons = "; ".join(f"{name} {why}" for name, why in results.left_out.items())
+        raise InputError(f"nothing could be measured: {reasons}; choose a smaller --size")
+    told = describe(plan, results, model=label, kv=args.kv)
+    if args.json:
+        print(json.dumps(told, indent=1))
+    else:
+        lm_report.show(told)
+    return 0
+
+
+def _check_position(plan: Plan) -> None:
+    """Early and late timings of a long conversation must not overlap."""
+    most = lm_measure.LATE - lm_measure.EARLY - lm_measure.WARM_UP
+    if plan.steps > most:
+        raise InputError(f"--steps is {plan.steps}; use at most {most}")
+
+
+def _model(size: str, folder: Path, *, quiet: bool) -> tuple[Path, str]:
+    """The model's folder or file, and what to call it."""
+    if size in lm_model.SIZES:
+        progress.summary(f"writing random weights of size {size}", quiet=quiet)
+        return lm_model.synthesise(folder / size, size), f"random weights, {size}"
+    source = Path(size)
+    if not source.exists():
+        raise CheckpointNotFoundError(
+            f"--size {size} is neither one of {', '.join(lm_model.SIZES)} nor an existing path; "
+            "give one of these, or a folder or file with a model"
+        )
+    return source, str(source)
+
+
+def describe(plan: Plan, results: Results, *, model: str, kv: str | None) -> dict[str, Any]:
+    """The report as plain values; ratios and spreads are over rounds, in milliseconds."""
+    cpu = _native.cpu_info()
+    read = results.bandwidth.median
+    rows = [_row(mine, key, read) for mine in results.ours.values() for key in mine.steps]
+    return {
+        "model": model,
+        "kernels": cpu["selected"],
+        "threads": cpu["threads"],
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "kv_dtype": kv or "default",
+        "steps": plan.steps,
+        "rounds": plan.rounds,
+        "read_gb_s": spread([value / 1e9 for value in results.bandwidth.rounds]),
+        "kinds": {
+            kind: {
+                "weight_bytes": mine.weight_bytes,
+                "step_bytes": sum(count for _, count in mine.step_bytes),
+                "load_s": spread(mine.load_s),
+                "context": mine.context,
+            }
+            for kind, mine in results.ours.items()
+        },
+        "rows": rows,
+        "stages": [
+            _stage_table(mine, w, read) for mine in results.ours.values() for w in mine.stages
+        ],
+        "long": [_long(mine) for mine in results.ours.values() if len(mine.long) == 2],
+        "peers": [_peer(theirs, results) for theirs in results.theirs.values()],
+        "left_out": results.left_out,
+    }
+
+
+def spread(rounds: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": float(np.median(rounds)), "min": min(rounds), "max": max(rounds)}
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Ratio of two, round by round; one that was given up is compared in the rounds it had."""
+    rounds = min(len(above), len(below))
+    found = Ratio.of(above[:rounds], below[:rounds])
+    return {"median": found.median, "min": found.low, "max": found.high}
+
+
+def _history(mine: Ours, window: str) -> int:
+    """Bytes of keys and values that a step at one slot reads; little before the window fills."""
+    return mine.state_bytes.get((1, window), 0) if window == "full" else 0
+
+
+def _row(mine: Ours, key: tuple[int, str], read: float) -> dict[str, Any]:
+    """One measurement of ours."""
+    slots, window = key
+    times = mine.steps[key].medians()
+    one = mine.steps[1, window].medians()
+    row: dict[str, Any] = {
+        "kind": mine.kind,
+        "slots": slots,
+        "window": window,
+        "step_ms": spread(times),
+        "state_bytes_per_slot": mine.state_bytes[key],
+        # Of one slot's step, per slot: 1/slots would be perfect sharing.
+        "slot_cost": ratio([t / slots for t in times], one),
+    }
+    if slots == 1:
+        count = sum(c for _, c in mine.step_bytes) + _history(mine, window)
+        rates = [bandwidth.rate(ms, count) for ms in times]
+        row["bytes"] = count
+        row["gb_s"] = spread([r / 1e9 for r in rates])
+        row["of_bandwidth"] = spread([r / read for r in rates])
+    return row
+
+
+def _stage_table(mine: Ours, window: str, read: float) -> dict[str, Any]:
+    """What a step at one slot consists of."""
+    found = bandwidth.stages(mine.stages[window], mine.step_bytes, _history(mine, window))
+    total = float(np.median(mine.steps[1, window].medians()))
+    parts: list[dict[str, Any]] = [
+        {
+            "stage": s.name,
+            "ms": s.ms,
+            "share": s.ms / total,
+            "bytes": s.bytes,
+            "gb_s": s.rate / 1e9 if s.rate else None,
+            "of_bandwidth": s.rate / read if s.rate else None,
+        }
+        for s in found
+    ]
+    rest = total - sum(s.ms for s in found)
+    return {"kind": mine.kind, "window": window, "step_ms": total, "parts": parts, "rest_ms": rest}
+
+
+def _long(mine: Ours) -> dict[str, Any]:
+    """Does a step get slower in a long conversation?"""
+    early, late = (mine.long[at].medians() for at in (lm_measure.EARLY, lm_measure.LATE))
+    return {
+        "kind": mine.kind,
+        "early": lm_measure.EARLY,
+        "late": lm_measure.LATE,
+        "early_ms": spread(early),
+        "late_ms": spread(late),
+        "ratio": ratio(late, early),
+    }
+
+
+def _peer(theirs: Theirs, results: Results) -> dict[str, Any]:
+    """A peer against each of our weight kinds, at one slot."""
+    ratios = [
+        {
+            "kind": kind,
+            "window": window,
+            "ratio": ratio(steps.medians(), mine.steps[1, window].medians()),
+        }
+        for window, steps in theirs.steps.items()
+        for kind, mine in results.ours.items()
+    ]
+    return {
+        "peer": theirs.label,
+        "program": str(theirs.program),
+        "load_s": spread(theirs.load_s),
+        "step_ms": {window: spread(s.medians()) for window, s in theirs.steps.items()},
+        "ratios": ratios,
+    }

@@ -1,0 +1,153 @@
+"""The tables of `kaiwa bench lm` for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kaiwa.bench.report import MIN_WIDTH, table
+
+
+def show(told: dict[str, Any]) -> None:
+    """Prints what `kaiwa.bench.lm.describe` gives."""
+    console = Console()
+    console = Console(width=max(MIN_WIDTH, console.width))
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    say(
+        f"model {told['model']}; keys and values: {told['kv_dtype']}; kernels {told['kernels']}, "
+        f"{told['threads']} threads, {told['cores']} cores"
+    )
+    say(f"read bandwidth of this machine: {_spread(told['read_gb_s'])} GB/s")
+    console.print(_steps(told))
+    for part in told["stages"]:
+        console.print(_stages(part))
+    if told["long"]:
+        console.print(_long(told))
+    console.print(_loading(told))
+    if told["peers"]:
+        console.print(_peers(told))
+    for name, reason in told["left_out"].items():
+        say(f"{name}: left out, {reason}")
+    say(
+        "One machine, one run: ratios count, times do not travel. All figures are medians of "
+        "rounds (min..max); a round's figure is the median of its steps."
+    )
+
+
+def _spread(value: dict[str, float] | None, digits: int = 1, scale: float = 1.0) -> str:
+    """Median (min..max)."""
+    if value is None:
+        return ""
+    middle, low, high = (scale * value[name] for name in ("median", "min", "max"))
+    return f"{middle:.{digits}f} ({low:.{digits}f}..{high:.{digits}f})"
+
+
+def _steps(told: dict[str, Any]) -> Table:
+    """Steps of all slots, 80 ms of conversation each."""
+    rows = table(
+        f"Steps: {told['steps']} in each of {told['rounds']} rounds; a step is one frame (80 ms) "
+        "of all slots",
+        "weights",
+        "window",
+        "slots",
+        "step ms",
+        "cost per slot",
+        "GB/s",
+        "% of bandwidth",
+        "state MB/slot",
+    )
+    for row in told["rows"]:
+        rows.add_row(
+            row["kind"],
+            row["window"],
+            str(row["slots"]),
+            _spread(row["step_ms"], 2),
+            _spread(row["slot_cost"], 2) if row["slots"] > 1 else "1",
+            _spread(row.get("gb_s")),
+            _spread(row.get("of_bandwidth"), 0, 100),
+            f"{row['state_bytes_per_slot'] / 1e6:.1f}",
+        )
+    return rows
+
+
+def _stages(part: dict[str, Any]) -> Table:
+    """A step at one slot, taken apart."""
+    rows = table(
+        f"One step, {part['kind']}, {part['window']} window, one slot",
+        "stage",
+        "ms",
+        "% of step",
+        "MB read",
+        "GB/s",
+        "% of bandwidth",
+    )
+    for row in part["parts"]:
+        rate = row["gb_s"]
+        rows.add_row(
+            row["stage"],
+            f"{row['ms']:.2f}",
+            f"{100 * row['share']:.0f}",
+            f"{row['bytes'] / 1e6:.1f}",
+            "" if rate is None else f"{rate:.1f}",
+            "" if rate is None else f"{100 * row['of_bandwidth']:.0f}",
+        )
+    rows.add_row("rest", f"{part['rest_ms']:.2f}", f"{100 * part['rest_ms'] / part['step_ms']:.0f}")
+    return rows
+
+
+def _long(told: dict[str, Any]) -> Table:
+    """The same conversation early and late."""
+    first = told["long"][0]
+    rows = table(
+        "A long conversation, one slot",
+        "weights",
+        f"ms at step {first['early']}",
+        f"ms at step {first['late']}",
+        "ratio",
+    )
+    for row in told["long"]:
+        rows.add_row(
+            row["kind"],
+            _spread(row["early_ms"], 2),
+            _spread(row["late_ms"], 2),
+            _spread(row["ratio"], 2),
+        )
+    return rows
+
+
+def _loading(told: dict[str, Any]) -> Table:
+    """Loading and memory."""
+    rows = table("Loading", "weights", "seconds", "MB in memory", "MB read a step")
+    for kind, row in told["kinds"].items():
+        rows.add_row(
+            kind,
+            _spread(row["load_s"], 2),
+            f"{row['weight_bytes'] / 1e6:.0f}",
+            f"{row['step_bytes'] / 1e6:.0f}",
+        )
+    for row in told["peers"]:
+        rows.add_row(row["peer"], _spread(row["load_s"], 2), "", "")
+    return rows
+
+
+def _peers(told: dict[str, Any]) -> Table:
+    """Peers over ours, the same rounds."""
+    kinds = list(told["kinds"])
+    rows = table(
+        "Peers at one slot; times slower than kaiwa with each kind of weights",
+        "peer",
+        "window",
+        "step ms",
+        *kinds,
+    )
+    for row in told["peers"]:
+        for window, step in row["step_ms"].items():
+            found = {r["kind"]: r["ratio"] for r in row["ratios"] if r["window"] == window}
+            cells = [_spread(found.get(kind)) for kind in kinds]
+            rows.add_row(row["peer"], window, _spread(step, 2), *cells)
+    return rows
