@@ -140,6 +140,14 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// Writing a file failed.
+    #[error("cannot write {path}: {source}; check permissions and free space")]
+    Write {
+        /// Path as given.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// The file is not a safetensors file.
     #[error("{path} is not a safetensors file: it looks like {looks_like}; {remedy}")]
     NotSafetensors {
@@ -333,6 +341,7 @@ impl Error {
             | Self::OptionValue { .. } => ErrorKind::Input,
             Self::FileNotFound { .. } => ErrorKind::NotFound,
             Self::Io { .. }
+            | Self::Write { .. }
             | Self::NotSafetensors { .. }
             | Self::Header { .. }
             | Self::Gguf { .. }

@@ -29,4 +29,5 @@ pub(crate) use kv::{KvAttention, KvBits, KvLayout, KvPool, KvSlot, attend_step};
 pub(crate) use memory::available_memory;
 pub(crate) use ops::{argmax_rows, layer_norm, rms_norm, rope_table, silu_gate};
 pub(crate) use pack::{Packed, Packer, Taps, WeightBits};
+pub(crate) use pool::for_each_chunk;
 pub use pool::threads;

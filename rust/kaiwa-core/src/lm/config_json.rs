@@ -251,7 +251,7 @@ fn whole(value: &Value) -> Option<usize> {
 }
 
 /// Width inside a feed-forward part (spec moshi-lm.md 3.7).
-fn hidden_of(gating: Gating, ff: usize, dim: usize) -> usize {
+pub(crate) fn hidden_of(gating: Gating, ff: usize, dim: usize) -> usize {
     match gating {
         Gating::None => ff,
         Gating::Silu if ff == 4 * dim => 21 * dim / 8,

@@ -9,6 +9,7 @@ mod checkpoint;
 mod conditions;
 mod config;
 mod config_json;
+pub mod convert;
 mod delays;
 mod device;
 mod encoding;
@@ -19,6 +20,7 @@ mod random;
 mod sampling;
 mod schema;
 mod stream;
+pub mod synth;
 mod tensors;
 
 pub use checkpoint::{Layout, LmCheckpoint};

@@ -50,7 +50,7 @@ impl Layout {
 
 /// Where a tensor may be: a name in the file, and which of how many equal runs of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(in crate::lm) struct Candidate {
     pub name: String,
     pub run: usize,
     pub runs: usize,
@@ -88,6 +88,34 @@ pub(super) fn candidates(layout: Layout, name: &str, config: &LmConfig) -> Vec<C
         }));
     }
     found
+}
+
+/// Where a tensor is written: every copy, in the released spelling. Empty if the layout has no
+/// place for it.
+pub(in crate::lm) fn written(layout: Layout, name: &str, config: &LmConfig) -> Vec<Candidate> {
+    let norms = name.starts_with("depformer_norms.");
+    if name.starts_with("condition.") || !layout.per_step() {
+        // The last spelling is that of the released files.
+        let stacked = candidates(layout, name, config);
+        let attention = attention(name).is_some();
+        let position = if attention { 1 } else { 0 };
+        return stacked.into_iter().skip(position).take(1).collect();
+    }
+    if norms {
+        return Vec::new();
+    }
+    let names = match first_step(name, config) {
+        None => temporal_names(name).into_iter().take(1).collect(),
+        Some(_) => {
+            let steps = (0..config.dep_q).filter(|k| uses(name, *k, config));
+            let first = steps.filter_map(|k| per_step_names(name, k).into_iter().next());
+            first.collect::<Vec<_>>()
+        }
+    };
+    names
+        .into_iter()
+        .map(|n| whole(mlx_name(layout, n)))
+        .collect()
 }
 
 /// Names in a per-step layout that repeat what another sub-step has: norms, and weight sets that

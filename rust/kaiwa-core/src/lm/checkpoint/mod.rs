@@ -6,7 +6,7 @@
 mod affine;
 mod files;
 mod hint;
-mod layout;
+pub(in crate::lm) mod layout;
 mod lora;
 mod open;
 mod read;
