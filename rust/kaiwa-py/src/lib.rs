@@ -10,6 +10,8 @@ mod codec;
 mod error;
 mod gate;
 mod info;
+mod lm;
+mod lm_files;
 
 use pyo3::prelude::*;
 
@@ -19,6 +21,11 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<codec::Mimi>()?;
     m.add_class::<codec::MimiStream>()?;
     m.add_class::<audio::Resampler>()?;
+    m.add_class::<lm_files::LmFiles>()?;
+    m.add_class::<lm::Moshi>()?;
+    m.add_class::<lm::MoshiStream>()?;
+    m.add_function(wrap_pyfunction!(lm_files::lm_formats, m)?)?;
+    m.add_function(wrap_pyfunction!(lm_files::lm_file_name, m)?)?;
     m.add_function(wrap_pyfunction!(info::safetensors_summary, m)?)?;
     m.add_function(wrap_pyfunction!(info::cpu_info, m)?)?;
     m.add_function(wrap_pyfunction!(info::build_info, m)?)?;

@@ -1,0 +1,275 @@
+//! `Moshi` and `MoshiStream`.
+
+use std::sync::Mutex;
+
+use kaiwa_core::codec::Device;
+use kaiwa_core::lm::{
+    self, KvType, LmDtype, MoshiOptions, Quantize, Sampling, StepInput, StepOutput,
+};
+use numpy::{PyArray1, PyArray2, PyArray3, PyReadonlyArrayDyn};
+use pyo3::prelude::*;
+
+use crate::arrays::{give2, give3, take};
+use crate::gate::{detached, detached_long, lock};
+use crate::lm_files::LmFiles;
+
+/// Weights of the language model, shared by the streams made from it.
+#[pyclass(frozen, module = "kaiwa._native")]
+pub struct Moshi(lm::Moshi);
+
+/// A slot's settings as (temp, temp_text, top_k, top_k_text).
+type Settings = (f32, f32, usize, usize);
+
+fn sampling((temp, temp_text, top_k, top_k_text): Settings) -> Sampling {
+    Sampling {
+        temp,
+        temp_text,
+        top_k,
+        top_k_text,
+    }
+}
+
+#[pymethods]
+impl Moshi {
+    /// Reads every weight.
+    #[staticmethod]
+    #[pyo3(signature = (files, device, dtype=None, quantize=None, kv_dtype=None, progress=None))]
+    fn load(
+        py: Python<'_>,
+        files: &LmFiles,
+        device: String,
+        dtype: Option<String>,
+        quantize: Option<String>,
+        kv_dtype: Option<String>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        detached_long(py, progress, |hook| {
+            let options = MoshiOptions {
+                device: Device::parse(&device)?,
+                dtype: dtype.as_deref().map(LmDtype::parse).transpose()?,
+                quantize: quantize.as_deref().map(Quantize::parse).transpose()?,
+                kv: kv_dtype.as_deref().map(KvType::parse).transpose()?,
+            };
+            let moshi = lm::Moshi::load(files.tensors.as_ref(), &options, &mut |done, total| {
+                hook(done as usize, total as usize)
+            })?;
+            Ok(Self(moshi))
+        })
+    }
+
+    #[getter]
+    fn num_codebooks_in(&self) -> usize {
+        self.0.config().user_codebooks()
+    }
+    #[getter]
+    fn dep_q(&self) -> usize {
+        self.0.config().spoken
+    }
+    #[getter]
+    fn card(&self) -> usize {
+        self.0.config().card
+    }
+    #[getter]
+    fn text_card(&self) -> usize {
+        self.0.config().text_card
+    }
+    #[getter]
+    fn max_delay(&self) -> usize {
+        self.0.config().max_delay()
+    }
+    #[getter]
+    fn default_sampling(&self) -> Settings {
+        let s = self.0.config().sampling;
+        (s.temp, s.temp_text, s.top_k, s.top_k_text)
+    }
+    #[getter]
+    fn device(&self) -> String {
+        self.0.device().name()
+    }
+    #[getter]
+    fn weights(&self) -> String {
+        self.0.weights()
+    }
+    #[getter]
+    fn kv_dtype(&self) -> &'static str {
+        self.0.kv().name()
+    }
+    #[getter]
+    fn weight_bytes(&self) -> usize {
+        self.0.weight_bytes()
+    }
+    #[getter]
+    fn step_bytes(&self) -> Vec<(&'static str, usize)> {
+        self.0.step_bytes()
+    }
+
+    /// A stream of one conversation per seed.
+    fn stream(
+        &self,
+        py: Python<'_>,
+        seeds: Vec<u64>,
+        settings: Vec<Settings>,
+    ) -> PyResult<MoshiStream> {
+        detached(py, || {
+            let settings: Vec<Sampling> = settings.into_iter().map(sampling).collect();
+            let stream = self.0.stream(&seeds, &settings)?;
+            Ok(MoshiStream {
+                slots: seeds.len(),
+                stream: Mutex::new(stream),
+            })
+        })
+    }
+}
+
+/// Running state of the conversations over one `Moshi`.
+#[pyclass(frozen, module = "kaiwa._native")]
+pub struct MoshiStream {
+    slots: usize,
+    stream: Mutex<lm::MoshiStream>,
+}
+
+/// text, audio, ready, step text, step audio.
+type Step<'py> = (
+    Bound<'py, PyArray1<i32>>,
+    Bound<'py, PyArray2<i32>>,
+    Bound<'py, PyArray1<bool>>,
+    Bound<'py, PyArray1<i32>>,
+    Bound<'py, PyArray2<i32>>,
+);
+
+#[pymethods]
+impl MoshiStream {
+    #[getter]
+    fn slots(&self) -> usize {
+        self.slots
+    }
+    #[getter]
+    fn state_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        detached(py, || Ok(lock(&self.stream).state_bytes()))
+    }
+    #[getter]
+    fn slot_bytes(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
+        detached(py, || Ok(lock(&self.stream).slot_bytes()))
+    }
+    #[getter]
+    fn steps(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        detached(py, || Ok(lock(&self.stream).steps()))
+    }
+    #[getter]
+    fn seeds(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        detached(py, || Ok(lock(&self.stream).seeds()))
+    }
+
+    /// One step of every active slot; `user_codes` is `[slots, codebooks]`.
+    #[pyo3(signature = (user_codes, active=None, force_text=None, force_audio=None))]
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        user_codes: PyReadonlyArrayDyn<'py, i64>,
+        active: Option<Vec<bool>>,
+        force_text: Option<PyReadonlyArrayDyn<'py, i64>>,
+        force_audio: Option<PyReadonlyArrayDyn<'py, i64>>,
+    ) -> PyResult<Step<'py>> {
+        let (codes, [_, codebooks]) = take(py, "user_codes", &user_codes)?;
+        let text = match &force_text {
+            Some(text) => Some(take::<i64, 1>(py, "force_text", text)?.0),
+            None => None,
+        };
+        let audio = match &force_audio {
+            Some(audio) => Some(take::<i64, 2>(py, "force_audio", audio)?.0),
+            None => None,
+        };
+        let (out, books) = detached(py, || {
+            let mut stream = lock(&self.stream);
+            let out = stream.step(StepInput {
+                user_codes: &codes,
+                codebooks,
+                active: active.as_deref(),
+                force_text: text.as_deref(),
+                force_audio: audio.as_deref(),
+            })?;
+            Ok((out, stream.moshi().config().spoken))
+        })?;
+        let StepOutput {
+            text,
+            audio,
+            ready,
+            step_text,
+            step_audio,
+        } = out;
+        Ok((
+            PyArray1::from_vec(py, text),
+            give2(py, audio, [self.slots, books])?,
+            PyArray1::from_vec(py, ready),
+            PyArray1::from_vec(py, step_text),
+            give2(py, step_audio, [self.slots, books])?,
+        ))
+    }
+
+    /// Text logits of the last step, `[slots, text_card]`.
+    fn text_logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let logits = detached(py, || Ok(lock(&self.stream).text_logits().to_vec()))?;
+        let width = logits.len() / self.slots;
+        give2(py, logits, [self.slots, width])
+    }
+
+    /// Audio logits of the last step, `[slots, dep_q, card]`.
+    fn audio_logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray3<f32>>> {
+        let (logits, books, card) = detached(py, || {
+            let stream = lock(&self.stream);
+            let config = stream.moshi().config();
+            Ok((stream.audio_logits().to_vec(), config.spoken, config.card))
+        })?;
+        give3(py, logits, [self.slots, books, card])
+    }
+
+    /// Returns slots (all if `None`) to their beginning.
+    #[pyo3(signature = (slots=None))]
+    fn reset(&self, py: Python<'_>, slots: Option<Vec<usize>>) -> PyResult<()> {
+        detached(py, || lock(&self.stream).reset(slots.as_deref()))
+    }
+
+    fn set_seed(&self, py: Python<'_>, slot: usize, seed: u64) -> PyResult<()> {
+        detached(py, || lock(&self.stream).set_seed(slot, seed))
+    }
+
+    fn set_sampling(&self, py: Python<'_>, slot: usize, settings: Settings) -> PyResult<()> {
+        detached(py, || {
+            lock(&self.stream).set_sampling(slot, sampling(settings))
+        })
+    }
+
+    fn sampling(&self, py: Python<'_>, slot: usize) -> PyResult<Settings> {
+        let s = detached(py, || lock(&self.stream).sampling(slot))?;
+        Ok((s.temp, s.temp_text, s.top_k, s.top_k_text))
+    }
+
+    #[pyo3(signature = (slot, name, value=None))]
+    fn set_condition(
+        &self,
+        py: Python<'_>,
+        slot: usize,
+        name: String,
+        value: Option<String>,
+    ) -> PyResult<()> {
+        detached(py, || {
+            lock(&self.stream).set_condition(slot, &name, value.as_deref())
+        })
+    }
+
+    #[getter]
+    fn stage_seconds(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, f64)>> {
+        detached(py, || Ok(lock(&self.stream).stage_seconds()))
+    }
+
+    fn clear_stage_seconds(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || {
+            lock(&self.stream).clear_stage_seconds();
+            Ok(())
+        })
+    }
+
+    fn prefill_silence(&self, py: Python<'_>, steps: usize) -> PyResult<()> {
+        detached(py, || lock(&self.stream).prefill_silence(steps))
+    }
+}
