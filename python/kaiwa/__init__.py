@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from kaiwa._native import build_info as _build_info
+from kaiwa.duplex import Duplex, DuplexOutput
 from kaiwa.errors import (
     AudioFileError,
     CheckpointError,
@@ -18,7 +19,9 @@ from kaiwa.errors import (
     KaiwaError,
 )
 from kaiwa.mimi import Mimi, MimiStream
+from kaiwa.moshi import LmConfig, Moshi, MoshiStream, Sampling, StepOutput
 from kaiwa.resampler import Resampler
+from kaiwa.text import TextStream, Tokenizer
 
 __version__ = _build_info()["version"]
 
@@ -28,10 +31,19 @@ __all__ = [
     "CheckpointNotFoundError",
     "DeviceError",
     "DownloadError",
+    "Duplex",
+    "DuplexOutput",
     "InputError",
     "KaiwaError",
+    "LmConfig",
     "Mimi",
     "MimiStream",
+    "Moshi",
+    "MoshiStream",
     "Resampler",
+    "Sampling",
+    "StepOutput",
+    "TextStream",
+    "Tokenizer",
     "__version__",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
 
@@ -52,8 +53,8 @@ class Repository:
             return Path(found)
         return None
 
-    def only_weights(self) -> Path | None:
-        """The repository's only ``.safetensors`` file at its top level, or ``None``."""
+    def only(self, pattern: str) -> Path | None:
+        """The repository's only file of a pattern at its top level, or ``None``."""
         from huggingface_hub import errors, list_repo_files, snapshot_download
 
         with self._explained("the list of files"):
@@ -69,9 +70,9 @@ class Repository:
                     )
                 except errors.LocalEntryNotFoundError:
                     return None
-                names = [path.name for path in Path(folder).glob("*.safetensors")]
-            weights = [n for n in names if n.endswith(".safetensors") and "/" not in n]
-            return self.file(weights[0]) if len(weights) == 1 else None
+                names = [path.name for path in Path(folder).glob(pattern)]
+            found = [n for n in names if fnmatch(n, pattern) and "/" not in n]
+            return self.file(found[0]) if len(found) == 1 else None
         return None
 
     def _note(self, what: str, error: Exception) -> None:

@@ -54,12 +54,12 @@ def resolve(
     text = os.fspath(source)
     if not isinstance(text, str) or not text:
         raise InputError(f"source is {text!r}; pass a repository id, a folder or a file")
-    given = _given_config(config)
-    path = _expanded(text)
-    if _is(path, stat.S_ISREG):
+    given = given_config(config)
+    path = expanded(text)
+    if is_kind(path, stat.S_ISREG):
         return Files(path, given or _sibling_config(path))
-    if _is(path, stat.S_ISDIR):
-        return _in_place(_Folder(path), given, cache_dir)
+    if is_kind(path, stat.S_ISDIR):
+        return _in_place(Folder(path), given, cache_dir)
     if isinstance(source, str) and is_repo_id(text):
         return _in_place(Repository(text, revision, cache_dir), given, cache_dir)
     raise CheckpointNotFoundError(
@@ -68,14 +68,15 @@ def resolve(
     )
 
 
-def _expanded(text: str) -> Path:
+def expanded(text: str) -> Path:
+    """A path with ``~`` replaced, as far as possible."""
     try:
         return Path(text).expanduser()
     except RuntimeError:  # no such user
         return Path(text)
 
 
-def _is(path: Path, kind: Callable[[int], bool]) -> bool:
+def is_kind(path: Path, kind: Callable[[int], bool]) -> bool:
     """Whether a path exists and is of a kind."""
     try:
         return kind(path.stat().st_mode)
@@ -90,7 +91,8 @@ def is_repo_id(text: str) -> bool:
     return bool(_REPO.fullmatch(text)) and not text.endswith((".safetensors", ".json", ".gguf"))
 
 
-def _given_config(config: Mapping[str, Any] | str | PathLike[str] | None) -> str | None:
+def given_config(config: Mapping[str, Any] | str | PathLike[str] | None) -> str | None:
+    """The JSON text of a ``config=`` argument."""
     if config is None:
         return None
     if isinstance(config, Mapping):
@@ -100,24 +102,26 @@ def _given_config(config: Mapping[str, Any] | str | PathLike[str] | None) -> str
             raise InputError(f"config cannot be written as JSON: {error}") from error
     if not isinstance(config, str | PathLike):
         raise InputError(f"config is a {type(config).__name__}; pass a dict or a path")
-    path = _expanded(os.fspath(config))
-    if not _is(path, stat.S_ISREG):
+    path = expanded(os.fspath(config))
+    if not is_kind(path, stat.S_ISREG):
         raise CheckpointNotFoundError(
             f"{path} does not exist; pass config= the path of a JSON file"
         )
-    return _text(path)
+    return read_text(path)
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file, with our own error."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; pass another config=") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, with our own errors."""
     try:
-        value = json.loads(_text(path))
+        value = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not JSON: {error}; download it again or pass config="
@@ -127,7 +131,8 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _is_mimi_config(value: Mapping[str, Any]) -> bool:
+def is_mimi_config(value: Mapping[str, Any]) -> bool:
+    """Whether a configuration is the codec's and not a language model's."""
     return "seanet" in value or value.get("model_type") == "mimi"
 
 
@@ -135,7 +140,7 @@ def _sibling_config(weights: Path) -> str | None:
     path = weights.with_name("config.json")
     if not path.is_file():
         return None
-    return _text(path) if _is_mimi_config(_json(path)) else None
+    return read_text(path) if is_mimi_config(read_json(path)) else None
 
 
 class Place(Protocol):
@@ -152,11 +157,11 @@ class Place(Protocol):
     def file(self, name: str) -> Path | None:
         """The local path of a file, or ``None`` if there is none."""
 
-    def only_weights(self) -> Path | None:
-        """The only ``.safetensors`` file, or ``None``."""
+    def only(self, pattern: str) -> Path | None:
+        """The only file of a pattern such as ``*.safetensors``, or ``None``."""
 
 
-class _Folder:
+class Folder:
     """A local folder."""
 
     unreachable: DownloadError | None = None
@@ -169,8 +174,8 @@ class _Folder:
         path = self._path / name
         return path if path.is_file() else None
 
-    def only_weights(self) -> Path | None:
-        found = sorted(self._path.glob("*.safetensors"))
+    def only(self, pattern: str) -> Path | None:
+        found = sorted(self._path.glob(pattern))
         return found[0] if len(found) == 1 else None
 
 
@@ -180,24 +185,24 @@ def _in_place(place: Place, given: str | None, cache_dir: str | PathLike[str] | 
     config = given
     path = place.file("config.json")
     if path is not None:
-        value = _json(path)
-        is_mimi = _is_mimi_config(value)
+        value = read_json(path)
+        is_mimi = is_mimi_config(value)
         if is_mimi:
-            config = config or _text(path)
+            config = config or read_text(path)
         else:
             # The language model's own weights, not the codec's.
             names.remove("model.safetensors")
         named = value.get("mimi_config_name")
         if config is None and isinstance(named, str):
-            config = _text(_named(place, named, cache_dir))
+            config = read_text(named_file(place, named, cache_dir))
         named = value.get("mimi_name")
         if isinstance(named, str):
-            return Files(_named(place, named, cache_dir), config)
+            return Files(named_file(place, named, cache_dir), config)
     for name in names:
         weights = place.file(name)
         if weights is not None:
             return Files(weights, config)
-    lone = place.only_weights()
+    lone = place.only("*.safetensors")
     if lone is not None:
         return Files(lone, config)
     if place.unreachable is not None:
@@ -208,7 +213,7 @@ def _in_place(place: Place, given: str | None, cache_dir: str | PathLike[str] | 
     )
 
 
-def _named(place: Place, name: str, cache_dir: str | PathLike[str] | None) -> Path:
+def named_file(place: Place, name: str, cache_dir: str | PathLike[str] | None) -> Path:
     """A file named in a config.json: beside it, or ``hf://owner/name/file`` elsewhere."""
     if name.startswith("hf://"):
         owner, repo, name = [*name.removeprefix("hf://").split("/", 2), "", ""][:3]

@@ -34,8 +34,12 @@ def run(args: argparse.Namespace) -> int:
         rows = model(args.source, args.revision, args.tensors)
     elif is_codes(path):
         rows = codes(path)
+    elif path.suffix.lower() == ".gguf":
+        rows = language_model(args.source, args.revision)
     elif path.suffix.lower() == ".safetensors":
         rows = checkpoint(path, args.tensors)
+        if rows["layout"] == "unknown":
+            rows = language_model_or(rows, args.source)
     else:
         rows = audio(path)
     table.show(rows, as_json=args.json)
@@ -136,7 +140,47 @@ def layout(names: list[str]) -> str:
 def model(source: str, revision: str | None, tensors: bool) -> dict[str, Any]:
     """A folder or repository: the files that loading it would use."""
     from kaiwa import sources
+    from kaiwa.errors import CheckpointError
 
+    try:
+        return language_model(source, revision)
+    except CheckpointError:
+        pass  # the codec's, or neither's: then its complaint says what is wanted
     found = sources.resolve(source, revision=revision)
     rows = checkpoint(found.weights, tensors)
     return {"source": source, "has_config": found.config_json is not None, **rows}
+
+
+def language_model(source: str, revision: str | None) -> dict[str, Any]:
+    """A language model: sizes and layout, without reading weights."""
+    import json
+
+    from kaiwa import lm_sources
+    from kaiwa.moshi import open_files
+
+    found = lm_sources.resolve(source, revision=revision)
+    files = open_files(found)
+    config = json.loads(files.config_json)
+    keys = ("model_type", "dim", "num_layers", "num_heads", "context", "n_q", "dep_q", "card")
+    return {
+        "kind": "language model",
+        "source": source,
+        "layout": files.layout,
+        "files": [str(path) for path in found.weights],
+        "has_config": found.config_json is not None,
+        "parameters": files.parameters,
+        "file_bytes": sum(path.stat().st_size for path in found.weights),
+        **{key: config[key] for key in keys},
+        "text_card": config["text_card"],
+        "spoken_codebooks": files.spoken,
+    }
+
+
+def language_model_or(rows: dict[str, Any], source: str) -> dict[str, Any]:
+    """A language model if the file is one, else `rows`."""
+    from kaiwa.errors import CheckpointError
+
+    try:
+        return language_model(source, None)
+    except CheckpointError:
+        return rows

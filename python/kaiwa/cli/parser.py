@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from kaiwa.cli import bench, decode, doctor, encode, info, synth
+from kaiwa.cli import bench, convert, decode, doctor, encode, info, run, synth
 
-COMMANDS = (encode, decode, info, doctor, synth, bench)
+COMMANDS = (run, encode, decode, info, convert, doctor, synth, bench)
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +32,7 @@ def build() -> Parser:
     """The parser of the program."""
     parser = Parser(
         prog="kaiwa",
-        description="Speech to codes and back with the Mimi neural codec.",
+        description="Full-duplex speech models: Moshi's language model and the Mimi codec.",
         epilog="Run `kaiwa COMMAND --help` for the options of a command.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")

@@ -1,4 +1,4 @@
-"""`kaiwa synth mimi OUT`: a random checkpoint at real sizes."""
+"""`kaiwa synth mimi OUT`, `kaiwa synth moshi OUT`: random checkpoints at real sizes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from kaiwa.cli import options
+from kaiwa.cli.convert import FORMATS
 
 
 def add_parser(commands: Any) -> None:
@@ -50,6 +51,32 @@ def add_parser(commands: Any) -> None:
     )
     options.add_output(mimi)
     mimi.set_defaults(run=run)
+    moshi: argparse.ArgumentParser = kinds.add_parser(
+        "moshi",
+        help="the language model",
+        description="Write a random language model into a folder, with a codec and a tokenizer "
+        "that fit: everything that `kaiwa run` needs.",
+    )
+    moshi.add_argument("output", metavar="OUT", help="folder to write to")
+    moshi.add_argument(
+        "--size",
+        choices=("tiny", "300m", "1b", "7b"),
+        default="tiny",
+        help="7b has the released sizes (default: tiny)",
+    )
+    moshi.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="pytorch-bf16",
+        help="format of the weights (default: pytorch-bf16)",
+    )
+    moshi.add_argument(
+        "--seed", type=options.not_negative, default=0, help="same seed, same model (default: 0)"
+    )
+    moshi.add_argument("--no-mimi", action="store_true", help="write no codec")
+    moshi.add_argument("--no-tokenizer", action="store_true", help="write no tokenizer")
+    options.add_output(moshi)
+    moshi.set_defaults(run=run_moshi)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +101,41 @@ def run(args: argparse.Namespace) -> int:
     progress.summary(
         f"{report.weights}: {report.parameters:,} parameters, {size / 1e6:.1f} MB, "
         f"codes of at least {low:.1f} bits of entropy, {elapsed:.1f} s",
+        quiet=args.quiet,
+    )
+    return 0
+
+
+def run_moshi(args: argparse.Namespace) -> int:
+    """Writes the model; see the parser for the arguments."""
+    import time
+
+    from kaiwa.cli import progress
+    from kaiwa.synth import write_moshi
+
+    started = time.perf_counter()
+    with progress.bar("writing", 1000, quiet=args.quiet) as advance:
+        shown = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal shown
+            now = done * 1000 // max(total, 1)
+            advance(now - shown)
+            shown = now
+
+        path = write_moshi(
+            args.output,
+            size=args.size,
+            format=args.format,
+            seed=args.seed,
+            mimi=not args.no_mimi,
+            tokenizer=not args.no_tokenizer,
+            progress=tell,
+        )
+    elapsed = time.perf_counter() - started
+    progress.summary(
+        f"{path}: random {args.size} model as {args.format}, "
+        f"{path.stat().st_size / 1e6:.1f} MB, {elapsed:.1f} s",
         quiet=args.quiet,
     )
     return 0

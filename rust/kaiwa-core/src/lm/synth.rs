@@ -2,7 +2,7 @@
 //!
 //! | size | dim | layers | depth dim | matrices read per step | embedding tables |
 //! |---|---|---|---|---|---|
-//! | tiny | 128 | 2 | 64 | 3.1 M | 5 M |
+//! | tiny | 128 | 2 | 64 | 1.5 M | 0.3 M |
 //! | 300m | 1024 | 12 | 512 | 358 M | 88 M |
 //! | 1b | 2048 | 16 | 768 | 1.24 G | 168 M |
 //! | 7b | 4096 | 32 | 1024 | 7.37 G | 313 M |
@@ -66,6 +66,8 @@ impl Size {
             depth.hidden = vec![depth_dim * 11 / 4; 8];
         }
         if self == Self::Tiny {
+            // The vocabulary of the small random codec.
+            config.card = 64;
             (config.text_card, config.text_card_out, config.context) = (512, 512, 64);
             if let Some(depth) = &mut config.depth {
                 // The formula's 176 is not a multiple of a block of 32 or 64; this is.

@@ -1,0 +1,93 @@
+"""`kaiwa convert SRC OUT --to FORMAT`: a language model in another format."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from kaiwa.cli import options
+
+#: Formats by name; the core has the same list, which a test compares.
+FORMATS = (
+    "pytorch-bf16",
+    "safetensors-bf16",
+    "safetensors-f32",
+    "pytorch-int8",
+    "candle-bf16",
+    "gguf-q8",
+    "candle-q8",
+    "gguf-q4",
+    "mlx-bf16",
+    "mlx-q8",
+    "mlx-q4",
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the program's parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "convert",
+        help="a language model in another format",
+        description="Write a language model in another published format, tensor by tensor and in "
+        "bounded memory. A config.json is written beside the file if there is none.",
+    )
+    parser.add_argument("source", metavar="SRC", help="repository, folder or file")
+    parser.add_argument("output", metavar="OUT", help="file to write, or a folder for it")
+    parser.add_argument("--to", choices=FORMATS, required=True, help="format to write")
+    parser.add_argument("--lora", metavar="SOURCE", help="adapter of moshi-finetune, merged")
+    parser.add_argument(
+        "--config", metavar="FILE", help="config.json of the model (default: the one beside it)"
+    )
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a repository")
+    options.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts; see the parser for the arguments."""
+    import time
+    from pathlib import Path
+
+    from kaiwa import _native, lm_sources
+    from kaiwa.cli import progress
+    from kaiwa.errors import InputError
+    from kaiwa.moshi import open_files
+
+    found = lm_sources.resolve(
+        args.source, revision=args.revision, config=args.config, lora=args.lora
+    )
+    output = Path(args.output)
+    if output.is_dir() or output.suffix not in (".safetensors", ".gguf"):
+        output.mkdir(parents=True, exist_ok=True)
+        output = output / _native.lm_file_name(args.to)
+    if not output.parent.is_dir():
+        raise InputError(f"the folder {output.parent} does not exist; create it first")
+    gguf = args.to in ("gguf-q8", "candle-q8", "gguf-q4")
+    if gguf != (output.suffix == ".gguf"):
+        raise InputError(
+            f"{output} should end in {'.gguf' if gguf else '.safetensors'} for {args.to}"
+        )
+    if any(output.exists() and output.samefile(path) for path in found.weights):
+        raise InputError(f"{output} is also the source; name another file to write to")
+    files = open_files(found)
+    started = time.perf_counter()
+    with progress.bar("converting", 1000, quiet=args.quiet) as advance:
+        shown = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal shown
+            now = done * 1000 // max(total, 1)
+            advance(now - shown)
+            shown = now
+
+        size = files.convert(output, args.to, tell)
+    config = output.with_name("config.json")
+    if not config.exists():
+        config.write_text(files.config_for(args.to, output.name), encoding="utf-8")
+    elapsed = time.perf_counter() - started
+    progress.summary(
+        f"{output}: {files.layout} to {args.to}, {files.parameters:,} parameters, "
+        f"{size / 1e6:.1f} MB, {elapsed:.1f} s",
+        quiet=args.quiet,
+    )
+    return 0

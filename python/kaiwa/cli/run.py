@@ -1,0 +1,155 @@
+"""`kaiwa run IN OUT`: a conversation with an audio file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kaiwa.cli import lm_options, options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kaiwa import Duplex
+
+    Pieces = Iterator[tuple[float, str, int]]
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the program's parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        help="a conversation with an audio file",
+        description="Let the model listen to an audio file and write what it says meanwhile to "
+        "another of the same length and clock: what is at second 3 of OUT was said while second 3 "
+        "of IN was heard.",
+    )
+    parser.add_argument("input", metavar="IN", help="audio file of the caller")
+    parser.add_argument("output", metavar="OUT", help="audio file to write (.wav, .flac, ...)")
+    parser.add_argument(
+        "--text",
+        metavar="FILE",
+        help='also write what is said as text: one JSON object a line, {"t": seconds, "text": '
+        'piece}; without a tokenizer {"t": seconds, "token": id}',
+    )
+    lm_options.add_source(parser)
+    lm_options.add_sampling(parser)
+    options.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converses; see the parser for the arguments."""
+    import time
+    from pathlib import Path
+
+    from kaiwa import Duplex
+    from kaiwa._atomic import replacing
+    from kaiwa.audio_files import AudioReader, AudioWriter, check_length, output_format
+    from kaiwa.cli import progress
+    from kaiwa.errors import InputError
+
+    source = lm_options.source_of(args)
+    if args.text and Path(args.text).resolve() in (
+        Path(args.output).resolve(),
+        Path(args.input).resolve(),
+    ):
+        raise InputError(f"{args.text} is also the audio file; name another file for the text")
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(AudioReader(args.input))
+        output_format(args.output, 24_000, None)
+        temporary = stack.enter_context(replacing(args.output, reading=args.input))
+        text_file: TextIO | None = None
+        if args.text:
+            path = stack.enter_context(replacing(args.text, reading=args.input))
+            text_file = stack.enter_context(path.open("w", encoding="utf-8"))
+        started = time.perf_counter()
+        bar = progress.bar("loading", None, quiet=args.quiet)
+        with bar:
+            duplex = Duplex.from_pretrained(
+                source, prime=True, **lm_options.loading(args), **lm_options.sampling(args)
+            )
+        loaded = time.perf_counter()
+        if args.text and duplex.tokenizer is None:
+            progress.warn("no tokenizer beside the model: the text file gets token numbers")
+        rate = duplex.sample_rate
+        expected = -(-reader.frames * rate // reader.sample_rate)
+        check_length(args.output, expected, None)
+        frames = -(-expected // duplex.frame_size)
+        began = time.perf_counter()
+        samples = 0
+        with (
+            progress.bar("conversing", frames, quiet=args.quiet) as advance,
+            AudioWriter(temporary, rate, None) as writer,
+        ):
+            for pcm, t, piece, token in converse(duplex, reader):
+                samples += len(pcm)
+                writer.write(pcm)
+                if text_file is not None:
+                    write_text(text_file, t, piece, token, duplex)
+                advance(1)
+        if samples == 0:
+            raise InputError(f"{args.input} holds no audio; give a file with at least one sample")
+        ended = time.perf_counter()
+    seconds, elapsed = samples / rate, ended - began
+    stages = duplex.stage_seconds
+    count = max(1, -(-samples // duplex.frame_size))
+    other = elapsed - sum(stages.values())
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {value / count * 1e3:.1f}"
+        for name, value in {**stages, "files": other}.items()
+    )
+    if writer.clipped:
+        progress.warn(f"{writer.clipped} samples outside [-1, 1] were clipped in {args.output}")
+    progress.summary(
+        f"{args.output}: {seconds:.2f} s in {elapsed:.2f} s, real-time factor "
+        f"{elapsed / seconds:.2f} ({progress.speed(seconds, elapsed)}); milliseconds per frame of "
+        f"80: {parts}; loaded in {loaded - started:.1f} s",
+        quiet=args.quiet,
+    )
+    return 0
+
+
+def converse(duplex: Duplex, reader: Any) -> Iterator[tuple[Any, float, str, int]]:
+    """What the model says: (samples, seconds, piece of text, text token) of every frame, until the
+    caller's audio ends. The frames that the delays hold back are fetched with silence."""
+    import numpy as np
+
+    from kaiwa.cli.encode import frames_of
+
+    size, rate = duplex.frame_size, duplex.sample_rate
+    lengths: list[int] = []
+    given = 0
+
+    def inputs() -> Iterator[Any]:
+        for chunk in frames_of(reader, rate, size):
+            for start in range(0, len(chunk), size):
+                piece = chunk[start : start + size]
+                lengths.append(len(piece))
+                frame = np.zeros((1, size), np.float32)
+                frame[0, : len(piece)] = piece
+                yield frame
+        while given < len(lengths):
+            yield np.zeros((1, size), np.float32)
+
+    for frame in inputs():
+        out = duplex.step(frame)
+        if out.ready[0]:
+            t = given * size / rate
+            yield out.audio[0, : lengths[given]], t, out.text[0], int(out.text_tokens[0])
+            given += 1
+            if given == len(lengths) and lengths[-1] < size:
+                return
+
+
+def write_text(file: TextIO, t: float, piece: str, token: int, duplex: Duplex) -> None:
+    """One line of the text file, if something is said at this frame."""
+    import json
+
+    if duplex.tokenizer is not None:
+        if piece:
+            line = {"t": round(t, 3), "text": piece}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    elif token > 3:
+        file.write(json.dumps({"t": round(t, 3), "token": token}) + "\n")

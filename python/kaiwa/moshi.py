@@ -1,0 +1,517 @@
+"""Moshi, the full-duplex language model: user codes in, own codes and text out, one frame at a
+time."""
+
+from __future__ import annotations
+
+import json
+import operator
+import secrets
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kaiwa import _arrays, _native, lm_sources
+from kaiwa.errors import InputError
+
+Progress = Callable[[int, int], object]
+Ints = NDArray[np.int32]
+_T = TypeVar("_T")
+
+_DTYPES = {
+    "float32": "float32",
+    "f32": "float32",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "int8": "int8",
+    "int4": "int4",
+    "q8": "int8",
+    "q4": "int4",
+}
+
+
+class LmConfig(Mapping[str, Any]):
+    """A language model's sizes: a read-only mapping in the released schema, also by attribute
+    (``config.dim``)."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = MappingProxyType(dict(values))
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_values"][name]
+        except KeyError:
+            raise AttributeError(f"the configuration has no entry {name!r}") from None
+
+    def __repr__(self) -> str:
+        return f"LmConfig({dict(self._values)!r})"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling settings of a slot; a temperature of 0 always takes the likeliest."""
+
+    temp: float = 0.8
+    temp_text: float = 0.7
+    top_k: int = 250
+    top_k_text: int = 25
+
+
+@dataclass(frozen=True, eq=False)
+class StepOutput:
+    """What a step gives; unpacks into ``text, audio, ready``. -2 stands where there is nothing."""
+
+    #: int32 ``[slots]``: text token of the frame that is now complete.
+    text: Ints
+    #: int32 ``[slots, dep_q]``: codes of the frame that is now complete.
+    audio: Ints
+    #: bool ``[slots]``: whether a frame was completed.
+    ready: NDArray[np.bool_]
+    #: int32 ``[slots]``: text token chosen at this step.
+    step_text_tokens: Ints
+    #: int32 ``[slots, dep_q]``: codes chosen at this step, not yet un-delayed.
+    step_audio_tokens: Ints
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter((self.text, self.audio, self.ready))
+
+
+class Moshi:
+    """The language model's weights: immutable, shared by every stream made from them, safe to use
+    from several threads. Make one with :meth:`from_pretrained`."""
+
+    def __init__(self, native: _native.Moshi, config: LmConfig) -> None:
+        self._native = native
+        self._config = config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str],
+        *,
+        device: str = "auto",
+        dtype: Any = None,
+        quantize: Any = None,
+        lora: str | PathLike[str] | None = None,
+        kv_dtype: Any = None,
+        config: Mapping[str, Any] | str | PathLike[str] | None = None,
+        revision: str | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Moshi:
+        """Loads a language model in any published format.
+
+        Args:
+            source: A repository (``"kyutai/moshika-candle-q8"``, ``"hf://OWNER/REPO/FILE"``), a
+                folder, or a file: safetensors of the PyTorch, Candle or MLX runtimes, or GGUF.
+            device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"metal"``, or
+                ``"candle-cpu"`` (Candle's operators on the processor, for comparison).
+            dtype: ``None`` keeps the file's own form, quantised forms included; ``"float32"`` and
+                ``"bfloat16"`` dequantise.
+            quantize: ``"int8"`` or ``"int4"`` rounds matrices while loading (32 values to a
+                scale); files that are as coarse already stay as they are.
+            lora: An adapter of moshi-finetune: a folder, file or repository with its config.json.
+            kv_dtype: Storage of keys and values: ``"float32"``, ``"bfloat16"`` or ``"int8"``;
+                ``None`` is float32 for ``dtype="float32"`` and bfloat16 otherwise.
+            config: Sizes as a dict or the path of a JSON file; by default the config.json beside
+                the weights, else the released 7B.
+            revision: Branch, tag or commit, if a repository is named.
+            cache_dir: Where downloads are kept; the Hugging Face default if ``None``.
+            progress: Called now and then with (bytes done, bytes in all).
+
+        Raises:
+            CheckpointNotFoundError: A file or folder does not exist.
+            DownloadError: A repository cannot be read.
+            CheckpointError: A file is damaged, foreign, or does not fit the configuration.
+            DeviceError: The device cannot be used, or memory does not suffice.
+            InputError: An option has a wrong value.
+        """
+        found = lm_sources.resolve(
+            source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
+        )
+        return cls.from_source(
+            found,
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            kv_dtype=kv_dtype,
+            progress=progress,
+        )
+
+    @classmethod
+    def from_source(
+        cls,
+        found: lm_sources.LmSource,
+        *,
+        device: str = "auto",
+        dtype: Any = None,
+        quantize: Any = None,
+        kv_dtype: Any = None,
+        progress: Progress | None = None,
+    ) -> Moshi:
+        """:meth:`from_pretrained` for files that have been found already."""
+        if not isinstance(device, str):
+            raise InputError(f'device is {device!r}; use a name such as "auto", "cpu" or "cuda:0"')
+        files = open_files(found)
+        native = _native.Moshi.load(
+            files,
+            device,
+            _name("dtype", dtype, ("float32", "bfloat16")),
+            _name("quantize", quantize, ("int8", "int4")),
+            _name("kv_dtype", kv_dtype, ("float32", "bfloat16", "int8")),
+            progress,
+        )
+        return cls(native, LmConfig(json.loads(files.config_json)))
+
+    @property
+    def config(self) -> LmConfig:
+        """The sizes, in the released schema."""
+        return self._config
+
+    @property
+    def num_codebooks_in(self) -> int:
+        """Codebooks of the user that a step takes (8)."""
+        return self._native.num_codebooks_in
+
+    @property
+    def dep_q(self) -> int:
+        """Codebooks that a step gives (8)."""
+        return self._native.dep_q
+
+    @property
+    def card(self) -> int:
+        """Entries of a codebook (2048); as an input, ``card`` itself is the initial token."""
+        return self._native.card
+
+    @property
+    def text_card(self) -> int:
+        """Text vocabulary (32 000)."""
+        return self._native.text_card
+
+    @property
+    def max_delay(self) -> int:
+        """Steps after which a frame is complete (1)."""
+        return self._native.max_delay
+
+    @property
+    def context(self) -> int:
+        """Steps that attention sees (3000)."""
+        return int(self._config["context"])
+
+    @property
+    def frame_rate(self) -> float:
+        """Steps per second (12.5)."""
+        return 12.5
+
+    @property
+    def device(self) -> str:
+        """Where the arithmetic runs, e.g. ``"cpu"``."""
+        return self._native.device
+
+    @property
+    def dtype(self) -> str:
+        """How matrices are held: ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"int4"``."""
+        return self._native.weights
+
+    @property
+    def kv_dtype(self) -> str:
+        """How keys and values are stored."""
+        return self._native.kv_dtype
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights in memory."""
+        return self._native.weight_bytes
+
+    @property
+    def step_bytes(self) -> list[tuple[str, int]]:
+        """Bytes of weights that a step reads, by stage; empty where it is not known."""
+        return self._native.step_bytes
+
+    @property
+    def default_sampling(self) -> Sampling:
+        """What the repository asks for (``lm_gen_config``), else the usual settings."""
+        return Sampling(*self._native.default_sampling)
+
+    def __repr__(self) -> str:
+        return (
+            f"Moshi(dim={self._config['dim']}, num_layers={self._config['num_layers']}, "
+            f"dtype={self.dtype!r}, kv_dtype={self.kv_dtype!r}, device={self.device!r})"
+        )
+
+    def stream(
+        self,
+        slots: int = 1,
+        seed: int | Sequence[int] | None = None,
+        temp: float | Sequence[float] = 0.8,
+        temp_text: float | Sequence[float] = 0.7,
+        top_k: int | Sequence[int] = 250,
+        top_k_text: int | Sequence[int] = 25,
+        conditions: Mapping[str, str | None] | None = None,
+    ) -> MoshiStream:
+        """A stream of ``slots`` independent conversations over these weights.
+
+        Args:
+            slots: Number of conversations, fixed for the stream's life.
+            seed: One number for every slot (same seed, same tokens, whatever else is in the
+                batch), or one per slot; ``None`` draws a fresh one per slot (see
+                :attr:`MoshiStream.seeds`).
+            temp: Temperature of the codebooks, one or one per slot; 0 is greedy.
+            temp_text: Temperature of the text.
+            top_k: Candidates of a codebook's draw; 0 means all.
+            top_k_text: Candidates of the text's draw.
+            conditions: Values of the model's conditioners, e.g. ``{"description": "good"}``.
+
+        Raises:
+            InputError: A number outside its range, or a list of another length than ``slots``.
+        """
+        count = _arrays.positive("slots", slots)
+        if seed is None:
+            seeds = [secrets.randbits(64) for _ in range(count)]
+        else:
+            seeds = [_seed(value) for value in _per_slot("seed", seed, count)]
+        settings = list(
+            zip(
+                (_number("temp", v) for v in _per_slot("temp", temp, count)),
+                (_number("temp_text", v) for v in _per_slot("temp_text", temp_text, count)),
+                (_count("top_k", v) for v in _per_slot("top_k", top_k, count)),
+                (_count("top_k_text", v) for v in _per_slot("top_k_text", top_k_text, count)),
+                strict=True,
+            )
+        )
+        stream = MoshiStream(self, self._native.stream(seeds, settings))
+        for name, value in (conditions or {}).items():
+            for slot in range(count):
+                stream.set_condition(slot, name, value)
+        return stream
+
+
+class MoshiStream:
+    """Running state of ``slots`` conversations. Make one with :meth:`Moshi.stream`.
+
+    A slot's tokens depend on its own inputs, seed and settings since its last reset, and on
+    nothing else, bit for bit on the processor. Memory grows with a conversation up to the model's
+    window and stays there, however long it goes on.
+    """
+
+    def __init__(self, moshi: Moshi, native: _native.MoshiStream) -> None:
+        self._moshi = moshi
+        self._native = native
+
+    @property
+    def moshi(self) -> Moshi:
+        """The weights."""
+        return self._moshi
+
+    @property
+    def slots(self) -> int:
+        """Number of conversations."""
+        return self._native.slots
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of keys and values held now, all slots."""
+        return self._native.state_bytes
+
+    @property
+    def slot_bytes(self) -> list[int]:
+        """Bytes of keys and values held now, per slot."""
+        return self._native.slot_bytes
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of each slot since its last reset."""
+        return self._native.steps
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seed of each slot."""
+        return self._native.seeds
+
+    @property
+    def text_logits(self) -> NDArray[np.float32]:
+        """Text logits of the last step, float32 ``[slots, text_card]``; zeros for idle slots."""
+        return self._native.text_logits()
+
+    @property
+    def audio_logits(self) -> NDArray[np.float32]:
+        """Audio logits of the last step, float32 ``[slots, dep_q, card]``; zeros for idle slots."""
+        return self._native.audio_logits()
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds spent in each stage since :meth:`clear_stage_seconds`."""
+        return dict(self._native.stage_seconds)
+
+    def clear_stage_seconds(self) -> None:
+        """Starts the count of :attr:`stage_seconds` anew."""
+        self._native.clear_stage_seconds()
+
+    def step(
+        self,
+        user_codes: NDArray[Any],
+        active: Sequence[bool] | NDArray[Any] | None = None,
+        force_text: Sequence[int | None] | NDArray[Any] | None = None,
+        force_audio: NDArray[Any] | None = None,
+    ) -> StepOutput:
+        """One frame of every active slot.
+
+        Args:
+            user_codes: Integers ``[slots, K]`` with at least :attr:`Moshi.num_codebooks_in`
+                columns (more are cut off): codes, ``-1`` for "zero", or ``card`` for "initial".
+                The first step of a conversation does not look at them, as in the reference.
+            active: One boolean per slot; all if left out. Paused slots keep their state.
+            force_text: A text token per slot to be said instead of a sampled one; ``None`` or
+                negative leaves the choice to the model.
+            force_audio: Integers ``[slots, dep_q]`` to be spoken instead; negative leaves the
+                choice to the model.
+
+        Raises:
+            InputError: Wrong type, shape or mask, or a token outside its vocabulary. Nothing has
+                changed then.
+        """
+        codes = _tokens("user_codes", user_codes, (self.slots, None))
+        text = None
+        if force_text is not None:
+            free = [-1 if token is None else token for token in force_text]
+            text = _tokens("force_text", np.asarray(free), (self.slots,))
+        audio = None
+        if force_audio is not None:
+            audio = _tokens("force_audio", force_audio, (self.slots, self._moshi.dep_q))
+        out = self._native.step(codes, _arrays.mask(active, self.slots), text, audio)
+        return StepOutput(*out)
+
+    def reset(
+        self,
+        slots: int | Sequence[int] | NDArray[Any] | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        """Returns slots to their beginning: one, several, or all if left out; with the same seed,
+        unless another is given.
+
+        Raises:
+            InputError: A slot number outside ``0..slots``.
+        """
+        chosen = _arrays.slot_list(slots, self.slots)
+        self._native.reset(chosen)
+        if seed is not None:
+            for slot in range(self.slots) if chosen is None else chosen:
+                self._native.set_seed(slot, _seed(seed))
+
+    def set_sampling(self, slot: int, sampling: Sampling) -> None:
+        """Changes the settings of a slot from the next step on."""
+        settings = (
+            _number("temp", sampling.temp),
+            _number("temp_text", sampling.temp_text),
+            _count("top_k", sampling.top_k),
+            _count("top_k_text", sampling.top_k_text),
+        )
+        self._native.set_sampling(self._slot(slot), settings)
+
+    def sampling(self, slot: int) -> Sampling:
+        """The settings of a slot."""
+        return Sampling(*self._native.sampling(self._slot(slot)))
+
+    def set_condition(self, slot: int, name: str, value: str | None) -> None:
+        """Chooses the value of a conditioner for a slot; ``None`` means absent."""
+        self._native.set_condition(self._slot(slot), name, value)
+
+    def prefill_silence(self, steps: int) -> None:
+        """Moves every slot on by ``steps`` positions without computing them, for benchmarks of a
+        full window; what is said afterwards means nothing."""
+        self._native.prefill_silence(_count("steps", steps))
+
+    def _slot(self, slot: int) -> int:
+        chosen = _arrays.slot_list(slot, self.slots)
+        if chosen is None or len(chosen) != 1:
+            raise InputError(f"slot is {slot!r}; pass one slot number")
+        return chosen[0]
+
+
+def open_files(found: lm_sources.LmSource) -> _native.LmFiles:
+    """Opens the files of a source; what is odd about them becomes a warning."""
+    paths = [str(path) for path in found.weights]
+    files = _native.LmFiles.open(paths, found.config_json, found.lora, found.lora_config_json)
+    for text in files.warnings:
+        warnings.warn(text, stacklevel=3)
+    return files
+
+
+def _name(option: str, value: Any, allowed: tuple[str, ...]) -> str | None:
+    if value is None:
+        return None
+    name = _DTYPES.get(value) if isinstance(value, str) else None
+    if name not in allowed:
+        raise InputError(f"{option} is {value!r}; use {', '.join(allowed)}, or None")
+    return name
+
+
+def _per_slot(name: str, value: _T | Sequence[_T], slots: int) -> list[_T]:
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        items = list(value)
+        if len(items) != slots:
+            raise InputError(f"{name} has {len(items)} values; pass one, or one for each of the "
+                             f"{slots} slots")
+        return items
+    return [value] * slots
+
+
+def _seed(value: Any) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**64:
+        raise InputError(f"seed is {value!r}; pass a whole number from 0 to 2**64 - 1")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < 1e6:
+        raise InputError(f"{name} is {value!r}; pass a number of at least 0")
+    return number
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**31:
+        raise InputError(f"{name} is {value!r}; pass a whole number of at least 0")
+    return number
+
+
+def _tokens(name: str, value: Any, shape: tuple[int | None, ...]) -> NDArray[np.int64]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} has dtype {array.dtype}, but integers were wanted")
+    fits = array.ndim == len(shape) and all(
+        want is None or have == want for have, want in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("K" if want is None else str(want) for want in shape)
+        raise InputError(
+            f"{name} has shape {list(array.shape)}, but [{wanted}] was wanted; give every slot a "
+            "row and mask idle ones with active="
+        )
+    return array.astype(np.int64)
