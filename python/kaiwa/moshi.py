@@ -465,8 +465,9 @@ def _per_slot(name: str, value: _T | Sequence[_T], slots: int) -> list[_T]:
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         items = list(value)
         if len(items) != slots:
-            raise InputError(f"{name} has {len(items)} values; pass one, or one for each of the "
-                             f"{slots} slots")
+            raise InputError(
+                f"{name} has {len(items)} values; pass one, or one for each of the {slots} slots"
+            )
         return items
     return [value] * slots
 

@@ -171,10 +171,12 @@ class Folder:
         self._path = path
 
     def file(self, name: str) -> Path | None:
+        """The path of a file in the folder, or ``None``."""
         path = self._path / name
         return path if path.is_file() else None
 
     def only(self, pattern: str) -> Path | None:
+        """The only file of a pattern, or ``None``."""
         found = sorted(self._path.glob(pattern))
         return found[0] if len(found) == 1 else None
 

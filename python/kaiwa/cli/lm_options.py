@@ -27,7 +27,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--mimi", metavar="SOURCE", help="codec (default: the one beside the model)")
     group.add_argument(
-        "--tokenizer", metavar="FILE", help="SentencePiece model (default: the one beside the model)"
+        "--tokenizer",
+        metavar="FILE",
+        help="SentencePiece model (default: the one beside the model)",
     )
     group.add_argument("--lora", metavar="SOURCE", help="adapter of moshi-finetune, merged")
     group.add_argument(
@@ -62,7 +64,10 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         ("--temp-text", "temperature of the text", "0.7"),
     ):
         group.add_argument(
-            name, type=_temperature, metavar="T", help=f"{what} (default: the model's, else {usual})"
+            name,
+            type=_temperature,
+            metavar="T",
+            help=f"{what} (default: the model's, else {usual})",
         )
     for name, what, usual in (
         ("--top-k", "candidates of a codebook's draw", "250"),
@@ -96,7 +101,9 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_sampling` as arguments of `Duplex.from_pretrained`."""
-    return {name: getattr(args, name) for name in ("seed", "temp", "temp_text", "top_k", "top_k_text")}
+    return {
+        name: getattr(args, name) for name in ("seed", "temp", "temp_text", "top_k", "top_k_text")
+    }
 
 
 def _temperature(text: str) -> float:

@@ -21,7 +21,7 @@ def write_moshi(
     folder: str | os.PathLike[str],
     *,
     size: str = "tiny",
-    format: str = "pytorch-bf16",
+    format: str = "pytorch-bf16",  # noqa: A002
     seed: int = 0,
     mimi: bool = False,
     tokenizer: bool = False,

@@ -200,7 +200,9 @@ fn main() {
                     stream.step(input).unwrap();
                     started.elapsed().as_secs_f64() * 1e3
                 };
-                (0..3).for_each(|_| drop(step(&mut stream)));
+                for _ in 0..3 {
+                    step(&mut stream);
+                }
                 let count = if size == "7b" { 9 } else { 31 };
                 let mut times: Vec<f64> = (0..count).map(|_| step(&mut stream)).collect();
                 times.sort_by(f64::total_cmp);
@@ -214,7 +216,9 @@ fn main() {
                     rate / bandwidth * 100.0
                 );
                 stream.clear_stage_seconds();
-                (0..5).for_each(|_| drop(step(&mut stream)));
+                for _ in 0..5 {
+                    step(&mut stream);
+                }
                 let stages: Vec<String> = stream
                     .stage_seconds()
                     .iter()

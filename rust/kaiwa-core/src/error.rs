@@ -246,7 +246,7 @@ pub enum Error {
         /// Shape by the configuration.
         expected: Vec<usize>,
         /// The entry that implies it, with its value.
-        entry: String,
+        entry: Box<str>,
     },
     /// A tensor has a type that cannot be weights.
     #[error("tensor {name} in {path} is {dtype}; weights must be F32, F16 or BF16: {remedy}")]

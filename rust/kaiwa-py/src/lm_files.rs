@@ -89,16 +89,16 @@ impl LmFiles {
     }
 
     /// Writes the model in another format; gives the file's length in bytes.
-    #[pyo3(signature = (out, format, progress=None))]
+    #[pyo3(signature = (out, target, progress=None))]
     fn convert(
         &self,
         py: Python<'_>,
         out: PathBuf,
-        format: String,
+        target: String,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<u64> {
         detached_long(py, progress, |hook| {
-            let target = Target::parse(&format)?;
+            let target = Target::parse(&target)?;
             convert::convert(self.tensors.as_ref(), target, &out, &mut |done, total| {
                 hook(done as usize, total as usize)
             })
@@ -106,9 +106,9 @@ impl LmFiles {
     }
 
     /// The `config.json` that belongs to a file of a format.
-    fn config_for(&self, py: Python<'_>, format: String, file_name: String) -> PyResult<String> {
+    fn config_for(&self, py: Python<'_>, target: String, file_name: String) -> PyResult<String> {
         detached(py, || {
-            let target = Target::parse(&format)?;
+            let target = Target::parse(&target)?;
             Ok(convert::config_json(
                 self.tensors.config(),
                 target,
@@ -126,6 +126,6 @@ pub fn lm_formats() -> Vec<&'static str> {
 
 /// The usual file name of a format.
 #[pyfunction]
-pub fn lm_file_name(py: Python<'_>, format: String) -> PyResult<&'static str> {
-    detached(py, || Ok(Target::parse(&format)?.file_name()))
+pub fn lm_file_name(py: Python<'_>, target: String) -> PyResult<&'static str> {
+    detached(py, || Ok(Target::parse(&target)?.file_name()))
 }

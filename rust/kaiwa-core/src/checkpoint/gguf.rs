@@ -175,7 +175,7 @@ impl Cursor<'_> {
 
     /// Moves on without looking.
     fn skip(&mut self, bytes: u64) -> Result<()> {
-        self.at = self.at.checked_add(bytes).unwrap_or(u64::MAX);
+        self.at = self.at.saturating_add(bytes);
         match self.at <= self.len {
             true => Ok(()),
             false => Err(self.truncated()),

@@ -527,6 +527,7 @@ unsafe fn weigh<S: Simd, E: Element>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::cpu::rope_table;

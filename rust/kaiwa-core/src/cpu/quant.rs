@@ -176,6 +176,10 @@ kernel! {
 }
 
 #[inline(always)]
+#[expect(
+    clippy::extra_unused_type_parameters,
+    reason = "plain code, compiled once for every instruction set"
+)]
 unsafe fn round_body<S>(
     x: &[f32],
     group: usize,
@@ -415,6 +419,7 @@ unsafe fn load_scale<S: Simd>(kind: ScaleKind, p: *const u16) -> S::F {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::gemm::{Out, Rows, matmul};
     use super::super::pack::{Packed, Packer, WeightBits};

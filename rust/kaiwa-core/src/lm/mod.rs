@@ -13,6 +13,8 @@ pub mod convert;
 mod delays;
 mod device;
 mod encoding;
+#[cfg(test)]
+mod independence;
 mod moshi;
 mod native;
 mod quantise;

@@ -8,7 +8,7 @@
 /// Flood, "Fast splittable pseudorandom number generators", 2014), which flips each output bit
 /// with probability one half for each input bit.
 pub(crate) fn uniform(seed: u64, step: u64, draw: u64) -> f64 {
-    let word = mix(mix(mix(seed ^ 0x6b61_6977_61).wrapping_add(step)).wrapping_add(draw));
+    let word = mix(mix(mix(seed ^ 0x006b_6169_7761).wrapping_add(step)).wrapping_add(draw));
     (word >> 11) as f64 / (1u64 << 53) as f64
 }
 

@@ -126,7 +126,7 @@ pub(super) fn misshapen(
         name,
         found: found.to_vec(),
         expected,
-        entry: value,
+        entry: value.into(),
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) struct Adapter {
     pairs: BTreeMap<String, [(String, Encoding); 2]>,
 }
 
+/// A or B: name in the files, shape, type.
+type Half = (String, Vec<usize>, Encoding);
+
 /// See [`LmCheckpoint::with_lora`].
 pub(super) fn merge(
     mut base: LmCheckpoint,
@@ -48,7 +51,7 @@ pub(super) fn merge(
         let found = "a file without lora_A and lora_B tensors".into();
         return Err(wrong(found, "pass the adapter's lora.safetensors"));
     }
-    let mut halves: BTreeMap<String, [Option<(String, Vec<usize>, Encoding)>; 2]> = BTreeMap::new();
+    let mut halves: BTreeMap<String, [Option<Half>; 2]> = BTreeMap::new();
     let mut unknown = Vec::new();
     for name in &names {
         let bare = plain(name);
