@@ -62,7 +62,10 @@ impl Moshi {
         self.0.config().user_codebooks()
     }
     #[getter]
-    #[expect(clippy::misnamed_getters, reason = "what is run, not what the file has")]
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "what is run, not what the file has"
+    )]
     fn dep_q(&self) -> usize {
         self.0.config().spoken
     }

@@ -40,7 +40,12 @@ pub(super) fn encode(form: Form, cols: usize, values: &[f32]) -> Encoded {
                 // The rule starts from halves.
                 let row: Vec<f32> = row.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
                 let largest = row.iter().fold(0f32, |a, v| a.max(v.abs()));
-                let scale = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+                // Times the reciprocal, as the genuine tool's division comes out.
+                let scale = if largest == 0.0 {
+                    0.0
+                } else {
+                    127.0 * (1.0 / largest)
+                };
                 data.extend(
                     row.iter()
                         .map(|v| (v * scale).round_ties_even() as i8 as u8),

@@ -66,6 +66,10 @@ pub fn convert(
             return Err(Error::Interrupted);
         }
     }
+    // Padding between tensors is nobody's.
+    if progress(plan.data_bytes, plan.data_bytes).is_break() {
+        return Err(Error::Interrupted);
+    }
     file.sync_all().map_err(failed)?;
     drop(file);
     std::fs::rename(&temporary.0, out).map_err(failed)?;
