@@ -255,8 +255,8 @@ class Duplex:
             InputError: A slot number outside ``0..slots``.
         """
         chosen = _arrays.slot_list(slots, self.slots)
-        self._codec.reset(chosen)
         self._lm.reset(chosen, seed=seed)
+        self._codec.reset(chosen)
         for slot in range(self.slots) if chosen is None else chosen:
             words = self._text[slot]
             if words is not None:

@@ -245,7 +245,9 @@ class Moshi:
     @property
     def default_sampling(self) -> Sampling:
         """What the repository asks for (``lm_gen_config``), else the usual settings."""
-        return Sampling(*self._native.default_sampling)
+        temp, temp_text, top_k, top_k_text = self._native.default_sampling
+        # The core keeps float32: 0.8 comes back as 0.800000012.
+        return Sampling(round(temp, 6), round(temp_text, 6), top_k, top_k_text)
 
     def __repr__(self) -> str:
         return (
@@ -408,10 +410,11 @@ class MoshiStream:
             InputError: A slot number outside ``0..slots``.
         """
         chosen = _arrays.slot_list(slots, self.slots)
+        fresh = None if seed is None else _seed(seed)
         self._native.reset(chosen)
-        if seed is not None:
+        if fresh is not None:
             for slot in range(self.slots) if chosen is None else chosen:
-                self._native.set_seed(slot, _seed(seed))
+                self._native.set_seed(slot, fresh)
 
     def set_sampling(self, slot: int, sampling: Sampling) -> None:
         """Changes the settings of a slot from the next step on."""

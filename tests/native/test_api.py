@@ -25,11 +25,20 @@ NAMES = {
     "CheckpointNotFoundError",
     "DeviceError",
     "DownloadError",
+    "Duplex",
+    "DuplexOutput",
     "InputError",
     "KaiwaError",
+    "LmConfig",
     "Mimi",
     "MimiStream",
+    "Moshi",
+    "MoshiStream",
     "Resampler",
+    "Sampling",
+    "StepOutput",
+    "TextStream",
+    "Tokenizer",
     "__version__",
 }
 
@@ -90,8 +99,9 @@ def test_the_package_is_typed() -> None:
     stub = files.joinpath("_native.pyi").read_text(encoding="utf-8")
     public = {name for name in dir(_native) if not name.startswith("_")}
     assert public == {
-        *("Mimi", "MimiStream", "Resampler"),
-        *("build_info", "cpu_info", "safetensors_summary"),
+        *("LmFiles", "Mimi", "MimiStream", "Moshi", "MoshiStream", "Resampler"),
+        *("build_info", "cpu_info", "lm_file_name", "lm_formats"),
+        *("read_bandwidth", "safetensors_summary"),
     }
     assert all(f"class {n}:" in stub or f"def {n}(" in stub for n in public)
 

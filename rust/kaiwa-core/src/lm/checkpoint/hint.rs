@@ -114,11 +114,16 @@ pub(super) fn misshapen(
     spec: &Spec,
     config: &LmConfig,
 ) -> Error {
+    let steps = match spec.name.starts_with("depformer") {
+        true => format!(" and dep_q {}", config.dep_q),
+        false => String::new(),
+    };
     let value = match spec.entry {
         "text_card" => format!("text_card {} and dim {}", config.text_card, config.dim),
         "card" => format!("card {} and dim {}", config.card, config.dim),
         "hidden_scale" => format!("hidden_scale (which gives {} inside)", config.hidden),
-        "kv_repeat" => format!("dim {} and kv_repeat {}", config.dim, config.kv_repeat),
+        "kv_repeat" => format!("dim {}, kv_repeat {}{steps}", config.dim, config.kv_repeat),
+        "dim" => format!("dim {}{steps}", config.dim),
         other => other.to_owned(),
     };
     Error::TensorConfig {

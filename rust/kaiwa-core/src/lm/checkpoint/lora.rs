@@ -135,12 +135,15 @@ pub(super) fn merge(
             return Err(wrong(found, "all parts need one rank: download it again"));
         }
         if (*outputs, *inputs) != (place.rows, place.cols) {
-            return Err(Error::TensorShape {
-                path: file.to_owned(),
-                name: format!("lora_B x lora_A of {target}"),
-                found: vec![*outputs, *inputs],
-                expected: vec![place.rows, place.cols],
-            });
+            let found = format!(
+                "an adapter whose part for {target} is [{outputs}, {inputs}], where the model has \
+                 [{}, {}]",
+                place.rows, place.cols
+            );
+            return Err(wrong(
+                found,
+                "pass the adapter of this model, or its base model",
+            ));
         }
         pairs.insert(target, [(a.0, a.2), (b.0, b.2)]);
     }

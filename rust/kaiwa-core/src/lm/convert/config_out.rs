@@ -88,9 +88,11 @@ pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String
         put("conditioners", Value::Object(all.clone()));
     }
     let s = c.sampling;
+    // f32 to the shortest decimal that reads back.
+    let short = |v: f32| v.to_string().parse::<f64>().unwrap_or_default();
     put(
         "lm_gen_config",
-        json!({"temp": s.temp, "temp_text": s.temp_text, "top_k": s.top_k,
+        json!({"temp": short(s.temp), "temp_text": short(s.temp_text), "top_k": s.top_k,
             "top_k_text": s.top_k_text}),
     );
     if target == Target::PyTorchInt8 {
