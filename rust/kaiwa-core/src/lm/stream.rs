@@ -235,7 +235,9 @@ impl MoshiStream {
     /// has changed then.
     pub fn step(&mut self, input: StepInput<'_>) -> Result<StepOutput> {
         let count = self.slots.len();
-        let config = self.moshi.config().clone();
+        // Shared pointers: nothing is copied.
+        let moshi = self.moshi.clone();
+        let config = moshi.config();
         let active = self.check(&input)?;
         let on: Vec<usize> = (0..count).filter(|s| active[*s]).collect();
         let (rows, made, books) = (on.len(), config.spoken + 1, config.user_codebooks());
