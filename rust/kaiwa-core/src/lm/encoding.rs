@@ -96,6 +96,12 @@ pub(crate) fn decode_row(
 fn decode_ggml(kind: candle_core::quantized::GgmlDType, data: &[u8], out: &mut [f32]) {
     use candle_core::quantized::{QStorage, QTensor};
     use candle_core::{Device, Tensor};
+    // The library reads blocks in place and wants them aligned, which rows of bytes need not be.
+    const ALIGN: usize = 8;
+    let mut copy = vec![0u8; data.len() + ALIGN];
+    let skip = copy.as_ptr().align_offset(ALIGN).min(ALIGN);
+    copy[skip..skip + data.len()].copy_from_slice(data);
+    let data = &copy[skip..skip + data.len()];
     let values = || -> candle_core::Result<Vec<f32>> {
         let storage = QStorage::from_data(std::borrow::Cow::Borrowed(data), &Device::Cpu, kind)?;
         let tensor = QTensor::new(storage, out.len())?;
