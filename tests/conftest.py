@@ -35,3 +35,9 @@ def mimi(mimi_small: Path) -> kaiwa.Mimi:
 @pytest.fixture(scope="session")
 def pcm(golden: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     return golden["pcm"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--swarm", action="store_true", help="also bring up a stack on a Docker Swarm (minutes)"
+    )

@@ -7,32 +7,54 @@
 
 from __future__ import annotations
 
+from kaiwa._native import OggOpusReader, OggOpusWriter
 from kaiwa._native import build_info as _build_info
 from kaiwa.duplex import Duplex, DuplexOutput
+from kaiwa.engine import Engine, Readiness
 from kaiwa.errors import (
     AudioFileError,
+    CapacityError,
     CheckpointError,
     CheckpointNotFoundError,
+    ClosedError,
     DeviceError,
     DownloadError,
     InputError,
     KaiwaError,
+    ServerError,
 )
 from kaiwa.mimi import Mimi, MimiStream
 from kaiwa.moshi import LmConfig, Moshi, MoshiStream, Sampling, StepOutput
 from kaiwa.resampler import Resampler
+from kaiwa.session import (
+    AsyncSession,
+    AudioEvent,
+    BlockingSession,
+    EndEvent,
+    Event,
+    StateEvent,
+    TextEvent,
+)
 from kaiwa.text import TextStream, Tokenizer
 
 __version__ = _build_info()["version"]
 
 __all__ = [
+    "AsyncSession",
+    "AudioEvent",
     "AudioFileError",
+    "BlockingSession",
+    "CapacityError",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "ClosedError",
     "DeviceError",
     "DownloadError",
     "Duplex",
     "DuplexOutput",
+    "EndEvent",
+    "Engine",
+    "Event",
     "InputError",
     "KaiwaError",
     "LmConfig",
@@ -40,9 +62,15 @@ __all__ = [
     "MimiStream",
     "Moshi",
     "MoshiStream",
+    "OggOpusReader",
+    "OggOpusWriter",
+    "Readiness",
     "Resampler",
     "Sampling",
+    "ServerError",
+    "StateEvent",
     "StepOutput",
+    "TextEvent",
     "TextStream",
     "Tokenizer",
     "__version__",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa import _arrays, lm_sources
+from kaiwa import _arrays, loading
 from kaiwa.errors import InputError
 from kaiwa.mimi import Mimi
 from kaiwa.moshi import Moshi, Progress
@@ -128,33 +128,25 @@ class Duplex:
         (:attr:`Moshi.default_sampling`). A model without a tokenizer beside it gives tokens but
         no text. The other arguments and errors are those of :meth:`Moshi.from_pretrained`.
         """
-        found = lm_sources.resolve(
-            source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
-        )
-        moshi = Moshi.from_source(
-            found,
+        parts = loading.load(
+            source,
+            mimi=mimi,
+            tokenizer=tokenizer,
             device=device,
             dtype=dtype,
             quantize=quantize,
+            lora=lora,
             kv_dtype=kv_dtype,
+            config=config,
+            revision=revision,
+            cache_dir=cache_dir,
             progress=progress,
         )
-        codec = Mimi.from_pretrained(
-            mimi if mimi is not None else found.place.name if found.place else source,
-            num_codebooks=max(moshi.num_codebooks_in, 1),
-            device=device,
-            revision=None if mimi is not None else revision,
-            cache_dir=cache_dir,
-        )
-        path = tokenizer if tokenizer is not None else found.tokenizer()
-        words = None
-        if path is not None:
-            words = Tokenizer.load(path, expected_pieces=moshi.text_card)
-        usual = moshi.default_sampling
+        usual = parts.moshi.default_sampling
         return cls(
-            moshi,
-            codec,
-            words,
+            parts.moshi,
+            parts.mimi,
+            parts.tokenizer,
             slots=slots,
             seed=seed,
             temp=usual.temp if temp is None else temp,

@@ -8,21 +8,29 @@
     │   ├── CheckpointNotFoundError (also FileNotFoundError)
     │   └── DownloadError                   a repository cannot be reached or read
     ├── DeviceError (also RuntimeError)     a device is missing or failed
-    └── AudioFileError                      an audio or codes file cannot be read or written
+    ├── ClosedError                         a session or an engine is over
+    ├── CapacityError                       full, overloaded or draining: try again later
+    ├── AudioFileError                      an audio or codes file cannot be read or written
+    └── ServerError                         a server cannot be reached, refused or broke off
 
 Every message says what was given, what was wanted and what to do.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AudioFileError",
+    "CapacityError",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "ClosedError",
     "DeviceError",
     "DownloadError",
     "InputError",
     "KaiwaError",
+    "ServerError",
 ]
 
 
@@ -56,3 +64,46 @@ class DeviceError(KaiwaError, RuntimeError):
 
 class AudioFileError(KaiwaError):
     """An audio or codes file cannot be read or written."""
+
+
+class ClosedError(KaiwaError):
+    """A session or an engine is over."""
+
+
+class CapacityError(KaiwaError):
+    """Nobody more can be taken in now; the same request may succeed later.
+
+    Attributes:
+        reason: ``full``, ``overloaded`` or ``draining``.
+    """
+
+    def __init__(self, message: str, reason: str = "full") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ServerError(KaiwaError):
+    """A server cannot be reached, refused a call, or ended it with an error.
+
+    Attributes:
+        code: one word: that of the refusal (`full`, `invalid_key`), the reason of the close
+            (`overloaded`, `slow_consumer`), `unreachable`, `timeout` or `lost`.
+        retry: seconds after which another attempt makes sense; None: it will fail again.
+        status: HTTP status of a refusal, or code of the close; 0 where there was neither.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, retry: float | None = None, status: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry = retry
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _server_error, (str(self), self.code, self.retry, self.status)
+
+
+def _server_error(message: str, code: str, retry: float | None, status: int) -> ServerError:
+    """Makes the error anew on the other side of a pickle."""
+    return ServerError(message, code=code, retry=retry, status=status)

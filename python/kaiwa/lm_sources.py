@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kaiwa import sources
+from kaiwa import demo, sources
 from kaiwa._hub import Repository
 from kaiwa.errors import CheckpointError, CheckpointNotFoundError, InputError
 
@@ -125,6 +125,8 @@ def _place_of(
         raise InputError(
             f"source is a {type(source).__name__}; pass a repository id, a folder or a file"
         )
+    if demo.is_demo(source):
+        return sources.Folder(demo.folder()), None
     text = os.fspath(source)
     if not isinstance(text, str) or not text:
         raise InputError(f"source is {text!r}; pass a repository id, a folder or a file")

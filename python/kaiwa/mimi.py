@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
@@ -52,7 +53,9 @@ class Mimi:
 
         Args:
             source: A Hugging Face repository (``"kyutai/mimi"``), a folder, or a ``.safetensors``
-                file, in Kyutai's or ``transformers``' naming.
+                file, in Kyutai's or ``transformers``' naming. ``"demo"`` is the small trained codec
+                that comes with Kaiwa; ``"synth:full"`` (the released size) or ``"synth:small"`` is
+                random weights made in memory.
             num_codebooks: Codebooks that :meth:`encode` gives out, 1 to the file's (32).
                 :meth:`decode` takes any number.
             device: ``"auto"`` (CUDA, then Metal, then the processor, as far as compiled in),
@@ -78,6 +81,19 @@ class Mimi:
             raise InputError(f'dtype is {dtype!r}; use "float32" or "bfloat16"')
         if not isinstance(device, str):
             raise InputError(f'device is {device!r}; use a name such as "auto", "cpu" or "cuda:0"')
+        if isinstance(source, str) and source.startswith("synth:"):
+            for name, value in (("config", config), ("revision", revision)):
+                if value is not None:
+                    raise InputError(f"{name}= means nothing for random weights ({source})")
+            from kaiwa.synth.checkpoint import SIZES, write_mimi
+
+            size = source.removeprefix("synth:")
+            if size not in SIZES:
+                raise InputError(f"source is {source!r}; use synth:full, synth:small or a codec")
+            # The file lives for as long as it is read.
+            with tempfile.TemporaryDirectory(prefix="kaiwa-") as folder:
+                weights = write_mimi(folder, size=size).weights
+                return cls.from_pretrained(weights, num_codebooks=books, device=device, dtype=dtype)
         files = sources.resolve(source, revision=revision, cache_dir=cache_dir, config=config)
         return cls(_native.Mimi.load(files.weights, files.config_json, books, device, kind))
 

@@ -118,6 +118,8 @@ class Moshi:
         Args:
             source: A repository (``"kyutai/moshika-candle-q8"``, ``"hf://OWNER/REPO/FILE"``), a
                 folder, or a file: safetensors of the PyTorch, Candle or MLX runtimes, or GGUF.
+                ``"demo"`` is the small trained model that comes with Kaiwa;
+                ``"synth:tiny"`` (or ``300m``, ``1b``, ``7b``) is random weights made in memory.
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"metal"``, or
                 ``"candle-cpu"`` (Candle's operators on the processor, for comparison).
             dtype: ``None`` keeps the file's own form, quantised forms included; ``"float32"`` and
@@ -140,6 +142,16 @@ class Moshi:
             DeviceError: The device cannot be used, or memory does not suffice.
             InputError: An option has a wrong value.
         """
+        if isinstance(source, str) and source.startswith("synth:"):
+            size = source.removeprefix("synth:")
+            return cls.from_files(
+                _native.LmFiles.random(size, 0),
+                device=device,
+                dtype=dtype,
+                quantize=quantize,
+                kv_dtype=kv_dtype,
+                progress=progress,
+            )
         found = lm_sources.resolve(
             source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
         )
@@ -164,9 +176,29 @@ class Moshi:
         progress: Progress | None = None,
     ) -> Moshi:
         """:meth:`from_pretrained` for files that have been found already."""
+        return cls.from_files(
+            open_files(found),
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            kv_dtype=kv_dtype,
+            progress=progress,
+        )
+
+    @classmethod
+    def from_files(
+        cls,
+        files: _native.LmFiles,
+        *,
+        device: str = "auto",
+        dtype: Any = None,
+        quantize: Any = None,
+        kv_dtype: Any = None,
+        progress: Progress | None = None,
+    ) -> Moshi:
+        """:meth:`from_pretrained` for an open checkpoint."""
         if not isinstance(device, str):
             raise InputError(f'device is {device!r}; use a name such as "auto", "cpu" or "cuda:0"')
-        files = open_files(found)
         native = _native.Moshi.load(
             files,
             device,

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
+from kaiwa import demo
 from kaiwa._hub import Repository
 from kaiwa.errors import CheckpointError, CheckpointNotFoundError, DownloadError, InputError
 
@@ -51,6 +52,8 @@ def resolve(
         raise InputError(
             f"source is a {type(source).__name__}; pass a repository id, a folder or a file"
         )
+    if demo.is_demo(source):
+        source = demo.folder()
     text = os.fspath(source)
     if not isinstance(text, str) or not text:
         raise InputError(f"source is {text!r}; pass a repository id, a folder or a file")

@@ -103,7 +103,6 @@ def test_info_tells_a_language_model(model: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        ("no language model", ["run", "IN", "o.wav"]),
         ("does not exist", ["run", "IN", "o.wav", "--model", "nowhere/at/all"]),
         ("also the audio file", ["run", "IN", "o.wav", "--text", "o.wav", "--model", "MODEL"]),
         ("end it in", ["run", "IN", "o.xyz", "--model", "MODEL"]),

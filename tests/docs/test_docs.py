@@ -45,7 +45,15 @@ def test_python_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/benchmarks.md", "docs/cli.md", "docs/python.md"]
+    "page",
+    [
+        "README.md",
+        "docs/benchmarks.md",
+        "docs/cli.md",
+        "docs/python.md",
+        "docs/replicas.md",
+        "docs/scale.md",
+    ],
 )
 def test_links_inside_the_repository_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -20,13 +20,21 @@ from kaiwa import _native
 from kaiwa.synth import voice, write_mimi
 
 NAMES = {
+    "AsyncSession",
+    "AudioEvent",
     "AudioFileError",
+    "BlockingSession",
+    "CapacityError",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "ClosedError",
     "DeviceError",
     "DownloadError",
     "Duplex",
     "DuplexOutput",
+    "EndEvent",
+    "Engine",
+    "Event",
     "InputError",
     "KaiwaError",
     "LmConfig",
@@ -34,9 +42,15 @@ NAMES = {
     "MimiStream",
     "Moshi",
     "MoshiStream",
+    "OggOpusReader",
+    "OggOpusWriter",
+    "Readiness",
     "Resampler",
     "Sampling",
+    "ServerError",
+    "StateEvent",
     "StepOutput",
+    "TextEvent",
     "TextStream",
     "Tokenizer",
     "__version__",
@@ -84,6 +98,8 @@ BASES: list[tuple[type[Exception], tuple[type[Exception], ...]]] = [
     (kaiwa.DownloadError, (kaiwa.CheckpointError,)),
     (kaiwa.DeviceError, (kaiwa.KaiwaError, RuntimeError)),
     (kaiwa.AudioFileError, (kaiwa.KaiwaError,)),
+    (kaiwa.ClosedError, (kaiwa.KaiwaError,)),
+    (kaiwa.CapacityError, (kaiwa.KaiwaError,)),
 ]
 
 
@@ -99,6 +115,7 @@ def test_the_package_is_typed() -> None:
     stub = files.joinpath("_native.pyi").read_text(encoding="utf-8")
     public = {name for name in dir(_native) if not name.startswith("_")}
     assert public == {
+        *("Engine", "Notifier", "OggOpusReader", "OggOpusWriter", "Session"),
         *("LmFiles", "Mimi", "MimiStream", "Moshi", "MoshiStream", "Resampler"),
         *("build_info", "cpu_info", "lm_file_name", "lm_formats"),
         *("read_bandwidth", "safetensors_summary"),

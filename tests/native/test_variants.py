@@ -37,3 +37,13 @@ def test_variant(name: str, device: str) -> None:
     codes = stream.encode(golden["pcm"][None, None, : frames * size])
     np.testing.assert_array_equal(codes[0], golden["stream_codes"])
     close(stream.decode(codes)[0, 0], golden["stream_decoded"])
+
+
+def test_random_weights_by_name() -> None:
+    a, b = (kaiwa.Mimi.from_pretrained("synth:small") for _ in range(2))
+    pcm = np.linspace(-0.5, 0.5, 3 * 1920, dtype=np.float32)
+    np.testing.assert_array_equal(a.encode(pcm), b.encode(pcm))
+    with pytest.raises(kaiwa.errors.InputError, match="synth:small"):
+        kaiwa.Mimi.from_pretrained("synth:large")
+    with pytest.raises(kaiwa.errors.InputError, match="config"):
+        kaiwa.Mimi.from_pretrained("synth:small", config={})

@@ -61,6 +61,7 @@ def add_parser(commands: Any) -> None:
     mimi.set_defaults(run=run)
     _add_lm(kinds)
     _add_quant(kinds)
+    _add_serve(kinds)
 
 
 def _add_lm(kinds: Any) -> None:
@@ -139,6 +140,48 @@ def _add_quant(kinds: Any) -> None:
     quant.set_defaults(run=run_quant)
 
 
+def _add_serve(kinds: Any) -> None:
+    """The server's own cost."""
+    serve: argparse.ArgumentParser = kinds.add_parser(
+        "serve",
+        help="the server",
+        description="Start servers on this machine and call them: without a model (Opus, "
+        "websockets and Python alone), and with a random tiny language model and the full-size "
+        "codec, beside what those would allow alone.",
+    )
+    serve.add_argument(
+        "--calls",
+        type=options.positive_list,
+        default=[50, 100],
+        metavar="N,N,...",
+        help="calls at once without a model (default: 50,100)",
+    )
+    serve.add_argument(
+        "--most",
+        type=options.positive,
+        default=64,
+        metavar="N",
+        help="calls with a model to look at, at most (default: 64)",
+    )
+    serve.add_argument(
+        "--seconds",
+        type=options.positive_float,
+        default=10.0,
+        metavar="S",
+        help="length of a call (default: 10)",
+    )
+    serve.add_argument(
+        "--processes",
+        type=options.positive,
+        default=1,
+        metavar="P",
+        help="processes that call, without a model (default: 1)",
+    )
+    serve.add_argument("--json", action="store_true", help="print JSON")
+    options.add_output(serve)
+    serve.set_defaults(run=run_serve)
+
+
 def run(args: argparse.Namespace) -> int:
     """Measures; see the parser for the arguments."""
     from kaiwa.bench import mimi
@@ -158,3 +201,10 @@ def run_quant(args: argparse.Namespace) -> int:
     from kaiwa.bench import quant
 
     return quant.command(args)
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Measures the server; see the parser for the arguments."""
+    from kaiwa.bench import serve
+
+    return serve.command(args)

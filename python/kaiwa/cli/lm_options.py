@@ -6,14 +6,9 @@ import argparse
 import os
 from typing import Any
 
-from kaiwa.cli import options
-from kaiwa.errors import InputError
-
-NO_MODEL = (
-    "no language model given; pass --model SOURCE or set KAIWA_MODEL, where SOURCE is a repository "
-    "such as kyutai/moshika-candle-q8, a folder, or a weight file (to try without one: "
-    "`kaiwa synth moshi --size tiny FOLDER`)"
-)
+from kaiwa import demo
+from kaiwa._choices import DTYPES, KV_DTYPES, QUANTIZE
+from kaiwa.cli import options, progress
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +18,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="SOURCE",
         help="language model: a Hugging Face repository (kyutai/moshika-candle-q8), a folder, or a "
-        "file; without it the variable KAIWA_MODEL counts",
+        "file; without it the variable KAIWA_MODEL counts, and without both the small demo model "
+        "that comes with Kaiwa (demo) answers",
     )
     group.add_argument("--mimi", metavar="SOURCE", help="codec (default: the one beside the model)")
     group.add_argument(
@@ -40,15 +36,15 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
+        choices=DTYPES,
         help="dequantise to this type (default: the file's own form)",
     )
     group.add_argument(
-        "--quantize", choices=("int8", "int4"), help="round matrices while loading (default: not)"
+        "--quantize", choices=QUANTIZE, help="round matrices while loading (default: not)"
     )
     group.add_argument(
         "--kv-dtype",
-        choices=("float32", "bfloat16", "int8"),
+        choices=KV_DTYPES,
         help="storage of keys and values (default: bfloat16, or float32 with --dtype float32)",
     )
 
@@ -65,7 +61,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     ):
         group.add_argument(
             name,
-            type=_temperature,
+            type=temperature,
             metavar="T",
             help=f"{what} (default: the model's, else {usual})",
         )
@@ -82,14 +78,12 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def source_of(args: argparse.Namespace) -> str:
-    """The model's source from `--model` or the environment.
-
-    Raises:
-        InputError: neither is given.
-    """
+    """The model's source from `--model` or the environment; the demo model if neither names one,
+    which is said."""
     source = args.model or os.environ.get("KAIWA_MODEL")
     if not source:
-        raise InputError(NO_MODEL)
+        progress.summary(demo.HINT, quiet=args.quiet)
+        return demo.SOURCE
     return str(source)
 
 
@@ -106,7 +100,8 @@ def sampling(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _temperature(text: str) -> float:
+def temperature(text: str) -> float:
+    """A finite number of at least 0."""
     try:
         value = float(text)
     except ValueError:

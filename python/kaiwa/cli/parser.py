@@ -5,9 +5,39 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from kaiwa.cli import bench, convert, decode, doctor, encode, info, run, synth
+from kaiwa.cli import (
+    bench,
+    chat,
+    client,
+    convert,
+    decode,
+    doctor,
+    encode,
+    info,
+    key,
+    load,
+    plan,
+    run,
+    serve,
+    synth,
+)
 
-COMMANDS = (run, encode, decode, info, convert, doctor, synth, bench)
+COMMANDS = (
+    run,
+    serve,
+    chat,
+    client,
+    load,
+    plan,
+    key,
+    encode,
+    decode,
+    info,
+    convert,
+    doctor,
+    synth,
+    bench,
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Checkpoint,
     /// The device does not exist, is not compiled in, or failed.
     Device,
+    /// A session or an engine is over.
+    Closed,
     /// The caller asked to stop (Ctrl-C).
     Interrupted,
 }
@@ -321,6 +323,26 @@ pub enum Error {
         /// The library's reason.
         reason: String,
     },
+    /// The Opus library refused.
+    #[error("cannot {what} (Opus): {reason}; free some memory and try again")]
+    Opus {
+        /// What was tried.
+        what: &'static str,
+        /// The library's reason.
+        reason: &'static str,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {reason}; allow this process more threads")]
+    Thread {
+        /// The operating system's reason.
+        reason: String,
+    },
+    /// The session has ended.
+    #[error("the session has ended; read its last event for the reason, and open a new one")]
+    SessionEnded,
+    /// The engine is closed.
+    #[error("the engine is closed; make a new one")]
+    EngineClosed,
     /// The caller's interrupt hook asked to stop.
     #[error("interrupted; no result was kept")]
     Interrupted,
@@ -353,9 +375,12 @@ impl Error {
             | Self::TensorDtype { .. }
             | Self::TensorNotFinite { .. }
             | Self::Config { .. } => ErrorKind::Checkpoint,
-            Self::DeviceUnavailable { .. } | Self::Memory { .. } | Self::Backend(_) => {
-                ErrorKind::Device
-            }
+            Self::DeviceUnavailable { .. }
+            | Self::Memory { .. }
+            | Self::Backend(_)
+            | Self::Opus { .. }
+            | Self::Thread { .. } => ErrorKind::Device,
+            Self::SessionEnded | Self::EngineClosed => ErrorKind::Closed,
             Self::Interrupted => ErrorKind::Interrupted,
         }
     }

@@ -166,6 +166,7 @@ fn an_adapter_is_merged() {
     let merged = plain
         .with_lora(&data(case).join("lora.safetensors"), Some(&config))
         .unwrap();
+    assert!(merged.warnings().is_empty(), "{:?}", merged.warnings());
     let worst = compare(case, &load(&merged, &EXACT), "", false);
     assert!(worst < 2e-4, "{worst}");
     // The control: without it the tokens are others.

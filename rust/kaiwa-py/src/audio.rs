@@ -1,10 +1,12 @@
-//! `Resampler`.
+//! `Resampler`, `OggOpusWriter` and `OggOpusReader`.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kaiwa_core::audio;
 use numpy::{PyArray1, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::arrays::take;
 use crate::gate::{detached, lock};
@@ -36,5 +38,73 @@ impl Resampler {
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let out = detached(py, || lock(&self.0).finish())?;
         Ok(PyArray1::from_vec(py, out))
+    }
+}
+
+/// An Ogg/Opus stream from samples.
+#[pyclass(frozen, module = "kaiwa._native")]
+pub struct OggOpusWriter(Mutex<audio::OpusWriter>);
+
+#[pymethods]
+impl OggOpusWriter {
+    #[new]
+    #[pyo3(signature = (complexity=5))]
+    fn new(py: Python<'_>, complexity: u8) -> PyResult<Self> {
+        let inner = detached(py, || audio::OpusWriter::new(complexity))?;
+        Ok(Self(Mutex::new(inner)))
+    }
+
+    /// Encodes samples and gives whole pages.
+    fn write<'py>(
+        &self,
+        py: Python<'py>,
+        pcm: PyReadonlyArrayDyn<'py, f32>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let (data, [_]) = take(py, "pcm", &pcm)?;
+        let out = detached(py, || lock(&self.0).write(&data))?;
+        Ok(PyBytes::new(py, &out))
+    }
+
+    /// Samples that wait for the rest of their packet.
+    #[getter]
+    fn pending(&self, py: Python<'_>) -> PyResult<usize> {
+        detached(py, || Ok(lock(&self.0).pending()))
+    }
+}
+
+/// Samples from an Ogg/Opus stream.
+#[pyclass(frozen, module = "kaiwa._native")]
+pub struct OggOpusReader {
+    reader: Mutex<audio::OpusReader>,
+    bad_packets: AtomicU64,
+}
+
+#[pymethods]
+impl OggOpusReader {
+    #[new]
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let inner = detached(py, audio::OpusReader::new)?;
+        Ok(Self {
+            reader: Mutex::new(inner),
+            bad_packets: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes bytes, cut anywhere, and gives the samples that are ready.
+    fn read<'py>(&self, py: Python<'py>, data: Vec<u8>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let pcm = detached(py, || {
+            let mut pcm = Vec::new();
+            let summary = lock(&self.reader).read(&data, &mut pcm);
+            let bad = summary.bad_packets as u64;
+            self.bad_packets.fetch_add(bad, Ordering::Relaxed);
+            Ok(pcm)
+        })?;
+        Ok(PyArray1::from_vec(py, pcm))
+    }
+
+    /// Packets so far that were empty, too long or damaged.
+    #[getter]
+    fn bad_packets(&self) -> u64 {
+        self.bad_packets.load(Ordering::Relaxed)
     }
 }

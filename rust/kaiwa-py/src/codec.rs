@@ -12,7 +12,7 @@ use crate::gate::{detached, detached_long, lock};
 
 /// Weights of the codec, shared by the streams made from it.
 #[pyclass(frozen, module = "kaiwa._native")]
-pub struct Mimi(codec::Mimi);
+pub struct Mimi(pub(crate) codec::Mimi);
 
 #[pymethods]
 impl Mimi {

@@ -21,6 +21,7 @@ pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
         ErrorKind::NotFound => class!(py, "CheckpointNotFoundError"),
         ErrorKind::Checkpoint => class!(py, "CheckpointError"),
         ErrorKind::Device => class!(py, "DeviceError"),
+        ErrorKind::Closed => class!(py, "ClosedError"),
         ErrorKind::Interrupted => return PyKeyboardInterrupt::new_err(()),
     };
     match class {

@@ -7,6 +7,7 @@
 mod arrays;
 mod audio;
 mod codec;
+mod engine;
 mod error;
 mod gate;
 mod info;
@@ -21,6 +22,11 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<codec::Mimi>()?;
     m.add_class::<codec::MimiStream>()?;
     m.add_class::<audio::Resampler>()?;
+    m.add_class::<audio::OggOpusWriter>()?;
+    m.add_class::<audio::OggOpusReader>()?;
+    m.add_class::<engine::Engine>()?;
+    m.add_class::<engine::Session>()?;
+    m.add_class::<engine::Notifier>()?;
     m.add_class::<lm_files::LmFiles>()?;
     m.add_class::<lm::Moshi>()?;
     m.add_class::<lm::MoshiStream>()?;

@@ -15,12 +15,12 @@ use crate::lm_files::LmFiles;
 
 /// Weights of the language model, shared by the streams made from it.
 #[pyclass(frozen, module = "kaiwa._native")]
-pub struct Moshi(lm::Moshi);
+pub struct Moshi(pub(crate) lm::Moshi);
 
 /// A slot's settings as (temp, temp_text, top_k, top_k_text).
-type Settings = (f32, f32, usize, usize);
+pub(crate) type Settings = (f32, f32, usize, usize);
 
-fn sampling((temp, temp_text, top_k, top_k_text): Settings) -> Sampling {
+pub(crate) fn sampling((temp, temp_text, top_k, top_k_text): Settings) -> Sampling {
     Sampling {
         temp,
         temp_text,

@@ -42,12 +42,15 @@ impl LmFiles {
         })
     }
 
-    /// A random model of a named size.
+    /// A random model of a named size, for a codec with `card` entries a codebook.
     #[staticmethod]
-    fn random(py: Python<'_>, size: String, seed: u64) -> PyResult<Self> {
+    #[pyo3(signature = (size, seed, card=None))]
+    fn random(py: Python<'_>, size: String, seed: u64, card: Option<usize>) -> PyResult<Self> {
         detached(py, || {
+            let mut config = Size::parse(&size)?.config();
+            config.card = card.unwrap_or(config.card);
             Ok(Self {
-                tensors: Box::new(RandomLm::new(Size::parse(&size)?.config(), seed)),
+                tensors: Box::new(RandomLm::new(config, seed)),
                 layout: "random".into(),
                 warnings: Vec::new(),
             })

@@ -1,5 +1,9 @@
-//! Audio that is not the codec's: sample rates.
+//! Audio that is not the codec's: sample rates, and Opus in Ogg pages.
 
+mod ogg_reader;
+mod opus;
 mod resample;
 
+pub use ogg_reader::{OggReader, Packet};
+pub use opus::{OpusReader, OpusWriter, ReadSummary};
 pub use resample::Resampler;

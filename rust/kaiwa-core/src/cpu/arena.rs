@@ -103,7 +103,8 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    fn base(&self) -> *mut u8 {
+    /// The first byte, for tasks that write parts of a region apart from one another.
+    pub(super) fn base(&self) -> *mut u8 {
         // SAFETY: `start + bytes` is inside the chunk.
         unsafe { self.chunk.base.add(self.start) }
     }

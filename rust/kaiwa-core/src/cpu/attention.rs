@@ -6,6 +6,8 @@
 //! `p % capacity`; sums run over ring indices in order, so a result depends on positions only and
 //! not on how the stream was cut into calls.
 
+use std::cell::RefCell;
+
 use super::isa::{Isa, kernel};
 use super::ops::exp;
 use super::pool::{self, Shared};
@@ -102,14 +104,22 @@ pub(crate) fn attend(isa: Isa, job: Attention<'_>, rings: &mut [&mut [f32]]) {
             qkv: &qkv[slot * steps * 3 * width + head * shape.head_dim..],
             rope: &rope[slot * steps * shape.head_dim..],
         };
-        // SAFETY: the lengths were checked above; each task has a head of its own, both in its
-        // slot's ring and in the output.
-        unsafe {
-            let ring = rings[slot].get().add(head * shape.head_len());
-            let out = out.get().add(slot * steps * width + head * shape.head_dim);
-            one_head(isa, &one, ring, out);
-        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(shape.capacity + 2 * shape.value_width(), 0.0);
+            // SAFETY: the lengths were checked above; each task has a head of its own, both in its
+            // slot's ring and in the output; tasks of one thread do not nest.
+            unsafe {
+                let ring = rings[slot].get().add(head * shape.head_len());
+                let out = out.get().add(slot * steps * width + head * shape.head_dim);
+                one_head(isa, &one, scratch, ring, out);
+            }
+        });
     });
+}
+
+thread_local! {
+    /// Scores of a head, its rotated query, its sums.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What one head of one slot reads.
@@ -125,20 +135,20 @@ struct Head<'a> {
 
 kernel! {
     /// All steps of one head of one slot.
-    fn one_head = head_body(job: &Head<'_>, ring: *mut f32, out: *mut f32)
+    fn one_head = head_body(job: &Head<'_>, scratch: &mut [f32], ring: *mut f32, out: *mut f32)
 }
 
 #[inline(always)]
-unsafe fn head_body<S: Simd>(job: &Head<'_>, ring: *mut f32, out: *mut f32) {
+unsafe fn head_body<S: Simd>(job: &Head<'_>, scratch: &mut [f32], ring: *mut f32, out: *mut f32) {
     let KvShape {
         heads,
         head_dim,
         capacity,
     } = job.shape;
     let (width, value_width) = (heads * head_dim, job.shape.value_width());
-    let mut scores = vec![0f32; capacity];
-    let mut query = vec![0f32; head_dim];
-    let mut sums = vec![0f32; value_width];
+    let (scores, rest) = scratch.split_at_mut(capacity);
+    let (query, sums) = rest.split_at_mut(value_width);
+    let query = &mut query[..head_dim];
     let scale = 1.0 / (head_dim as f32).sqrt();
     // SAFETY: `attend` checked the lengths; `ring` has `head_len` floats: keys, then values; a
     // value row is whole vectors.
@@ -176,12 +186,12 @@ unsafe fn head_body<S: Simd>(job: &Head<'_>, ring: *mut f32, out: *mut f32) {
                 // Ring indices that hold anything: all of them once the ring has gone round.
                 let filled = (pos + 1).min(capacity as u64) as usize;
                 let groups = filled.div_ceil(16);
-                score::<S>(&query, keys, capacity, groups, &mut scores);
+                score::<S>(query, keys, capacity, groups, scores);
                 mask(&mut scores[..groups * 16], pos, first, capacity);
                 let total = softmax::<S>(&mut scores[..groups * 16]);
-                weigh::<S>(&scores[..filled], values, value_width, &mut sums);
+                weigh::<S>(&scores[..filled], values, value_width, sums);
                 let row = std::slice::from_raw_parts_mut(out.add(t * width), head_dim);
-                for (y, s) in row.iter_mut().zip(&sums) {
+                for (y, s) in row.iter_mut().zip(&*sums) {
                     *y = s / total;
                 }
             }

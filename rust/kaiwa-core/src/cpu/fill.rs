@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::lm::{Encoding, RawRows};
 
 /// Bytes of packed data that one task makes.
-const TASK_BYTES: usize = 2 << 20;
+const TASK_BYTES: usize = 1 << 18;
 
 /// The integer form that a matrix of `k` inputs takes when its rows are encoded so; `None` if
 /// the kernels have none, and the rows must be given as floats.

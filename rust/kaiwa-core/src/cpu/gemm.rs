@@ -223,7 +223,7 @@ pub(crate) fn matmul(w: &Packed, a: &[f32], a_rows: Rows, rows: usize, out: Out<
     };
     if let WeightBits::Quant(q) = w.bits {
         let row = |m: usize| a[a_rows.at(m)..].as_ptr();
-        quant::with_activations(w.isa, w.taps.inputs(), q.group, rows, row, |x| {
+        quant::with_activations(w.isa, w.taps.inputs(), q, rows, row, |x| {
             pool::for_each(panel_tasks * row_tasks, |t| {
                 let (panel_range, row_range) = rectangle(t);
                 // SAFETY: as below.

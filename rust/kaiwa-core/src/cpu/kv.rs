@@ -1,10 +1,10 @@
 //! Attention of one new step per slot over a ring of keys and values that is allocated in blocks
 //! (spec moshi-lm.md 3.4 to 3.6).
 //!
-//! A block holds [`BLOCK`] steps of every layer of one slot, so a short conversation takes little
-//! memory and a long one no more than its window. Inside a block each layer and key/value head
-//! has one run of bytes: keys transposed, `[head_dim, BLOCK]`, so that lanes are positions;
-//! values `[BLOCK, head_dim]`, so that lanes are dimensions; with int8 one f32 scale per key and
+//! A block holds [`BLOCK`] steps of every layer of one slot ([`SMALL`] if the window is no larger),
+//! so a short conversation takes little memory and a long one no more than its window. Inside a
+//! block each layer and key/value head has one run of bytes: keys transposed, `[head_dim, steps]`,
+//! so that lanes are positions; values `[steps, head_dim]`, so that lanes are dimensions; with int8 one f32 scale per key and
 //! per value. Position `p` lives at ring index `p % capacity`. Sums run over ring indices in
 //! order, so results depend on positions only.
 
@@ -23,6 +23,9 @@ const TASK_WORK: usize = 1 << 15;
 
 /// Steps of a block: four vectors of scores.
 pub(crate) const BLOCK: usize = 64;
+
+/// Steps of a block if the window fits: one vector.
+const SMALL: usize = 16;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +61,14 @@ impl KvLayout {
         }
     }
 
+    /// Steps of a block.
+    fn block(&self) -> usize {
+        if self.context <= SMALL { SMALL } else { BLOCK }
+    }
+
     /// Steps that the ring holds.
     pub(crate) fn capacity(&self) -> usize {
-        self.context.next_multiple_of(BLOCK)
+        self.context.next_multiple_of(self.block())
     }
 
     /// Values of a position in whole vectors.
@@ -70,17 +78,17 @@ impl KvLayout {
 
     /// Byte offsets of values, key scales, value scales, and the end of a head's run.
     fn offsets(&self) -> [usize; 4] {
-        let values = self.head_dim * BLOCK * self.element();
-        let scales = values + self.value_width() * BLOCK * self.element();
+        let values = self.head_dim * self.block() * self.element();
+        let scales = values + self.value_width() * self.block() * self.element();
         let each = if self.bits == KvBits::Int8 {
-            4 * BLOCK
+            4 * self.block()
         } else {
             0
         };
         [values, scales, scales + each, scales + 2 * each]
     }
 
-    /// Bytes of a block: [`BLOCK`] steps of all layers of one slot.
+    /// Bytes of a block: its steps of all layers of one slot.
     pub(crate) fn block_bytes(&self) -> usize {
         self.layers * self.heads * self.offsets()[3]
     }
@@ -113,7 +121,7 @@ pub(crate) struct KvPool {
 impl KvSlot {
     /// Makes room for the next step.
     pub(crate) fn prepare(&mut self, layout: &KvLayout, pool: &mut KvPool) {
-        let index = (self.pos % layout.capacity() as u64) as usize / BLOCK;
+        let index = (self.pos % layout.capacity() as u64) as usize / layout.block();
         while self.blocks.len() <= index {
             let block = pool.free.pop();
             self.blocks
@@ -135,9 +143,15 @@ impl KvSlot {
     /// Jumps over `steps` positions as if keys and values of zeros had been stored there: for
     /// benchmarks of a full window.
     pub(crate) fn skip(&mut self, steps: usize, layout: &KvLayout, pool: &mut KvPool) {
+        let held = self.blocks.len();
         for _ in 0..steps {
             self.prepare(layout, pool);
             self.pos += 1;
+        }
+        // Written, not only taken: untouched memory is one page of zeros that caches hold, and
+        // reading it costs nothing.
+        for block in &mut self.blocks[held..] {
+            block.bytes_mut().fill(0);
         }
     }
 
@@ -182,29 +196,25 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
     assert!(qkv.len() >= count * width && out.len() >= count * out_width);
     assert!(rope.len() >= count * hd && hd.is_multiple_of(2) && layer < layout.layers);
     let head_bytes = layout.offsets()[3];
-    let positions: Vec<u64> = slots.iter().map(|s| s.pos).collect();
-    let blocks: Vec<Vec<Shared<u8>>> = slots
-        .iter_mut()
-        .map(|slot| {
-            let needed = (slot.pos + 1).min(layout.capacity() as u64) as usize;
-            assert!(slot.blocks.len() * BLOCK >= needed);
-            let blocks = slot.blocks.iter_mut();
-            blocks.map(|b| Shared::new(b.bytes_mut())).collect()
-        })
-        .collect();
+    for slot in slots.iter() {
+        let needed = (slot.pos + 1).min(layout.capacity() as u64) as usize;
+        assert!(slot.blocks.len() * layout.block() >= needed);
+    }
     let out = Shared::new(out);
-    let longest = positions.iter().max().map_or(0, |p| p + 1);
-    let work = count * layout.heads * layout.repeat * hd * longest.min(1 << 16) as usize;
+    let slots = &*slots;
+    // The new key costs about as much as sixteen old ones.
+    let longest = slots.iter().map(|s| s.pos).max().unwrap_or(0).min(1 << 16) as usize + 16;
+    let work = count * layout.heads * layout.repeat * hd * longest;
     pool::for_each_if(work > TASK_WORK, count * layout.heads, |task| {
         let (slot, head) = (task / layout.heads, task % layout.heads);
         let one = Head {
             layout,
-            pos: positions[slot],
+            pos: slots[slot].pos,
             rope: &rope[slot * hd..][..hd],
             query: &qkv[slot * width + head * layout.repeat * hd..][..layout.repeat * hd],
             key: &qkv[slot * width + out_width + head * hd..][..hd],
             value: &qkv[slot * width + out_width + (layout.heads + head) * hd..][..hd],
-            blocks: &blocks[slot],
+            blocks: &slots[slot].blocks,
             offset: (layer * layout.heads + head) * head_bytes,
         };
         SCRATCH.with_borrow_mut(|scratch| {
@@ -236,18 +246,18 @@ struct Head<'a> {
     query: &'a [f32],
     key: &'a [f32],
     value: &'a [f32],
-    blocks: &'a [Shared<u8>],
+    blocks: &'a [Region],
     /// Of this layer and head in every block.
     offset: usize,
 }
 
 impl Head<'_> {
-    /// # Safety
-    /// `block` must exist.
+    /// This layer's and head's run in a block. No other task of a step looks at it, and the slots
+    /// are borrowed mutably for the step.
     #[inline(always)]
-    unsafe fn run(&self, block: usize) -> *mut u8 {
+    fn run(&self, block: usize) -> *mut u8 {
         // SAFETY: offsets lie inside a block.
-        unsafe { self.blocks[block].get().add(self.offset) }
+        unsafe { self.blocks[block].base().add(self.offset) }
     }
 }
 
@@ -267,17 +277,17 @@ kernel! {
 #[inline(always)]
 unsafe fn body_f32<S: Simd>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { head_body::<S, f32>(head, scratch, out) }
+    unsafe { head_of::<S, f32>(head, scratch, out) }
 }
 #[inline(always)]
 unsafe fn body_bf16<S: Simd>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { head_body::<S, u16>(head, scratch, out) }
+    unsafe { head_of::<S, u16>(head, scratch, out) }
 }
 #[inline(always)]
 unsafe fn body_int8<S: Simd>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { head_body::<S, i8>(head, scratch, out) }
+    unsafe { head_of::<S, i8>(head, scratch, out) }
 }
 
 /// A stored key or value element.
@@ -286,8 +296,11 @@ trait Element: Copy {
     const SCALED: bool;
     /// Sixteen elements from `p`.
     unsafe fn load<S: Simd>(p: *const Self) -> S::F;
-    /// Nearest element; `inverse` is one over the scale.
-    fn round(v: f32, inverse: f32) -> Self;
+    /// Nearest elements of `x`, `stride` apart; `inverse` is one over the scale.
+    ///
+    /// One element at a time where they are apart: the scatter that the compiler would make of it
+    /// is far slower, hence the volatile writes.
+    unsafe fn put<S: Simd>(x: &[f32], inverse: f32, to: *mut Self, stride: usize);
 }
 impl Element for f32 {
     const SCALED: bool = false;
@@ -297,8 +310,17 @@ impl Element for f32 {
         unsafe { S::load(p) }
     }
     #[inline(always)]
-    fn round(v: f32, _: f32) -> f32 {
-        v
+    unsafe fn put<S: Simd>(x: &[f32], _: f32, to: *mut f32, stride: usize) {
+        // SAFETY: the caller promises room for all of `x`.
+        unsafe {
+            if stride == 1 {
+                to.copy_from_nonoverlapping(x.as_ptr(), x.len());
+                return;
+            }
+            for (d, v) in x.iter().enumerate() {
+                to.add(d * stride).write_volatile(*v);
+            }
+        }
     }
 }
 impl Element for u16 {
@@ -309,8 +331,12 @@ impl Element for u16 {
         unsafe { S::load_bf16(p) }
     }
     #[inline(always)]
-    fn round(v: f32, _: f32) -> u16 {
-        bf16::from_f32(v).to_bits()
+    unsafe fn put<S: Simd>(x: &[f32], _: f32, to: *mut u16, stride: usize) {
+        for (d, v) in x.iter().enumerate() {
+            let v = bf16::from_f32(*v).to_bits();
+            // SAFETY: the caller promises room for all of `x`.
+            unsafe { to.add(d * stride).write_volatile(v) };
+        }
     }
 }
 impl Element for i8 {
@@ -321,8 +347,22 @@ impl Element for i8 {
         unsafe { S::load_i8(p) }
     }
     #[inline(always)]
-    fn round(v: f32, inverse: f32) -> i8 {
-        (v * inverse).round_ties_even() as i8
+    unsafe fn put<S: Simd>(x: &[f32], inverse: f32, to: *mut i8, stride: usize) {
+        for (part, x) in x.chunks(16).enumerate() {
+            let mut lanes = [0f32; 16];
+            lanes[..x.len()].copy_from_slice(x);
+            let mut pairs = [0i32; 8];
+            // SAFETY: the arrays are a vector and its pairs; the caller promises room for all of
+            // `x`.
+            unsafe {
+                let v = S::mul(S::load(lanes.as_ptr()), S::splat(inverse));
+                S::round_pairs(pairs.as_mut_ptr(), v);
+                for d in 0..x.len() {
+                    let v = (pairs[d / 2] >> (16 * (d % 2))) as i8;
+                    to.add((part * 16 + d) * stride).write_volatile(v);
+                }
+            }
+        }
     }
 }
 
@@ -353,7 +393,22 @@ fn int8_scale(x: &[f32]) -> (f32, f32) {
 }
 
 #[inline(always)]
-unsafe fn head_body<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
+unsafe fn head_of<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match head.layout.block() {
+            SMALL => head_body::<S, E, SMALL>(head, scratch, out),
+            _ => head_body::<S, E, BLOCK>(head, scratch, out),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn head_body<S: Simd, E: Element, const B: usize>(
+    head: &Head<'_>,
+    scratch: &mut [f32],
+    out: *mut f32,
+) {
     let layout = &head.layout;
     let (hd, vw, capacity) = (layout.head_dim, layout.value_width(), layout.capacity());
     let [values, key_scales, value_scales, _] = layout.offsets();
@@ -364,17 +419,14 @@ unsafe fn head_body<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], o
     unsafe {
         // The new key and value.
         let now = (head.pos % capacity as u64) as usize;
-        let (run, at) = (head.run(now / BLOCK), now % BLOCK);
+        let (run, at) = (head.run(now / B), now % B);
         rotate(head.key, head.rope, layout.interleaved, 1.0, query);
         let (scale, inverse) = if E::SCALED {
             int8_scale(query)
         } else {
             (1.0, 1.0)
         };
-        let keys = run.cast::<E>();
-        for (d, v) in query.iter().enumerate() {
-            *keys.add(d * BLOCK + at) = E::round(*v, inverse);
-        }
+        E::put::<S>(query, inverse, run.cast::<E>().add(at), B);
         if E::SCALED {
             run.add(key_scales).cast::<f32>().add(at).write(scale);
         }
@@ -384,41 +436,52 @@ unsafe fn head_body<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], o
             (1.0, 1.0)
         };
         let row = run.add(values).cast::<E>().add(at * vw);
-        for (d, v) in head.value.iter().enumerate() {
-            *row.add(d) = E::round(*v, inverse);
-        }
+        E::put::<S>(head.value, inverse, row, 1);
         if E::SCALED {
             run.add(value_scales).cast::<f32>().add(at).write(scale);
         }
 
         let held = (head.pos + 1).min(capacity as u64) as usize;
-        let blocks = held.div_ceil(BLOCK);
-        let scores = &mut scores[..blocks * BLOCK];
+        let blocks = held.div_ceil(B);
+        let scores = &mut scores[..blocks * B];
         for r in 0..layout.repeat {
             let scale = 1.0 / (hd as f32).sqrt();
             let q = &head.query[r * hd..][..hd];
             rotate(q, head.rope, layout.interleaved, scale, query);
-            for (b, scores) in scores.chunks_exact_mut(BLOCK).enumerate() {
+            for (b, scores) in scores.chunks_exact_mut(B).enumerate() {
                 let run = head.run(b);
                 let keys = run.cast::<E>();
+                // What is read a block's time from now: the next keys, or the first values.
+                let next = match b + 1 < blocks {
+                    true => head.run(b + 1).cast::<E>(),
+                    false => head.run(0).wrapping_add(values).cast::<E>(),
+                };
                 let mut acc = [S::splat(0.0); BLOCK / 16];
-                if held - b * BLOCK > 16 {
+                if held - b * B > 16 {
                     for (d, q) in query.iter().enumerate() {
+                        fetch::<S, E>(next.wrapping_add(d * B), B);
                         let q = S::splat(*q);
-                        for (v, acc) in acc.iter_mut().enumerate() {
-                            *acc = S::fma(q, E::load::<S>(keys.add(d * BLOCK + v * 16)), *acc);
+                        for (v, acc) in acc.iter_mut().enumerate().take(B / 16) {
+                            *acc = S::fma(q, E::load::<S>(keys.add(d * B + v * 16)), *acc);
                         }
                     }
                 } else {
                     // One vector of positions: four sums over the dimensions instead.
                     let mut parts = [S::splat(0.0); 4];
-                    for (d, q) in query.iter().enumerate() {
-                        let key = E::load::<S>(keys.add(d * BLOCK));
-                        parts[d % 4] = S::fma(S::splat(*q), key, parts[d % 4]);
+                    let (whole, rest) = query.as_chunks::<4>();
+                    for (d, four) in whole.iter().enumerate() {
+                        for ((i, q), part) in four.iter().enumerate().zip(&mut parts) {
+                            let key = E::load::<S>(keys.add((4 * d + i) * B));
+                            *part = S::fma(S::splat(*q), key, *part);
+                        }
+                    }
+                    for ((i, q), part) in rest.iter().enumerate().zip(&mut parts) {
+                        let key = E::load::<S>(keys.add((4 * whole.len() + i) * B));
+                        *part = S::fma(S::splat(*q), key, *part);
                     }
                     acc[0] = S::add(S::add(parts[0], parts[1]), S::add(parts[2], parts[3]));
                 }
-                for (v, acc) in acc.iter().enumerate() {
+                for (v, acc) in acc.iter().enumerate().take(B / 16) {
                     let mut x = *acc;
                     if E::SCALED {
                         let scales = run.add(key_scales).cast::<f32>();
@@ -427,6 +490,8 @@ unsafe fn head_body<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], o
                     S::store(scores.as_mut_ptr().add(v * 16), x);
                 }
             }
+            // From here on only the vectors that hold anything.
+            let scores = &mut scores[..held.next_multiple_of(16)];
             // Ring indices that hold nothing, or what has left the window.
             let hidden = if head.pos < capacity as u64 {
                 held..scores.len()
@@ -465,62 +530,96 @@ unsafe fn head_body<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], o
             }
             let total = S::sum(sum);
             if E::SCALED {
-                for (b, scores) in scores.chunks_exact_mut(BLOCK).enumerate() {
+                for (b, scores) in scores.chunks_mut(B).enumerate() {
                     let scales = head.run(b).add(value_scales).cast::<f32>();
-                    for v in (0..BLOCK).step_by(16) {
+                    for v in (0..scores.len()).step_by(16) {
                         let p = scores.as_mut_ptr().add(v);
                         S::store(p, S::mul(S::load(p), S::load(scales.add(v))));
                     }
                 }
             }
-            weigh::<S, E>(head, scores, held, 1.0 / total, out.add(r * hd));
+            weigh::<S, E, B>(head, scores, held, 1.0 / total, out.add(r * hd));
         }
+    }
+}
+
+/// Asks for `count` elements that will be read soon.
+#[inline(always)]
+fn fetch<S: Simd, E: Element>(p: *const E, count: usize) {
+    for at in (0..count * size_of::<E>()).step_by(64) {
+        S::prefetch(p.cast::<u8>().wrapping_add(at));
     }
 }
 
 /// `out = scale * sum of p[i] * value[i]` over the ring.
 #[inline(always)]
-unsafe fn weigh<S: Simd, E: Element>(
+unsafe fn weigh<S: Simd, E: Element, const B: usize>(
     head: &Head<'_>,
     p: &[f32],
     held: usize,
     scale: f32,
     out: *mut f32,
 ) {
-    let (hd, vw) = (head.layout.head_dim, head.layout.value_width());
-    let values = head.layout.offsets()[0];
+    let vw = head.layout.value_width();
     // SAFETY: as in `head_body`; rows of values are padded to whole vectors.
     unsafe {
-        // Eight vectors are a head of 128: as many sums as hide the latency of a multiply-add.
-        for start in (0..vw).step_by(128) {
-            let vectors = (vw - start).min(128) / 16;
-            let mut acc = [S::splat(0.0); 8];
-            for (b, p) in p.chunks_exact(BLOCK).enumerate() {
-                let rows = head.run(b).add(values).cast::<E>().add(start);
-                let count = BLOCK.min(held - b * BLOCK);
-                if vectors == 8 {
-                    for (i, p) in p.iter().enumerate().take(count) {
-                        let (p, row) = (S::splat(*p), rows.add(i * vw));
-                        for (v, acc) in acc.iter_mut().enumerate() {
-                            *acc = S::fma(p, E::load::<S>(row.add(v * 16)), *acc);
-                        }
-                    }
-                } else {
-                    for (i, p) in p.iter().enumerate().take(count) {
-                        let (p, row) = (S::splat(*p), rows.add(i * vw));
-                        for (v, acc) in acc.iter_mut().enumerate().take(vectors) {
-                            *acc = S::fma(p, E::load::<S>(row.add(v * 16)), *acc);
-                        }
-                    }
+        let mut start = 0;
+        while start < vw {
+            // Eight vectors are a head of 128: as many sums as hide the latency of a multiply-add.
+            let vectors = match (vw - start) / 16 {
+                8.. => 8,
+                4.. => 4,
+                _ => 1,
+            };
+            match vectors {
+                8 => weigh_part::<S, E, B, 8>(head, p, held, scale, start, out),
+                4 => weigh_part::<S, E, B, 4>(head, p, held, scale, start, out),
+                _ => weigh_part::<S, E, B, 1>(head, p, held, scale, start, out),
+            }
+            start += vectors * 16;
+        }
+    }
+}
+
+/// [`weigh`] for `N` vectors of values from `start` on.
+#[inline(always)]
+unsafe fn weigh_part<S: Simd, E: Element, const B: usize, const N: usize>(
+    head: &Head<'_>,
+    p: &[f32],
+    held: usize,
+    scale: f32,
+    start: usize,
+    out: *mut f32,
+) {
+    let (hd, vw) = (head.layout.head_dim, head.layout.value_width());
+    let values = head.layout.offsets()[0];
+    let blocks = held.div_ceil(B);
+    // SAFETY: the caller's promise: `start + 16 N` is within a row.
+    unsafe {
+        let mut acc = [S::splat(0.0); N];
+        for (b, p) in p.chunks(B).enumerate() {
+            let rows = head.run(b).add(values).cast::<E>().add(start);
+            // As in `head_body`: a block ahead.
+            let (next, ahead) = match b + 1 < blocks {
+                true => (head.run(b + 1).wrapping_add(values), 16 * N),
+                false => (std::ptr::null_mut(), 0),
+            };
+            let next = next.cast::<E>().wrapping_add(start);
+            for (i, p) in p.iter().enumerate().take(held - b * B) {
+                let at = i * vw;
+                fetch::<S, E>(next.wrapping_add(at), ahead);
+                let (p, row) = (S::splat(*p), rows.add(at));
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = S::fma(p, E::load::<S>(row.add(v * 16)), *acc);
                 }
             }
-            for (v, acc) in acc.iter().enumerate().take(vectors) {
-                let at = start + v * 16;
-                let mut lanes = [0f32; 16];
-                S::store(lanes.as_mut_ptr(), S::mul(*acc, S::splat(scale)));
-                for (i, x) in lanes.iter().enumerate().take(hd.saturating_sub(at)) {
-                    *out.add(at + i) = *x;
-                }
+        }
+        for (v, acc) in acc.iter().enumerate() {
+            let at = start + v * 16;
+            let mut lanes = [0f32; 16];
+            S::store(lanes.as_mut_ptr(), S::mul(*acc, S::splat(scale)));
+            for (i, x) in lanes.iter().enumerate().take(hd.saturating_sub(at)) {
+                *out.add(at + i) = *x;
             }
         }
     }

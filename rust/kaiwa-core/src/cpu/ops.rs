@@ -1,7 +1,11 @@
 //! Element-wise functions, LayerNorm, rotary angles and the codebook search.
 
 use super::isa::{Isa, kernel};
+use super::pool::{self, Shared};
 use super::simd::Simd;
+
+/// Values of a gate below which other threads are not asked.
+const TASK_WORK: usize = 1 << 13;
 
 /// `e^x - 1` for x in about -87..88, accurate near zero too: with x = n ln 2 + r, |r| <= ln 2 / 2,
 /// it is `2^n (e^r - 1) + (2^n - 1)`, and `e^r - 1` is its Taylor polynomial.
@@ -189,12 +193,16 @@ unsafe fn rms_body<S: Simd>(x: &[f32], out: &mut [f32], alpha: &[f32], eps: f32)
 /// `[rows, 2h]` and `out` `[rows, h]` (spec moshi-lm.md 3.7).
 pub(crate) fn silu_gate(isa: Isa, u: &[f32], out: &mut [f32], hidden: usize) {
     assert!(u.len() == 2 * out.len() && out.len().is_multiple_of(hidden));
-    let rows = out.chunks_exact_mut(hidden);
-    for (u, out) in u.chunks_exact(2 * hidden).zip(rows) {
-        let (gate, value) = u.split_at(hidden);
-        // SAFETY: all three slices are `hidden` long.
-        unsafe { gate_row(isa, gate, value, out) };
-    }
+    let rows = out.len() / hidden;
+    let out = Shared::new(out);
+    pool::for_each_if(rows * hidden > TASK_WORK, rows, |m| {
+        let (gate, value) = u[m * 2 * hidden..][..2 * hidden].split_at(hidden);
+        // SAFETY: all three slices are `hidden` long; each task writes a row of its own.
+        unsafe {
+            let out = std::slice::from_raw_parts_mut(out.get().add(m * hidden), hidden);
+            gate_row(isa, gate, value, out);
+        }
+    });
 }
 
 kernel! {

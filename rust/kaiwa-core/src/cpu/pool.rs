@@ -120,13 +120,22 @@ impl Team {
     /// Does tasks until there are none left.
     fn take(&self, job: Job) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let i = self.next.fetch_add(1, Ordering::Relaxed);
-                if i >= job.count {
-                    break;
+            let mut start = self.next.load(Ordering::Relaxed);
+            while start < job.count {
+                // A run of neighbours, whose memory is often one stretch: long ones first, single
+                // tasks at the end.
+                let end = start + ((job.count - start) / (2 * self.threads)).max(1);
+                let order = Ordering::Relaxed;
+                match self.next.compare_exchange_weak(start, end, order, order) {
+                    Ok(_) => {
+                        for i in start..end {
+                            // SAFETY: the owner keeps the closure alive until everyone has left.
+                            unsafe { (*job.task)(i) };
+                        }
+                        start = self.next.load(Ordering::Relaxed);
+                    }
+                    Err(now) => start = now,
                 }
-                // SAFETY: the owner keeps the closure alive until everyone has left.
-                unsafe { (*job.task)(i) };
             }
         }));
         if outcome.is_err() {

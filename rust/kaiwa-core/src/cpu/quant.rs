@@ -19,10 +19,19 @@ use half::{bf16, f16};
 use super::gemm::{Job, finish_row};
 use super::isa::{Isa, integer_kernel, kernel};
 use super::pack::Packed;
+use super::pool::{self, Shared};
 use super::simd::Simd;
 
 /// Outputs of a panel, for every instruction set.
 pub(super) const WIDTH: usize = 32;
+
+/// Bytes between what a tile of several rows reads and what it asks the memory for. With the time
+/// that its sums take, the processor's own foresight stays too close; with a row or two it is
+/// better left alone.
+const AHEAD: usize = 4096;
+
+/// Activations below which other threads are not asked to round them.
+const ROUND_WORK: usize = 1 << 13;
 
 /// Rows of a register tile.
 const MR: usize = 8;
@@ -126,8 +135,12 @@ pub(super) struct Activations {
     pairs: Vec<i32>,
     /// `[rows, groups]`: value of one step of the integers.
     scale: Vec<f32>,
-    /// `[rows, groups]`: sum of the integers.
+    /// `[rows, groups]`: one over it.
+    inverse: Vec<f32>,
+    /// `[rows, groups]`: sum of the integers, or nothing.
     sum: Vec<i32>,
+    /// `[rows, groups]`: that sum times the weights' offset, or nothing.
+    start: Vec<i32>,
     groups: usize,
 }
 
@@ -139,31 +152,42 @@ thread_local! {
 pub(super) fn with_activations<R>(
     isa: Isa,
     k: usize,
-    group: usize,
+    q: Quant,
     rows: usize,
-    row: impl Fn(usize) -> *const f32,
+    row: impl Fn(usize) -> *const f32 + Sync + Send,
     work: impl FnOnce(&Activations) -> R,
 ) -> R {
     // Taken out, not borrowed: a thread that waits for others may start another product.
     let mut x = ACTIVATIONS.take();
-    x.groups = k / group;
+    let groups = k / q.group;
+    // Sums of integers are wanted by offsets and biases only.
+    let summed = if q.offset != 0 || q.bias { groups } else { 0 };
+    x.groups = groups;
     x.pairs.resize(rows * k / 2, 0);
-    x.scale.resize(rows * x.groups, 0.0);
-    x.sum.resize(rows * x.groups, 0);
-    for m in 0..rows {
-        let at = m * x.groups;
-        // SAFETY: `matmul` checked that row `m` holds `k` floats, which stay borrowed.
+    x.scale.resize(rows * groups, 0.0);
+    x.inverse.resize(rows * groups, 0.0);
+    x.sum.resize(rows * summed, 0);
+    let (pairs, scale) = (Shared::new(&mut x.pairs), Shared::new(&mut x.scale));
+    let (inverse, sum) = (Shared::new(&mut x.inverse), Shared::new(&mut x.sum));
+    pool::for_each_if(rows * k > ROUND_WORK, rows, |m| {
+        // SAFETY: `matmul` checked that row `m` holds `k` floats, which stay borrowed; each task
+        // writes its own row of the buffers, which have just been made to fit.
         unsafe {
-            let values = std::slice::from_raw_parts(row(m), k);
             round_row(
                 isa,
-                values,
-                group,
-                &mut x.pairs[m * k / 2..][..k / 2],
-                &mut x.scale[at..at + x.groups],
-                &mut x.sum[at..at + x.groups],
+                std::slice::from_raw_parts(row(m), k),
+                q.group,
+                std::slice::from_raw_parts_mut(pairs.get().add(m * k / 2), k / 2),
+                std::slice::from_raw_parts_mut(scale.get().add(m * groups), groups),
+                std::slice::from_raw_parts_mut(inverse.get().add(m * groups), groups),
+                std::slice::from_raw_parts_mut(sum.get().add(m * summed), summed),
             );
         }
+    });
+    x.start.clear();
+    if q.offset != 0 {
+        x.start
+            .extend(x.sum.iter().map(|sum| sum.wrapping_mul(q.offset)));
     }
     let result = work(&x);
     ACTIVATIONS.set(x);
@@ -172,57 +196,66 @@ pub(super) fn with_activations<R>(
 
 kernel! {
     /// One row of activations to i16 pairs.
-    fn round_row = round_body(x: &[f32], group: usize, pairs: &mut [i32], scale: &mut [f32], sum: &mut [i32])
+    fn round_row = round_body(x: &[f32], group: usize, pairs: &mut [i32], scale: &mut [f32], inverse: &mut [f32], sum: &mut [i32])
 }
 
 #[inline(always)]
-#[expect(
-    clippy::extra_unused_type_parameters,
-    reason = "plain code, compiled once for every instruction set"
-)]
-unsafe fn round_body<S>(
+unsafe fn round_body<S: Simd>(
     x: &[f32],
     group: usize,
     pairs: &mut [i32],
     scale: &mut [f32],
+    inverse: &mut [f32],
     sum: &mut [i32],
 ) {
-    for (g, values) in x.chunks_exact(group).enumerate() {
-        // Lane by lane, so that the compiler can use whole vectors.
-        let mut lanes = [0f32; 16];
+    // In three sweeps, so that the divisions are done many at a time.
+    for (values, scale) in x.chunks_exact(group).zip(&mut *scale) {
         let (whole, rest) = values.as_chunks::<16>();
-        for v in whole {
-            for (lane, v) in lanes.iter_mut().zip(v) {
-                *lane = if v.abs() > *lane { v.abs() } else { *lane };
+        // SAFETY: each chunk is sixteen floats.
+        let mut largest = unsafe {
+            let mut top = S::splat(0.0);
+            for v in whole {
+                top = S::max(S::abs(S::load(v.as_ptr())), top);
             }
-        }
-        let mut largest = 0f32;
-        for v in lanes.iter().chain(rest) {
+            S::hmax(top)
+        };
+        for v in rest {
             largest = if v.abs() > largest { v.abs() } else { largest };
         }
-        let step = largest * (1.0 / 32767.0);
+        *scale = largest;
+    }
+    for (scale, inverse) in scale.iter_mut().zip(&mut *inverse) {
+        let step = *scale * (1.0 / 32767.0);
         // A group of zeros (or of values too small to invert) counts as zeros.
-        let inverse = if step >= f32::MIN_POSITIVE {
-            1.0 / step
-        } else {
-            0.0
-        };
-        let out = &mut pairs[g * group / 2..][..group / 2];
-        let mut total = 0i32;
-        for (pair, v) in out.iter_mut().zip(values.as_chunks::<2>().0) {
-            // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low bits.
-            let a = (v[0] * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
-            let b = (v[1] * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
-            total += a + b;
-            *pair = (a & 0xffff) | (b << 16);
+        let enough = step >= f32::MIN_POSITIVE;
+        *inverse = if enough { 1.0 / step } else { 0.0 };
+        *scale = if *inverse == 0.0 { 0.0 } else { step };
+    }
+    let groups = x.chunks_exact(group).zip(pairs.chunks_exact_mut(group / 2));
+    for (g, (values, out)) in groups.enumerate() {
+        let (whole, rest) = values.as_chunks::<16>();
+        // SAFETY: whole vectors come from whole chunks of sixteen and go to as many pairs.
+        unsafe {
+            let by = S::splat(inverse[g]);
+            let mut total = S::isplat(0);
+            for (v, out) in whole.iter().zip(out.as_chunks_mut::<8>().0) {
+                let v = S::mul(S::load(v.as_ptr()), by);
+                total = S::iadd(total, S::round_pairs(out.as_mut_ptr(), v));
+            }
+            if !rest.is_empty() {
+                let mut last = [0f32; 16];
+                last[..rest.len()].copy_from_slice(rest);
+                let mut pairs = [0i32; 8];
+                let v = S::mul(S::load(last.as_ptr()), by);
+                total = S::iadd(total, S::round_pairs(pairs.as_mut_ptr(), v));
+                out[whole.len() * 8..].copy_from_slice(&pairs[..rest.len() / 2]);
+            }
+            if !sum.is_empty() {
+                sum[g] = S::isum(total);
+            }
         }
-        scale[g] = if inverse == 0.0 { 0.0 } else { step };
-        sum[g] = total;
     }
 }
-
-/// 1.5 * 2^23: its neighbours are one apart.
-const MAGIC: f32 = 12_582_912.0;
 
 integer_kernel! {
     /// The rectangle of panels and rows that one task computes.
@@ -256,9 +289,17 @@ unsafe fn panels_body<S: Simd>(
     let k = job.w.taps.inputs();
     let bytes = q.panel_bytes(k);
     let count = rows.1 - rows.0;
-    // Registers hold two vectors of sums a row.
-    let most = if S::NV == 2 { MR } else { 2 };
+    // Registers hold two vectors of sums a row, and with four bits also what was unpacked; eight
+    // rows would have to share them. The second tile finds the panel in a cache.
+    let most = if S::NV == 2 && q.bits == 8 { MR } else { 4 };
     let height = count.div_ceil(count.div_ceil(most).max(1));
+    if height > 2 {
+        // What the first tile does not ask for in time.
+        let first = job.w.data.bytes()[panels.0 * bytes..].as_ptr();
+        for at in (0..AHEAD.min(bytes)).step_by(64) {
+            S::prefetch(first.wrapping_add(at));
+        }
+    }
     for panel in panels.0..panels.1 {
         let mut m = rows.0;
         while m < rows.1 {
@@ -297,30 +338,30 @@ unsafe fn tile_of<S: Simd>(
     out: *mut f32,
 ) {
     macro_rules! heights {
-        ($bits:literal, $($h:literal)*) => {
+        ($bits:literal, $($h:literal $v:literal,)*) => {
             match mr {
                 // SAFETY: the caller's promise.
-                $($h => unsafe { tile::<S, $bits, $h>(q, x, m, data, out) },)*
+                $($h => unsafe { tile::<S, $bits, $h, $v>(q, x, m, data, out) },)*
                 _ => unreachable!("a tile has at most MR rows"),
             }
         };
     }
     if S::NV == 2 {
         match q.bits {
-            8 => heights!(8, 1 2 3 4 5 6 7 8),
-            _ => heights!(4, 1 2 3 4 5 6 7 8),
+            8 => heights!(8, 1 2, 2 2, 3 2, 4 2, 5 2, 6 2, 7 2, 8 2,),
+            _ => heights!(4, 1 2, 2 2, 3 2, 4 2, 5 2, 6 2, 7 2, 8 2,),
         }
     } else {
         match q.bits {
-            8 => heights!(8, 1 2),
-            _ => heights!(4, 1 2),
+            8 => heights!(8, 1 2, 2 2, 3 1, 4 1,),
+            _ => heights!(4, 1 2, 2 2, 3 1, 4 1,),
         }
     }
 }
 
-/// `H` rows times one panel.
+/// `H` rows times one panel, `V` of the panel's two vectors at a time.
 #[inline(always)]
-unsafe fn tile<S: Simd, const BITS: u8, const H: usize>(
+unsafe fn tile<S: Simd, const BITS: u8, const H: usize, const V: usize>(
     q: Quant,
     x: &Activations,
     m: usize,
@@ -333,66 +374,70 @@ unsafe fn tile<S: Simd, const BITS: u8, const H: usize>(
         let mut total = [[S::splat(0.0); 2]; H];
         let rows: [*const i32; H] =
             std::array::from_fn(|i| x.pairs.as_ptr().add((m + i) * groups * half));
-        let (steps, sums) = (x.scale.as_ptr(), x.sum.as_ptr());
+        let (steps, sums, starts) = (x.scale.as_ptr(), x.sum.as_ptr(), x.start.as_ptr());
         let mut p = data;
         for g in 0..groups {
             let at = |i: usize| (m + i) * groups + g;
-            let ints = p.add(q.head());
-            let mut acc = [[S::isplat(0); 2]; H];
-            if q.offset != 0 {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = [S::isplat(q.offset * *sums.add(at(i))); 2];
-                }
-            }
             let x: [*const i32; H] = std::array::from_fn(|i| rows[i].add(g * half));
-            if BITS == 8 {
-                for j in 0..half {
-                    let w0 = S::load_i8_pairs(ints.add(j * 64).cast());
-                    let w1 = S::load_i8_pairs(ints.add(j * 64 + 32).cast());
-                    for i in 0..H {
-                        let pair = S::pair_splat(*x[i].add(j));
-                        acc[i][0] = S::dot(acc[i][0], w0, pair);
-                        acc[i][1] = S::dot(acc[i][1], w1, pair);
+            for first in (0..2).step_by(V) {
+                let ints = p.add(q.head() + first * 32);
+                let mut acc = [[S::isplat(0); V]; H];
+                if q.offset != 0 {
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        *acc = [S::isplat(*starts.add(at(i))); V];
                     }
                 }
-            } else {
-                for j in 0..half / 2 {
-                    let (low0, high0) = S::load_nibble_pairs(ints.add(j * 64));
-                    let (low1, high1) = S::load_nibble_pairs(ints.add(j * 64 + 32));
-                    for i in 0..H {
-                        let pair = S::pair_splat(*x[i].add(2 * j));
-                        acc[i][0] = S::dot(acc[i][0], low0, pair);
-                        acc[i][1] = S::dot(acc[i][1], low1, pair);
-                        let pair = S::pair_splat(*x[i].add(2 * j + 1));
-                        acc[i][0] = S::dot(acc[i][0], high0, pair);
-                        acc[i][1] = S::dot(acc[i][1], high1, pair);
+                if BITS == 8 {
+                    for j in 0..half {
+                        if H > 2 && first == 0 {
+                            S::prefetch(ints.wrapping_add(j * 64 + AHEAD));
+                        }
+                        let mut w = [S::pair_splat(0); V];
+                        for (v, w) in w.iter_mut().enumerate() {
+                            *w = S::load_i8_pairs(ints.add(j * 64 + v * 32).cast());
+                        }
+                        for i in 0..H {
+                            let pair = S::pair_splat(*x[i].add(j));
+                            for v in 0..V {
+                                acc[i][v] = S::dot(acc[i][v], w[v], pair);
+                            }
+                        }
+                    }
+                } else {
+                    for j in 0..half / 2 {
+                        if H > 2 && first == 0 {
+                            S::prefetch(ints.wrapping_add(j * 64 + AHEAD));
+                        }
+                        let (mut low, mut high) = ([S::pair_splat(0); V], [S::pair_splat(0); V]);
+                        for v in 0..V {
+                            (low[v], high[v]) = S::load_nibble_pairs(ints.add(j * 64 + v * 32));
+                        }
+                        for i in 0..H {
+                            let pair = S::pair_splat(*x[i].add(2 * j));
+                            for v in 0..V {
+                                acc[i][v] = S::dot(acc[i][v], low[v], pair);
+                            }
+                            let pair = S::pair_splat(*x[i].add(2 * j + 1));
+                            for v in 0..V {
+                                acc[i][v] = S::dot(acc[i][v], high[v], pair);
+                            }
+                        }
                     }
                 }
-            }
-            let word = p.cast::<u16>();
-            let scale = [
-                load_scale::<S>(q.scale, word),
-                load_scale::<S>(q.scale, word.add(16)),
-            ];
-            let bias = if q.bias {
-                [
-                    load_scale::<S>(q.scale, word.add(WIDTH)),
-                    load_scale::<S>(q.scale, word.add(WIDTH + 16)),
-                ]
-            } else {
-                scale
-            };
-            for i in 0..H {
-                let step = *steps.add(at(i));
-                let by = S::splat(step);
-                for v in 0..2 {
-                    let sum = S::to_f32(acc[i][v]);
-                    total[i][v] = S::fma(sum, S::mul(scale[v], by), total[i][v]);
-                }
-                if q.bias {
-                    let sum = S::splat(step * *sums.add(at(i)) as f32);
-                    for v in 0..2 {
-                        total[i][v] = S::fma(bias[v], sum, total[i][v]);
+                for v in 0..V {
+                    let word = p.cast::<u16>().add((first + v) * 16);
+                    let scale = load_scale::<S>(q.scale, word);
+                    for i in 0..H {
+                        let by = S::splat(*steps.add(at(i)));
+                        let total = &mut total[i][first + v];
+                        *total = S::fma(S::to_f32(acc[i][v]), S::mul(scale, by), *total);
+                    }
+                    if q.bias {
+                        let bias = load_scale::<S>(q.scale, word.add(WIDTH));
+                        for (i, total) in total.iter_mut().enumerate() {
+                            let sum = S::splat(*steps.add(at(i)) * *sums.add(at(i)) as f32);
+                            total[first + v] = S::fma(bias, sum, total[first + v]);
+                        }
                     }
                 }
             }
@@ -424,6 +469,7 @@ mod tests {
     use super::super::gemm::{Out, Rows, matmul};
     use super::super::pack::{Packed, Packer, WeightBits};
     use super::super::{Arena, Isa};
+    use super::{Quant, ScaleKind, with_activations};
     use crate::lm::{Encoding, RawRows};
 
     fn noise(seed: u64) -> impl FnMut() -> u64 {
@@ -532,13 +578,15 @@ mod tests {
             .unwrap()
     }
 
-    const ENCODINGS: [Encoding; 7] = [
+    const ENCODINGS: [Encoding; 8] = [
         Encoding::Q8_0,
         Encoding::Q4_0,
         Encoding::Q4_1,
         Encoding::Int8Rows,
         Encoding::Affine { bits: 8, group: 64 },
         Encoding::Affine { bits: 4, group: 32 },
+        // Less than a vector of activations.
+        Encoding::Affine { bits: 8, group: 8 },
         Encoding::Affine {
             bits: 8,
             group: 128,
@@ -548,7 +596,7 @@ mod tests {
     #[test]
     fn products_equal_double_precision_on_the_dequantised_weights() {
         for encoding in ENCODINGS {
-            for (n, k, rows) in [(40, 128, 1), (97, 384, 11), (32, 256, 3)] {
+            for (n, k, rows) in [(40, 128, 1), (97, 384, 11), (32, 256, 3), (64, 2176, 8)] {
                 let (raw, values) = random(encoding, n, k);
                 let mut next = noise(3);
                 let a: Vec<f32> = (0..rows * k)
@@ -591,6 +639,48 @@ mod tests {
                     fused.windows(2).all(|w| w[0] == w[1]),
                     "{encoding:?}: sets differ"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn activations_are_rounded_as_plain_arithmetic_rounds_them() {
+        for group in [8, 20, 32, 64, 128] {
+            let (k, rows) = (group * 5, 3);
+            let mut next = noise(11);
+            let mut a: Vec<f32> = (0..rows * k)
+                .map(|i| ((next() % 20_001) as f32 - 1e4) * 10f32.powi((i / group) as i32 - 7))
+                .collect();
+            a[group..2 * group].fill(0.0);
+            a[2 * group..3 * group].fill(1e-40);
+            let q = Quant {
+                bits: 4,
+                group,
+                scale: ScaleKind::F16,
+                bias: true,
+                offset: -8,
+            };
+            for isa in Isa::available() {
+                let row = |m: usize| a[m * k..].as_ptr();
+                with_activations(isa, k, q, rows, row, |x| {
+                    for (g, values) in a.chunks_exact(group).enumerate() {
+                        let step = values.iter().fold(0f32, |m, v| m.max(v.abs())) / 32767.0;
+                        let scale = x.scale[g];
+                        assert!((scale - step).abs() <= step * 1e-6 || scale == 0.0);
+                        let mut total = 0;
+                        for (i, v) in values.iter().enumerate() {
+                            let pair = x.pairs[(g * group + i) / 2];
+                            let got = (pair >> (16 * (i % 2))) as i16;
+                            let want = match scale == 0.0 {
+                                true => 0,
+                                false => (v * (1.0 / scale)).round_ties_even() as i16,
+                            };
+                            assert_eq!(got, want, "{isa:?} {group} {v}");
+                            total += i32::from(want);
+                        }
+                        assert_eq!((x.sum[g], x.start[g]), (total, -8 * total));
+                    }
+                });
             }
         }
     }

@@ -52,10 +52,32 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `acc + w.0 * x.0 + w.1 * x.1` in every lane; exact as long as the sum fits.
     unsafe fn dot(acc: Self::I, w: Self::W, x: Self::W) -> Self::I;
     unsafe fn to_f32(v: Self::I) -> Self::F;
+    /// Absolute values.
+    unsafe fn abs(v: Self::F) -> Self::F;
+    /// Nearest integers (halves to even) of lanes within i16: eight pairs to `p`, low half first,
+    /// and the integers.
+    unsafe fn round_pairs(p: *mut i32, v: Self::F) -> Self::I;
+    unsafe fn iadd(a: Self::I, b: Self::I) -> Self::I;
+    /// Sum of the lanes.
+    unsafe fn isum(v: Self::I) -> i32;
     /// Sixteen f16 from `p`, widened exactly.
     unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// Every lane rounded to the nearest f16.
+    unsafe fn round_f16(v: Self::F) -> Self::F;
     /// Sixteen i8 from `p` as floats.
     unsafe fn load_i8(p: *const i8) -> Self::F;
+
+    /// Asks for the cache line at `p`, which may lie anywhere: nothing is read.
+    #[inline(always)]
+    fn prefetch(p: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an instruction of the baseline that never faults.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
 
     /// Sum of the lanes, pairwise in a fixed order.
     #[inline(always)]
@@ -73,7 +95,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         t[0]
     }
 
-    /// Largest lane.
+    /// Largest lane, of lanes that are numbers.
     #[inline(always)]
     unsafe fn hmax(v: Self::F) -> f32 {
         let mut t = [0f32; 16];
@@ -82,6 +104,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         t.iter().copied().fold(f32::NEG_INFINITY, f32::max)
     }
 }
+
+/// 1.5 * 2^23: its neighbours are one apart, so adding it rounds to the nearest integer, which is
+/// then in the low bits.
+pub(super) const MAGIC: f32 = 12_582_912.0;
 
 /// The portable set: plain arrays that the compiler vectorises with whatever the target's
 /// baseline has (SSE2 on x86-64, NEON with fused multiply-add on aarch64).
@@ -159,7 +185,6 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn round(a: Lanes) -> Lanes {
         // Adding and removing 1.5 * 2^23 rounds to nearest even, without a library call.
-        const MAGIC: f32 = 12_582_912.0;
         Lanes(a.0.map(|x| (x + MAGIC) - MAGIC))
     }
     #[inline(always)]
@@ -210,10 +235,35 @@ impl Simd for Portable {
         Lanes(v.map(|x| x as f32))
     }
     #[inline(always)]
+    unsafe fn abs(v: Lanes) -> Lanes {
+        Lanes(v.0.map(f32::abs))
+    }
+    #[inline(always)]
+    unsafe fn round_pairs(p: *mut i32, v: Lanes) -> [i32; 16] {
+        let q =
+            v.0.map(|x| ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32));
+        let pairs: [i32; 8] = std::array::from_fn(|i| (q[2 * i] & 0xffff) | (q[2 * i + 1] << 16));
+        // SAFETY: the caller promises eight writable pairs at `p`.
+        unsafe { p.cast::<[i32; 8]>().write_unaligned(pairs) };
+        q
+    }
+    #[inline(always)]
+    unsafe fn iadd(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn isum(v: [i32; 16]) -> i32 {
+        v.into_iter().fold(0, i32::wrapping_add)
+    }
+    #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> Lanes {
         // SAFETY: the caller promises sixteen readable values at `p`.
         let raw = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
         Lanes(raw.map(|b| half::f16::from_bits(b).to_f32()))
+    }
+    #[inline(always)]
+    unsafe fn round_f16(v: Lanes) -> Lanes {
+        Lanes(v.0.map(|x| half::f16::from_f32(x).to_f32()))
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> Lanes {
@@ -227,7 +277,7 @@ pub(crate) use x86::{Avx2, Avx512, Avx512Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{MAGIC, Simd};
     use std::arch::x86_64::*;
 
     /// AVX-512F/BW, with or without VNNI: one register is one vector.
@@ -238,6 +288,24 @@ mod x86 {
     pub(crate) type Avx512 = Wide<false>;
     /// AVX-512F/BW and VNNI: the integer products take one instruction instead of two.
     pub(crate) type Avx512Vnni = Wide<true>;
+
+    /// `acc + w . x` over pairs of i16. Not the intrinsic: wherever the compiler takes latency for
+    /// the limit it makes two instructions of that, a multiplication and an addition.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn dpwssd(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: one instruction on registers, of a set that this function enables.
+        unsafe {
+            std::arch::asm!(
+                "vpdpwssd {acc}, {w}, {x}",
+                acc = inout(zmm_reg) acc,
+                w = in(zmm_reg) w,
+                x = in(zmm_reg) x,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        acc
+    }
 
     // SAFETY of every block below: the methods run only after `isa` has found the instruction
     // set; pointers are valid for sixteen elements by the trait's contract; the unaligned load
@@ -337,7 +405,7 @@ mod x86 {
         unsafe fn dot(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
             unsafe {
                 if VNNI {
-                    _mm512_dpwssd_epi32(acc, w, x)
+                    dpwssd(acc, w, x)
                 } else {
                     _mm512_add_epi32(acc, _mm512_madd_epi16(w, x))
                 }
@@ -348,8 +416,38 @@ mod x86 {
             unsafe { _mm512_cvtepi32_ps(v) }
         }
         #[inline(always)]
+        unsafe fn abs(v: __m512) -> __m512 {
+            unsafe { _mm512_abs_ps(v) }
+        }
+        #[inline(always)]
+        unsafe fn round_pairs(p: *mut i32, v: __m512) -> __m512i {
+            unsafe {
+                let magic = _mm512_set1_ps(MAGIC);
+                let bits = _mm512_castps_si512(_mm512_add_ps(v, magic));
+                let q = _mm512_sub_epi32(bits, _mm512_castps_si512(magic));
+                _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(q));
+                q
+            }
+        }
+        #[inline(always)]
+        unsafe fn iadd(a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_add_epi32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn isum(v: __m512i) -> i32 {
+            unsafe { _mm512_reduce_add_epi32(v) }
+        }
+        #[inline(always)]
+        unsafe fn hmax(v: __m512) -> f32 {
+            unsafe { _mm512_reduce_max_ps(v) }
+        }
+        #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> __m512 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn round_f16(v: __m512) -> __m512 {
+            unsafe { _mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
         }
         #[inline(always)]
         unsafe fn load_i8(p: *const i8) -> __m512 {
@@ -509,11 +607,58 @@ mod x86 {
             unsafe { (_mm256_cvtepi32_ps(v.0), _mm256_cvtepi32_ps(v.1)) }
         }
         #[inline(always)]
+        unsafe fn abs(v: Self::F) -> Self::F {
+            unsafe { both(v, v, |x, _| _mm256_andnot_ps(_mm256_set1_ps(-0.0), x)) }
+        }
+        #[inline(always)]
+        unsafe fn round_pairs(p: *mut i32, v: Self::F) -> Self::I {
+            unsafe {
+                let magic = _mm256_set1_ps(MAGIC);
+                let one = |v| {
+                    let bits = _mm256_castps_si256(_mm256_add_ps(v, magic));
+                    _mm256_sub_epi32(bits, _mm256_castps_si256(magic))
+                };
+                let q = (one(v.0), one(v.1));
+                let mask = _mm256_set1_epi32(0xffff);
+                let low = (_mm256_and_si256(q.0, mask), _mm256_and_si256(q.1, mask));
+                // Packing works in halves: 0 2 1 3 puts them in order.
+                let packed = _mm256_packus_epi32(low.0, low.1);
+                _mm256_storeu_si256(p.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+                q
+            }
+        }
+        #[inline(always)]
+        unsafe fn iadd(a: Self::I, b: Self::I) -> Self::I {
+            unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
+        }
+        #[inline(always)]
+        unsafe fn isum(v: Self::I) -> i32 {
+            let mut t = [0i32; 8];
+            unsafe { _mm256_storeu_si256(t.as_mut_ptr().cast(), _mm256_add_epi32(v.0, v.1)) };
+            t.into_iter().fold(0, i32::wrapping_add)
+        }
+        #[inline(always)]
+        unsafe fn hmax(v: Self::F) -> f32 {
+            let mut t = [0f32; 8];
+            unsafe { _mm256_storeu_ps(t.as_mut_ptr(), _mm256_max_ps(v.0, v.1)) };
+            t.into_iter().fold(f32::NEG_INFINITY, f32::max)
+        }
+        #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> Self::F {
             unsafe {
                 (
                     _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
                     _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn round_f16(v: Self::F) -> Self::F {
+            const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+            unsafe {
+                (
+                    _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(v.0)),
+                    _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(v.1)),
                 )
             }
         }

@@ -1,8 +1,26 @@
-//! From the bytes of a row to floats, for every encoding.
+//! How rows lie in files, for every encoding: their size in bytes, and what they stand for.
 
 use half::{bf16, f16};
 
 use super::{Encoding, RawRows};
+
+/// Bytes of a row of `cols` values: its data, its scales, its biases.
+pub(crate) fn row_bytes(encoding: Encoding, cols: usize) -> [usize; 3] {
+    let data = match encoding {
+        Encoding::F32 => cols * 4,
+        Encoding::F16 | Encoding::Bf16 => cols * 2,
+        Encoding::Q8_0 => cols / 32 * 34,
+        Encoding::Q4_0 => cols / 32 * 18,
+        Encoding::Q4_1 => cols / 32 * 20,
+        Encoding::Ggml(kind) => cols / kind.block_size() * kind.type_size(),
+        Encoding::Int8Rows => return [cols, 4, 0],
+        Encoding::Affine { bits, group } => {
+            let groups = cols.div_ceil(group.max(1)) * 2;
+            return [cols * usize::from(bits) / 8, groups, groups];
+        }
+    };
+    [data, 0, 0]
+}
 
 /// Dequantises row `row` of `raw`, which holds `rows` rows of `cols` values, into `out`.
 ///
@@ -16,12 +34,15 @@ pub(crate) fn decode_row(
     row: usize,
     out: &mut [f32],
 ) {
-    let part = |bytes: &[u8]| {
+    let parts = [&raw.data, &raw.scales, &raw.biases].map(|bytes| {
         let each = bytes.len() / rows.max(1);
-        row * each..(row + 1) * each
-    };
-    let data = &raw.data[part(&raw.data)];
-    let out = &mut out[..cols];
+        &bytes[row * each..(row + 1) * each]
+    });
+    decode(encoding, parts, &mut out[..cols]);
+}
+
+/// Dequantises one row, given as its data, scales and biases.
+fn decode(encoding: Encoding, [data, scales, biases]: [&[u8]; 3], out: &mut [f32]) {
     let half = |b: [u8; 2]| f16::from_le_bytes(b).to_f32();
     let brain = |b: [u8; 2]| bf16::from_le_bytes(b).to_f32();
     match encoding {
@@ -70,7 +91,6 @@ pub(crate) fn decode_row(
         }
         Encoding::Ggml(kind) => decode_ggml(kind, data, out),
         Encoding::Int8Rows => {
-            let scales = &raw.scales[part(&raw.scales)];
             let scale = scales
                 .first_chunk::<4>()
                 .map_or(0.0, |b| f32::from_le_bytes(*b));
@@ -79,8 +99,8 @@ pub(crate) fn decode_row(
             }
         }
         Encoding::Affine { bits, group } => {
-            let scales = raw.scales[part(&raw.scales)].as_chunks::<2>().0;
-            let biases = raw.biases[part(&raw.biases)].as_chunks::<2>().0;
+            let scales = scales.as_chunks::<2>().0;
+            let biases = biases.as_chunks::<2>().0;
             for (i, o) in out.iter_mut().enumerate() {
                 let q = match bits {
                     8 => data[i],

@@ -2,6 +2,8 @@
 
 use half::f16;
 
+use crate::cpu::{Isa, Q4_STEPS, q4_0_blocks};
+
 /// Appends Q8_0 blocks of 32 values: scale `absmax / 127`, values rounded with the scale before
 /// it is itself rounded to f16 (spec checkpoints.md 4).
 pub(crate) fn q8_0(values: &[f32], out: &mut Vec<u8>) {
@@ -16,13 +18,26 @@ pub(crate) fn q8_0(values: &[f32], out: &mut Vec<u8>) {
 
 /// Appends Q4_0 blocks of 32 values whose scale makes the squared error small: candidates around
 /// the usual one (the value of largest magnitude becomes -8), each refitted by least squares.
+/// Sixteen blocks side by side; what is left one by one, with the same result.
 pub(crate) fn q4_0_fitted(values: &[f32], out: &mut Vec<u8>) {
+    let isa = Isa::detect();
+    let (many, rest) = values.as_chunks::<{ 16 * 32 }>();
+    for values in many {
+        let mut blocks = [0; 16 * 18];
+        q4_0_blocks(isa, values, &mut blocks);
+        out.extend(blocks);
+    }
+    q4_0_one_by_one(rest, out);
+}
+
+/// The rule of [`q4_0_fitted`], a block at a time.
+fn q4_0_one_by_one(values: &[f32], out: &mut Vec<u8>) {
     for block in values.as_chunks::<32>().0 {
         let peak = block
             .iter()
             .fold(0f32, |a, v| if v.abs() > a.abs() { *v } else { a });
         let (mut best, mut least) = (0f32, f32::INFINITY);
-        for steps in [-8.0, -7.4, -6.8, 7.0] {
+        for steps in Q4_STEPS {
             let d = peak / steps;
             if d == 0.0 {
                 break;
@@ -102,6 +117,42 @@ mod tests {
             let step = v.iter().fold(0f32, |a, v| a.max(v.abs())) / 127.0;
             assert!(v.iter().zip(g).all(|(v, g)| (v - g).abs() <= step * 0.57));
         }
+    }
+
+    #[test]
+    fn blocks_side_by_side_come_out_as_one_by_one() {
+        let mut state = 5u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        let mut all: Vec<f32> = (0..512 * 60)
+            .map(|i| (next() + next()) * 10f32.powi((i / 32 % 90) - 50))
+            .collect();
+        all.extend(values());
+        // Ties, zeros of both signs, and the smallest and largest there are.
+        all[..32].fill(-0.0);
+        all[32..64].fill(0.5);
+        for (i, v) in all[64..512].iter_mut().enumerate() {
+            *v = (i % 17) as f32 - 8.0;
+        }
+        all[512] = f32::from_bits(3);
+        all[544] = f32::MAX;
+        all[577] = f32::MIN_POSITIVE;
+        let mut want = vec![];
+        q4_0_one_by_one(&all, &mut want);
+        for isa in Isa::available() {
+            let blocks = all.as_chunks::<512>().0.iter().flat_map(|values| {
+                let mut blocks = [0; 16 * 18];
+                q4_0_blocks(isa, values, &mut blocks);
+                blocks
+            });
+            let got: Vec<u8> = blocks.collect();
+            assert!(want.starts_with(&got) && got.len() > 60 * 288, "{isa:?}");
+        }
+        let mut got = vec![];
+        q4_0_fitted(&all[..all.len() - 64], &mut got);
+        assert!(got.len() == want.len() - 36 && want.starts_with(&got));
     }
 
     #[test]

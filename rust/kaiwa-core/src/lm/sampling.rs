@@ -1,10 +1,21 @@
 //! From logits to a token (spec moshi-lm.md 5).
 
+use std::cell::RefCell;
+
 use crate::cpu::{Isa, argmax_rows};
+
+thread_local! {
+    static SAMPLER: RefCell<Sampler> = RefCell::default();
+}
+
+/// [`Sampler::token`] with this thread's own sampler.
+pub(crate) fn token(isa: Isa, logits: &[f32], temp: f32, top_k: usize, uniform: f64) -> i32 {
+    SAMPLER.with_borrow_mut(|sampler| sampler.token(isa, logits, temp, top_k, uniform))
+}
 
 /// Reused between draws.
 #[derive(Default)]
-pub(crate) struct Sampler {
+struct Sampler {
     candidates: Vec<(f32, u32)>,
 }
 
@@ -13,14 +24,7 @@ impl Sampler {
     /// on a tie. Otherwise one of the `top_k` most probable is drawn with `uniform` in `[0, 1)`,
     /// in proportion to `softmax(logits / temp)`; ties at the border go to the lower index. A
     /// `top_k` of 0 means all.
-    pub(crate) fn token(
-        &mut self,
-        isa: Isa,
-        logits: &[f32],
-        temp: f32,
-        top_k: usize,
-        uniform: f64,
-    ) -> i32 {
+    fn token(&mut self, isa: Isa, logits: &[f32], temp: f32, top_k: usize, uniform: f64) -> i32 {
         let mut best = 0;
         argmax_rows(isa, logits, logits.len(), |_, i| best = i);
         if temp <= 0.0 || top_k == 1 || logits.len() < 2 {

@@ -3,9 +3,9 @@
 use super::backend::LmState;
 use super::delays::{NOTHING, TokenCache};
 use super::random::uniform;
-use super::sampling::Sampler;
+use super::sampling;
 use super::{Moshi, Sampling};
-use crate::cpu::Isa;
+use crate::cpu::{Isa, for_each_chunk};
 use crate::error::{Error, Result};
 
 /// Largest number of slots of a stream: a guard against sizes given in the wrong unit.
@@ -50,7 +50,6 @@ pub struct MoshiStream {
     moshi: Moshi,
     state: Box<dyn LmState>,
     slots: Vec<Slot>,
-    sampler: Sampler,
     isa: Isa,
     text_logits: Vec<f32>,
     audio_logits: Vec<f32>,
@@ -102,7 +101,6 @@ impl MoshiStream {
         Ok(Self {
             state: moshi.backend().clone().state(count)?,
             slots: seeds.iter().zip(sampling).map(slot).collect(),
-            sampler: Sampler::default(),
             isa: Isa::detect(),
             text_logits: vec![0.0; count * config.text_card_out],
             audio_logits: vec![0.0; count * config.spoken * config.card],
@@ -248,8 +246,12 @@ impl MoshiStream {
             step_text: vec![NOTHING; count],
             step_audio: vec![NOTHING; count * config.spoken],
         };
-        self.text_logits.fill(0.0);
-        self.audio_logits.fill(0.0);
+        // Those of active slots are written below.
+        for slot in (0..count).filter(|s| !active[*s]) {
+            let (text, audio) = (config.text_card_out, config.spoken * config.card);
+            self.text_logits[slot * text..][..text].fill(0.0);
+            self.audio_logits[slot * audio..][..audio].fill(0.0);
+        }
         if rows == 0 {
             return Ok(output);
         }
@@ -285,18 +287,25 @@ impl MoshiStream {
         for (row, slot) in on.iter().enumerate() {
             let logits = &logits[row * width..][..width];
             self.text_logits[slot * width..][..width].copy_from_slice(logits);
-            let one = &self.slots[*slot];
-            let forced = input.force_text.map(|f| f[*slot]).filter(|t| *t >= 0);
-            previous[row] = match forced {
+        }
+        let (slots, isa) = (&self.slots, self.isa);
+        let choice = |row: usize, token: &mut [i32]| {
+            let one = &slots[on[row]];
+            let forced = input.force_text.map(|f| f[on[row]]).filter(|t| *t >= 0);
+            token[0] = match forced {
                 Some(token) => token as i32,
                 None => {
+                    let logits = &logits[row * width..][..width];
                     let u = uniform(one.seed, one.cache.step(), 0);
                     let s = one.sampling;
-                    self.sampler
-                        .token(self.isa, logits, s.temp_text, s.top_k_text, u)
+                    sampling::token(isa, logits, s.temp_text, s.top_k_text, u)
                 }
             };
-            output.step_text[*slot] = previous[row];
+            Ok(())
+        };
+        for_each_chunk(&mut previous, 1, choice)?;
+        for (slot, token) in on.iter().zip(&previous) {
+            output.step_text[*slot] = *token;
         }
         self.sampling_seconds += started.elapsed().as_secs_f64();
 
@@ -307,20 +316,28 @@ impl MoshiStream {
             self.state.depth(k, &previous, logits)?;
             let started = std::time::Instant::now();
             for (row, slot) in on.iter().enumerate() {
-                let logits = &logits[row * width..][..width];
                 let at = slot * config.spoken + k;
+                let logits = &logits[row * width..][..width];
                 self.audio_logits[at * width..][..width].copy_from_slice(logits);
-                let one = &self.slots[*slot];
+            }
+            let slots = &self.slots;
+            let choice = |row: usize, token: &mut [i32]| {
+                let (one, at) = (&slots[on[row]], on[row] * config.spoken + k);
                 let forced = input.force_audio.map(|f| f[at]).filter(|t| *t >= 0);
-                previous[row] = match forced {
+                token[0] = match forced {
                     Some(token) => token as i32,
                     None => {
+                        let logits = &logits[row * width..][..width];
                         let u = uniform(one.seed, one.cache.step(), 1 + k as u64);
                         let s = one.sampling;
-                        self.sampler.token(self.isa, logits, s.temp, s.top_k, u)
+                        sampling::token(isa, logits, s.temp, s.top_k, u)
                     }
                 };
-                output.step_audio[at] = previous[row];
+                Ok(())
+            };
+            for_each_chunk(&mut previous, 1, choice)?;
+            for (slot, token) in on.iter().zip(&previous) {
+                output.step_audio[slot * config.spoken + k] = *token;
             }
             self.sampling_seconds += started.elapsed().as_secs_f64();
         }
@@ -431,7 +448,11 @@ impl MoshiStream {
     }
 }
 
-fn check_sampling(sampling: &Sampling) -> Result<()> {
+/// Whether every setting makes sense.
+///
+/// # Errors
+/// [`Error::OptionValue`].
+pub fn check_sampling(sampling: &Sampling) -> Result<()> {
     for (name, value) in [("temp", sampling.temp), ("temp_text", sampling.temp_text)] {
         if !value.is_finite() || value < 0.0 {
             return Err(Error::OptionValue {

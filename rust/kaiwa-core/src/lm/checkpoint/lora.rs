@@ -8,6 +8,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::files::{Backing, Files};
+use super::open::NO_ADAPTER;
 use super::{LmCheckpoint, Place};
 use crate::error::{Error, Result};
 use crate::lm::config_json::Envelope;
@@ -155,6 +156,7 @@ pub(super) fn merge(
             wanted: format!("the adapter has rank {rank}: pass the config.json that belongs to it"),
         });
     }
+    base.warnings.retain(|text| text != NO_ADAPTER);
     base.adapter = Some(Adapter {
         scaling: envelope.lora_scaling as f32,
         rank,

@@ -13,6 +13,10 @@ use crate::lm::config_json::Envelope;
 use crate::lm::schema::{self, Kind, Spec};
 use crate::lm::{Encoding, LmConfig};
 
+/// A warning that an adapter given beside the files takes back.
+pub(super) const NO_ADAPTER: &str =
+    "the configuration says lora, but names no adapter: the weights are taken as they are";
+
 /// See [`LmCheckpoint::open`].
 pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmCheckpoint> {
     let files = Files::open(paths)?;
@@ -22,11 +26,7 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
         Some(text) => {
             let envelope = Envelope::from_json(text)?;
             if envelope.lora && envelope.lora_name.is_none() {
-                warnings.push(
-                    "the configuration says lora, but names no adapter: the weights are taken as \
-                     they are"
-                        .into(),
-                );
+                warnings.push(NO_ADAPTER.into());
             }
             LmConfig::from_json(text)?
         }

@@ -6,7 +6,7 @@ use half::f16;
 
 use super::{LmCheckpoint, Place};
 use crate::error::{Error, Result};
-use crate::lm::encoding::decode_row;
+use crate::lm::encoding::{decode_row, row_bytes};
 use crate::lm::{Encoding, LmConfig, LmTensors, RawRows, TensorInfo};
 
 impl LmCheckpoint {
@@ -27,38 +27,17 @@ impl LmCheckpoint {
             self.files
                 .read(name, first * each as u64, count * each, out)
         };
-        part(
-            &place.name,
-            row_bytes(place.encoding, place.cols),
-            &mut into.data,
-        )?;
-        let scale_bytes = match place.encoding {
-            Encoding::Affine { group, .. } => place.cols / group * 2,
-            _ => 4,
-        };
+        let [data, scales, biases] = row_bytes(place.encoding, place.cols);
+        part(&place.name, data, &mut into.data)?;
         into.scales.clear();
         into.biases.clear();
-        if let Some(scales) = &place.scales {
-            part(scales, scale_bytes, &mut into.scales)?;
+        if let Some(name) = &place.scales {
+            part(name, scales, &mut into.scales)?;
         }
-        if let Some(biases) = &place.biases {
-            part(biases, scale_bytes, &mut into.biases)?;
+        if let Some(name) = &place.biases {
+            part(name, biases, &mut into.biases)?;
         }
         check_scales(&self.files, place, rows.start, into)
-    }
-}
-
-/// Bytes of a row's data.
-fn row_bytes(encoding: Encoding, cols: usize) -> usize {
-    match encoding {
-        Encoding::F32 => cols * 4,
-        Encoding::F16 | Encoding::Bf16 => cols * 2,
-        Encoding::Q8_0 => cols / 32 * 34,
-        Encoding::Q4_0 => cols / 32 * 18,
-        Encoding::Q4_1 => cols / 32 * 20,
-        Encoding::Ggml(kind) => cols / kind.block_size() * kind.type_size(),
-        Encoding::Int8Rows => cols,
-        Encoding::Affine { bits, .. } => cols * usize::from(bits) / 8,
     }
 }
 
@@ -77,7 +56,7 @@ fn check_scales(
     };
     match place.encoding {
         Encoding::Q8_0 | Encoding::Q4_0 | Encoding::Q4_1 => {
-            let size = row_bytes(place.encoding, 32);
+            let [size, ..] = row_bytes(place.encoding, 32);
             for (i, block) in raw.data.chunks_exact(size).enumerate() {
                 let d = f16::from_le_bytes([block[0], block[1]]);
                 if !d.is_finite() {

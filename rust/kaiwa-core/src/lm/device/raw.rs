@@ -33,22 +33,6 @@ pub(super) fn plain(encoding: Encoding) -> Encoding {
     }
 }
 
-/// Bytes of a row of `cols` numbers: its data, its scales, its biases.
-pub(super) fn row_bytes(encoding: Encoding, cols: usize) -> [usize; 3] {
-    if let Some(kind) = block_type(encoding) {
-        return [block_bytes(kind, cols), 0, 0];
-    }
-    match plain(encoding) {
-        Encoding::F32 => [4 * cols, 0, 0],
-        Encoding::Int8Rows => [cols, 4, 0],
-        Encoding::Affine { bits, group } => {
-            let groups = 2 * cols.div_ceil(group.max(1));
-            [cols * usize::from(bits) / 8, groups, groups]
-        }
-        _ => [2 * cols, 0, 0],
-    }
-}
-
 /// Bytes of `count` numbers in blocks of `kind`.
 pub(super) fn block_bytes(kind: GgmlDType, count: usize) -> usize {
     count / kind.block_size() * kind.type_size()
@@ -88,61 +72,6 @@ const PIECE: usize = 3060 << 9;
 fn halves(bytes: &[u8]) -> impl Iterator<Item = u16> {
     let pairs = bytes.as_chunks::<2>().0;
     pairs.iter().map(|p| u16::from_le_bytes(*p))
-}
-
-/// One row, `data`, `scales` and `biases` being its own bytes only; added to `out`.
-pub(super) fn add_row(
-    encoding: Encoding,
-    [data, scales, biases]: [&[u8]; 3],
-    out: &mut [f32],
-) -> Result<()> {
-    if let Some(kind) = block_type(encoding) {
-        let row = blocks(data, kind, (1, out.len()), &Device::Cpu)?;
-        let values: Vec<f32> = row.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()?;
-        add(out, values.into_iter());
-        return Ok(());
-    }
-    match plain(encoding) {
-        Encoding::F32 => {
-            let words = data.as_chunks::<4>().0;
-            add(out, words.iter().map(|w| f32::from_le_bytes(*w)));
-        }
-        Encoding::F16 => add(out, halves(data).map(|h| f16::from_bits(h).to_f32())),
-        Encoding::Bf16 => add(out, halves(data).map(|h| bf16::from_bits(h).to_f32())),
-        Encoding::Int8Rows => {
-            let scale = scales.as_chunks::<4>().0.first().copied();
-            let scale = f32::from_le_bytes(scale.unwrap_or_default());
-            add(
-                out,
-                data.iter().map(|q| f32::from(*q as i8) * scale / 127.0),
-            );
-        }
-        Encoding::Affine { bits, group } => {
-            let number = |bytes: &[u8]| -> Vec<f32> {
-                halves(bytes).map(|h| bf16::from_bits(h).to_f32()).collect()
-            };
-            let (scales, biases) = (number(scales), number(biases));
-            let value = |i: usize| match bits {
-                4 => data[i / 2] >> (4 * (i % 2)) & 15,
-                _ => data[i],
-            };
-            let groups = scales.iter().zip(&biases).enumerate();
-            for (g, (scale, bias)) in groups {
-                let range = g * group..((g + 1) * group).min(out.len());
-                for (i, slot) in range.clone().zip(&mut out[range]) {
-                    *slot += scale * f32::from(value(i)) + bias;
-                }
-            }
-        }
-        _ => return Err(misuse("a table lies in an unknown encoding")),
-    }
-    Ok(())
-}
-
-fn add(out: &mut [f32], values: impl Iterator<Item = f32>) {
-    for (slot, value) in out.iter_mut().zip(values) {
-        *slot += value;
-    }
 }
 
 /// A matrix over GGML blocks, on `device`.

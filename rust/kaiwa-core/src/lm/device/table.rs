@@ -2,9 +2,9 @@
 //! each, and adding some rows up costs less than the calls that would do it on a device, which
 //! keeps its memory for what is read whole (spec moshi-lm.md 11).
 
-use super::raw;
 use super::weights::Loader;
 use crate::error::{Error, Result};
+use crate::lm::encoding::decode_row;
 use crate::lm::{Encoding, RawRows};
 
 /// One table, `[rows, cols]`.
@@ -50,12 +50,16 @@ impl Table {
             value: i64::from(id),
             cardinality: self.rows,
         })?;
-        let [data, scales, biases] = raw::row_bytes(self.encoding, self.cols);
-        let row = [
-            &self.raw.data[index * data..][..data],
-            &self.raw.scales[index * scales..][..scales],
-            &self.raw.biases[index * biases..][..biases],
-        ];
-        raw::add_row(self.encoding, row, out)
+        let mut row = vec![0.0; self.cols];
+        decode_row(
+            self.encoding,
+            self.cols,
+            &self.raw,
+            self.rows,
+            index,
+            &mut row,
+        );
+        out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use super::linear::Linear;
 use super::table::Table;
 use super::{DeviceWeights, misuse, raw};
 use crate::error::{Error, Result};
+use crate::lm::encoding::row_bytes;
 use crate::lm::{Encoding, LmTensors, RawRows, TensorInfo};
 
 /// Numbers that are f32 at once while a matrix is converted; per thread.
@@ -203,7 +204,7 @@ impl<'a> Loader<'a> {
     fn raw(&self, name: &str, info: &TensorInfo) -> Result<RawRows> {
         let mut rows = RawRows::default();
         self.tensors.read_raw(name, 0..info.rows, &mut rows)?;
-        let wanted = raw::row_bytes(info.encoding, info.cols).map(|b| b * info.rows);
+        let wanted = row_bytes(info.encoding, info.cols).map(|b| b * info.rows);
         if wanted != [rows.data.len(), rows.scales.len(), rows.biases.len()] {
             return Err(misuse("raw rows have another length than their encoding"));
         }

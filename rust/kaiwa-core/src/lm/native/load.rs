@@ -5,6 +5,7 @@ use std::ops::{ControlFlow, Range};
 use super::table::Table;
 use crate::cpu::{self, Arena, Isa, Packed, Packer, WeightBits, quant_of};
 use crate::error::{Error, Result};
+use crate::lm::encoding::row_bytes;
 use crate::lm::quantise::{q4_0_fitted, q8_0};
 use crate::lm::{Encoding, LmTensors, Norm, RawRows, TensorInfo};
 
@@ -34,21 +35,13 @@ pub(super) struct Loader<'a> {
     bytes: usize,
 }
 
-/// Bytes of a row in its file.
-fn row_bytes(encoding: Encoding, cols: usize) -> u64 {
-    let cols = cols as u64;
-    match encoding {
-        Encoding::F32 => 4 * cols,
-        Encoding::F16 | Encoding::Bf16 => 2 * cols,
-        Encoding::Q8_0 => cols.div_ceil(32) * 34,
-        Encoding::Q4_0 => cols.div_ceil(32) * 18,
-        Encoding::Q4_1 => cols.div_ceil(32) * 20,
-        Encoding::Ggml(kind) => cols.div_ceil(kind.block_size() as u64) * kind.type_size() as u64,
-        Encoding::Int8Rows => cols + 4,
-        Encoding::Affine { bits, group } => {
-            cols * u64::from(bits) / 8 + cols.div_ceil(group as u64) * 4
-        }
-    }
+/// Values that are rounded at a time.
+const FLOATS: usize = 1 << 15;
+
+/// Bytes of all rows in their file.
+fn file_bytes(info: &TensorInfo) -> u64 {
+    let row: usize = row_bytes(info.encoding, info.cols).iter().sum();
+    info.rows as u64 * row as u64
 }
 
 impl<'a> Loader<'a> {
@@ -62,7 +55,7 @@ impl<'a> Loader<'a> {
         let mut total = 0;
         for name in tensors.names() {
             let info = tensors.info(&name)?;
-            total += info.rows as u64 * row_bytes(info.encoding, info.cols);
+            total += file_bytes(&info);
         }
         Ok(Self {
             tensors,
@@ -98,10 +91,18 @@ impl<'a> Loader<'a> {
         let info = self.tensors.info(name)?;
         let (n, k, tensors) = (info.rows, info.cols, self.tensors);
         let wanted = Form::of(self.hold, &info);
-        let read = |rows: Range<usize>| -> Result<Vec<f32>> {
-            let mut values = vec![0f32; rows.len() * k];
-            tensors.read_f32(name, rows, &mut values)?;
-            Ok(values)
+        // A few rows at a time, so that the floats stay in a cache.
+        let each = (FLOATS / k.max(1)).max(1);
+        let fetch = |rows: Range<usize>, raw: &mut RawRows, make: fn(&[f32], &mut Vec<u8>)| {
+            raw.data.clear();
+            let mut values = vec![0f32; each.min(rows.len()) * k];
+            for first in rows.clone().step_by(each) {
+                let part = first..(first + each).min(rows.end);
+                let values = &mut values[..part.len() * k];
+                tensors.read_f32(name, part, values)?;
+                make(values, &mut raw.data);
+            }
+            Ok(())
         };
         let raw_bf16 = info.encoding == Encoding::Bf16 && !info.merged;
         let packed = match wanted {
@@ -117,25 +118,20 @@ impl<'a> Loader<'a> {
                     _ => WeightBits::Bf16,
                 };
                 self.packer.stream(n, k, Encoding::F32, &|rows, raw| {
-                    raw.data.clear();
-                    raw.data
-                        .extend(read(rows)?.iter().flat_map(|v| v.to_le_bytes()));
-                    Ok(())
+                    fetch(rows, raw, |values, out| {
+                        out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+                    })
                 })?
             }
-            Form::Int8 => self.packer.stream(n, k, Encoding::Q8_0, &|rows, raw| {
-                raw.data.clear();
-                q8_0(&read(rows)?, &mut raw.data);
-                Ok(())
-            })?,
+            Form::Int8 => self
+                .packer
+                .stream(n, k, Encoding::Q8_0, &|rows, raw| fetch(rows, raw, q8_0))?,
             Form::Int4 => self.packer.stream(n, k, Encoding::Q4_0, &|rows, raw| {
-                raw.data.clear();
-                q4_0_fitted(&read(rows)?, &mut raw.data);
-                Ok(())
+                fetch(rows, raw, q4_0_fitted)
             })?,
         };
         self.bytes += packed.bytes();
-        self.advance(n as u64 * row_bytes(info.encoding, k))?;
+        self.advance(file_bytes(&info))?;
         Ok(packed)
     }
 
@@ -145,7 +141,7 @@ impl<'a> Loader<'a> {
         let mut values = vec![0f32; info.rows * info.cols];
         self.tensors.read_f32(name, 0..info.rows, &mut values)?;
         self.bytes += 4 * values.len();
-        self.advance(info.rows as u64 * row_bytes(info.encoding, info.cols))?;
+        self.advance(file_bytes(&info))?;
         Ok(values)
     }
 
@@ -163,7 +159,7 @@ impl<'a> Loader<'a> {
         };
         let table = Table::new(encoding, info.rows, info.cols, raw);
         self.bytes += table.bytes();
-        self.advance(info.rows as u64 * row_bytes(info.encoding, info.cols))?;
+        self.advance(file_bytes(&info))?;
         Ok(table)
     }
 
@@ -236,7 +232,7 @@ impl Form {
     fn bytes(self, info: &TensorInfo) -> u64 {
         let values = info.rows as u64 * info.cols as u64;
         match self {
-            Self::Raw => info.rows as u64 * row_bytes(info.encoding, info.cols),
+            Self::Raw => file_bytes(info),
             Self::F32 => values * 4,
             Self::Bf16 => values * 2,
             Self::Int8 => values / 32 * 34,

@@ -1,0 +1,196 @@
+"""`kaiwa bench serve`: how many calls a server carries here, and what it adds to the model.
+
+Server and callers share the machine; the callers' share of it is printed. Three questions:
+
+1. `echo`: with an engine that computes nothing, what do Opus, websockets and Python cost?
+2. `model`: with a random tiny language model and the full-size codec, how many calls are in time,
+   beside what the codec's and the model's own batched steps would allow?
+3. `overhead`: from a frame's last byte to its answer, less the step that made it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kaiwa.client import own_server
+
+#: A call is in time if no frame is missing and 99 % of answers come within this, in ms.
+ECHO_LIMIT = 40.0
+MODEL_LIMIT = 160.0
+FRAME_SECONDS = 0.08
+
+
+class Server(own_server.OwnServer):
+    """A `kaiwa serve` of ours, and what it costs."""
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time so far; ``None`` where the system does not tell."""
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:  # noqa: PTH123
+                fields = file.read().rsplit(")", 1)[1].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def histogram(self, name: str) -> list[tuple[float, float]]:
+        """Upper bounds and cumulated counts."""
+        pattern = rf'^{name}_bucket{{le="([^"]+)"}} (\S+)$'
+        found = re.findall(pattern, self.get("/metrics").decode(), re.M)
+        return [(float(bound), float(count)) for bound, count in found]
+
+
+@contextlib.contextmanager
+def serving(*options: str) -> Iterator[Server]:
+    """A server for the length of a measurement."""
+    with own_server.serving(*options) as found:
+        yield Server(found.port, found.pid)
+
+
+def machine_seconds() -> float | None:
+    """Processor time of all programs on the machine so far: what is more than the server's and
+    the callers' was somebody else's, and spoils the figures."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123
+            user, nice, system, _idle, _wait, irq, soft, steal = map(
+                int, file.readline().split()[1:9]
+            )
+    except (OSError, ValueError):
+        return None
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def calls(server: Server, count: int, seconds: float, processes: int) -> dict[str, Any]:
+    """So many calls at once, and what became of them."""
+    from kaiwa.client import load
+    from kaiwa.client.load_report import report
+    from kaiwa.synth import voice
+
+    frames = load.frames_in(seconds)
+    outgoing = load.prepare(load.looped(voice(min(seconds, 20.0)), frames), "opus")
+    options = load.LoadOptions(url=f"127.0.0.1:{server.port}")
+    before, all_before, began = server.cpu_seconds(), machine_seconds(), time.perf_counter()
+    shifts = load.run(options, outgoing, count, processes)
+    wall = time.perf_counter() - began
+    after, all_after = server.cpu_seconds(), machine_seconds()
+    busy = None if all_before is None or all_after is None else all_after - all_before
+    figures = report([record for shift in shifts for record in shift.records])
+    cores = None if before is None or after is None else (after - before) / wall
+    return {
+        "calls": count,
+        "admitted": figures["calls"]["admitted"],
+        "missing_frames": figures["frames"]["missing"],
+        "latency_p50_ms": figures["frame_latency_ms"]["p50"],
+        "latency_p99_ms": figures["frame_latency_ms"]["p99"],
+        "underruns": figures["playback_of_100_ms"]["underruns"],
+        "sent_late_p99_ms": figures["send_lateness_ms"]["p99"],
+        "server_cores": None if cores is None else round(cores, 2),
+        "server_cpu_per_call_percent": None if cores is None else round(100 * cores / count, 2),
+        "driver_cores": round(sum(shift.cpu for shift in shifts), 2),
+        "all_cores": None if busy is None else round(busy / wall, 2),
+    }
+
+
+def in_time(row: dict[str, Any], limit: float) -> bool:
+    """Whether every call got all its frames soon enough."""
+    p99 = row["latency_p99_ms"]
+    return bool(
+        row["admitted"] == row["calls"]
+        and row["missing_frames"] == 0
+        and p99 is not None
+        and p99 < limit
+    )
+
+
+def quantile(buckets: list[tuple[float, float]], part: float) -> float | None:
+    """The bucket bound below which so much lies."""
+    if not buckets or not buckets[-1][1]:
+        return None
+    wanted = buckets[-1][1] * part
+    return next(bound for bound, count in buckets if count >= wanted)
+
+
+def own_cost(slots: int, steps: int = 30) -> float:
+    """Seconds of a batched step of codec and model without a server around them."""
+    import numpy as np
+
+    from kaiwa import loading
+    from kaiwa.duplex import Duplex
+
+    parts = loading.load("synth:tiny", mimi="synth:full")
+    duplex = Duplex(parts.moshi, parts.mimi, parts.tokenizer, slots=slots, seed=0, prime=True)
+    rng = np.random.default_rng(0)
+    pcm = (rng.standard_normal((slots, 1920)) * 0.1).astype(np.float32)
+    for _ in range(3):
+        duplex.step(pcm)
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        duplex.step(pcm)
+        times.append(time.perf_counter() - began)
+    return sorted(times)[len(times) // 2]
+
+
+def allowed(limit: int) -> tuple[int, dict[int, float]]:
+    """How many calls codec and model alone could step within a frame, at most `limit`; and what
+    the steps tried took, in seconds."""
+    costs: dict[int, float] = {}
+
+    def fits(slots: int) -> bool:
+        if slots not in costs:
+            costs[slots] = own_cost(slots)
+        return costs[slots] < FRAME_SECONDS
+
+    low, high = 0, 1
+    while high <= limit and fits(high):
+        low, high = high, high * 2
+    high = min(high, limit + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low, dict(sorted(costs.items()))
+
+
+def carried(args: argparse.Namespace, most: int, out: dict[str, Any]) -> int:
+    """The most calls in time, from `most` downward; rows go into `out`."""
+    options = ("--model", "synth:tiny", "--mimi", "synth:full", "--slots", str(most))
+    with serving(*options, "--step-budget-ms", "10000") as server:
+        for count in range(most, 0, -1):
+            row = calls(server, count, args.seconds, 1)
+            fine = in_time(row, MODEL_LIMIT)
+            out[f"{count}_calls"] = {**row, "in_time": fine}
+            if fine:
+                return count
+    return 0
+
+
+def command(args: argparse.Namespace) -> int:
+    """Measures and prints."""
+    from kaiwa.cli import progress, table
+
+    out: dict[str, Any] = {"echo": {}, "model": {}}
+    progress.summary("echo: the server without a model", quiet=args.quiet)
+    with serving("--model", "synth:echo", "--slots", str(max(args.calls))) as server:
+        for count in args.calls:
+            row = calls(server, count, args.seconds, args.processes)
+            out["echo"][f"{count}_calls"] = {**row, "in_time": in_time(row, ECHO_LIMIT)}
+    progress.summary("what codec and model alone would allow", quiet=args.quiet)
+    most, costs = allowed(args.most)
+    out["own_step_ms"] = {str(slots): round(1e3 * cost, 2) for slots, cost in costs.items()}
+    out["own_steps_allow"] = most
+    progress.summary("model: a tiny language model, the full-size codec", quiet=args.quiet)
+    out["carried"] = carried(args, most, out["model"])
+    out["carried_of_allowed"] = round(out["carried"] / most, 2) if most else None
+    with serving("--model", "synth:tiny", "--slots", "4") as server:
+        calls(server, 2, args.seconds, 1)
+        overhead = server.histogram("kaiwa_frame_overhead_seconds")
+    for name, part in (("p50", 0.5), ("p99", 0.99)):
+        value = quantile(overhead, part)
+        out[f"overhead_{name}_below_ms"] = None if value is None else value * 1e3
+    table.show(out, as_json=args.json)
+    return 0

@@ -1,0 +1,148 @@
+"""`kaiwa load URL`: many calls at once, and how the server fares."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from kaiwa.cli import chat_options, options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kaiwa.client.load import Shift
+
+#: Seconds of voice, or of a file, that a call repeats.
+LOOP_SECONDS = 60.0
+#: Milliseconds of lateness at which the driver, not the server, is what is measured.
+LATE = 20.0
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the program's parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "load",
+        help="many calls at once to a server",
+        description="Call a server many times at once and measure its answers. Each call sends a "
+        "frame each 80 ms on an absolute schedule; a frame that would be more than 80 ms late is "
+        "skipped and counted. The latency of frame n is the time from sending its last byte to "
+        "the end of the n-th frame of the answer. Calls that get no slot stay in every "
+        "denominator. Look at the send lateness first: a slow driver measures itself.",
+    )
+    parser.add_argument(
+        "--calls", type=options.positive, default=1, metavar="N", help="calls (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=options.positive_float,
+        default=30.0,
+        metavar="S",
+        help="length of each call (default: 30)",
+    )
+    parser.add_argument(
+        "--ramp",
+        type=options.positive_float,
+        default=0.0,
+        metavar="S",
+        help="let the calls begin one after another over this time (default: all at once)",
+    )
+    parser.add_argument(
+        "--in",
+        dest="input",
+        metavar="FILE",
+        help="what every caller says; its first minute is repeated (default: a synthetic voice)",
+    )
+    parser.add_argument(
+        "--wait",
+        type=options.positive_float,
+        default=30.0,
+        metavar="S",
+        help="seconds that a call waits for a slot (default: 30)",
+    )
+    parser.add_argument(
+        "--held-back",
+        type=options.not_negative,
+        default=0,
+        metavar="N",
+        help="frames that the model holds back at the end of a call, not missing (default: 0)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=options.positive,
+        default=1,
+        metavar="P",
+        help="processes to spread the calls over (default: 1)",
+    )
+    parser.add_argument(
+        "--decode",
+        action="store_true",
+        help="decode the answers and report their level; costs a millisecond per ten frames",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chat_options.add_connection(parser)
+    options.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calls and reports; exit code 1 if no call was answered."""
+    from kaiwa.cli import progress, table
+    from kaiwa.client import load
+
+    chosen = load.LoadOptions(
+        **chat_options.connection(args),
+        ramp=args.ramp,
+        wait=args.wait,
+        decode=args.decode,
+        held_back=args.held_back,
+    )
+    frames = load.frames_in(args.seconds)
+    progress.summary(f"preparing {args.seconds:g} s of audio", quiet=args.quiet)
+    outgoing = load.prepare(load.looped(_voice(args.input, args.seconds), frames), args.format)
+    progress.summary(f"{args.calls} calls to {chosen.url}", quiet=args.quiet)
+    shifts = load.run(chosen, outgoing, args.calls, args.processes)
+    figures = _figures(args, shifts)
+    table.show(figures, as_json=args.json)
+    late = figures["send_lateness_ms"]["p99"]
+    if late is not None and late > LATE:
+        progress.warn(
+            f"1 % of frames were sent more than {late:.0f} ms late: the driver is too slow for "
+            f"these figures; use --processes {args.processes + 1} or fewer calls"
+        )
+    if figures["frames"]["answered"] == 0:
+        progress.warn("no call was answered; the endings above say why")
+        return 1
+    return 0
+
+
+def _figures(args: argparse.Namespace, shifts: list[Shift]) -> dict[str, Any]:
+    """The report, and how busy the driver was."""
+    from kaiwa.client.load_report import report
+    from kaiwa.client.url import chat_url, without_query
+
+    records = [record for shift in shifts for record in shift.records]
+    return {
+        "server": without_query(chat_url(args.url)),
+        "format": args.format,
+        "seconds": args.seconds,
+        **report(records, args.held_back),
+        "driver_cores": [round(shift.cpu, 3) for shift in shifts],
+    }
+
+
+def _voice(path: str | None, seconds: float) -> NDArray[np.float32]:
+    """What the callers say in `seconds`: a minute of it at most."""
+    from kaiwa.audio_files import AudioReader
+    from kaiwa.cli.encode import frames_of
+    from kaiwa.client import SAMPLE_RATE
+    from kaiwa.errors import InputError
+    from kaiwa.synth import voice
+
+    length = round(min(max(seconds, 1.0), LOOP_SECONDS) * SAMPLE_RATE)
+    if path is None:
+        return voice(length / SAMPLE_RATE, sample_rate=SAMPLE_RATE)
+    with AudioReader(path) as reader:
+        for piece in frames_of(reader, SAMPLE_RATE, length):
+            return piece
+    raise InputError(f"{path} holds no audio; give a file with at least one sample")

@@ -1,0 +1,81 @@
+"""`kaiwa serve`: a server for browsers and other clients."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kaiwa.engine import Engine
+    from kaiwa.server.settings import ServerSettings
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the program's parser."""
+    from kaiwa.server.settings import settings
+    from kaiwa.server.sources import add_arguments
+
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="a server for browsers and other clients",
+        description="Serve conversations: a web page at /, Kyutai's protocol at /api/chat, "
+        "figures for operators at /ops and /metrics. Every option is also a variable and a key "
+        "of a file in TOML; see docs/settings.md.",
+    )
+    add_arguments(parser, settings())
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves; see the parser for the arguments."""
+    import dataclasses
+    import logging
+
+    from kaiwa import demo
+    from kaiwa.cli import progress
+    from kaiwa.errors import KaiwaError
+    from kaiwa.server import sources
+    from kaiwa.server.settings import ServerSettings, settings
+
+    chosen = ServerSettings.load(args)
+    if not chosen.model:
+        progress.summary(demo.HINT, quiet=False)
+        chosen = dataclasses.replace(chosen, model=demo.SOURCE)
+    try:
+        from kaiwa.server.run import serve
+    except ImportError as error:
+        raise KaiwaError(
+            f"the server needs the package {error.name}; install kaiwa again with its dependencies"
+        ) from error
+    for line in sources.misspelt(settings(), os.environ):
+        logging.getLogger("kaiwa.server").warning("%s", line)
+    return serve(chosen, load)
+
+
+def load(settings: ServerSettings) -> Engine:
+    """The engine that settings ask for. `synth:echo` is one without a model, for measuring the
+    server itself."""
+    from kaiwa.engine import Engine
+
+    shared: dict[str, Any] = {
+        "slots": settings.slots,
+        "queue": settings.queue,
+        "step_budget": settings.step_budget_ms / 1000,
+        "opus_complexity": settings.opus_complexity,
+    }
+    if settings.model == "synth:echo":
+        return Engine.echo(**shared)
+    return Engine(
+        str(settings.model),
+        mimi=settings.mimi,
+        tokenizer=settings.tokenizer,
+        warm_up=settings.warmup,
+        device=settings.device,
+        dtype=settings.dtype,
+        quantize=settings.quantize,
+        lora=settings.lora,
+        revision=settings.revision,
+        kv_dtype=settings.kv_dtype,
+        **shared,
+    )

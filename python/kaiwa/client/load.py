@@ -1,0 +1,205 @@
+"""Many calls at once against one server, cheap enough for a hundred on one core: the audio is
+encoded once for all calls, and answers are counted, not decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kaiwa.client import messages
+from kaiwa.client.connection import ChatClient
+from kaiwa.client.load_report import CallRecord
+from kaiwa.client.messages import FRAME, FRAME_SECONDS, Audio, Text
+from kaiwa.client.ogg_count import OggCounter
+from kaiwa.client.params import ChatParams
+from kaiwa.client.schedule import Schedule
+from kaiwa.client.transport import Format, transport
+from kaiwa.errors import ServerError
+
+#: Seconds after the last frame in which its answer may come.
+GRACE = 1.0
+#: Seconds between the start of the driver's processes and the first call.
+PREPARATION = 2.0
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What every call does.
+
+    Attributes:
+        url, key, format, params: as for :func:`kaiwa.client.connect`.
+        ramp: seconds over which the calls begin; 0: all at once.
+        wait: seconds that a call waits for a slot.
+        decode: decode the answers and measure their level.
+        held_back: frames that the model holds back at the end.
+    """
+
+    url: str
+    key: str | None = None
+    format: Format = "opus"
+    params: ChatParams = field(default_factory=ChatParams)
+    ramp: float = 0.0
+    wait: float = 30.0
+    decode: bool = False
+    held_back: int = 0
+
+
+@dataclass
+class Shift:
+    """What one process did: its calls, and the share of a core that it took."""
+
+    records: list[CallRecord]
+    cpu: float
+
+
+def prepare(frames: Iterable[NDArray[np.float32]], audio_format: Format) -> list[bytes]:
+    """The messages of a call, one for each frame of 80 ms."""
+    encoder = transport(audio_format)
+    head = bytes([messages.AUDIO])
+    return [head + encoder.encode(frame) for frame in frames]
+
+
+def looped(pcm: NDArray[np.float32], count: int) -> Iterable[NDArray[np.float32]]:
+    """`count` frames of audio that begins again when it ends."""
+    position = np.arange(FRAME)
+    for number in range(count):
+        yield pcm[(number * FRAME + position) % len(pcm)]
+
+
+async def call(options: LoadOptions, outgoing: Sequence[bytes], begin: float) -> CallRecord:
+    """One call, which begins at a time of `time.perf_counter()`."""
+    record = CallRecord(wanted=len(outgoing))
+    await asyncio.sleep(begin - time.perf_counter())
+    asked = time.perf_counter()
+    try:
+        chat = await ChatClient.open(
+            options.url,
+            key=options.key,
+            format=options.format,
+            params=options.params,
+            decode=options.decode,
+            timeout=options.wait,
+        )
+    except ServerError as error:
+        record.outcome = error.code
+        return record
+    try:
+        handshake = await chat.ready(max(0.0, asked + options.wait - time.perf_counter()))
+        record.waited = handshake.at - asked
+        await _converse(chat, options, outgoing, record)
+    except ServerError as error:
+        record.outcome = error.code
+    finally:
+        await chat.close()
+    return record
+
+
+async def _converse(
+    chat: ChatClient, options: LoadOptions, outgoing: Sequence[bytes], record: CallRecord
+) -> None:
+    """A frame each 80 ms, and the answers meanwhile."""
+    line, schedule = record.timeline, Schedule(time.perf_counter())
+    record.lateness = schedule.lateness
+    target = len(outgoing) - options.held_back
+    complete = asyncio.Event()
+    receiver = asyncio.create_task(_receive(chat, options, record, target, complete))
+    answered = asyncio.create_task(complete.wait())
+    try:
+        for message in outgoing:
+            await asyncio.sleep(schedule.due - time.perf_counter())
+            if receiver.done():
+                break
+            schedule.go(time.perf_counter())
+            if not await chat.send_message(message):
+                break
+            line.sent.append(time.perf_counter())
+        await asyncio.wait({receiver, answered}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
+        if receiver.done():
+            receiver.result()
+            if len(line.sent) < len(outgoing):
+                record.outcome = chat.close_reason or f"close_{chat.close_code}"
+    finally:
+        record.skipped = schedule.skipped
+        receiver.cancel()
+        answered.cancel()
+        await asyncio.gather(receiver, answered, return_exceptions=True)
+
+
+async def _receive(
+    chat: ChatClient,
+    options: LoadOptions,
+    record: CallRecord,
+    target: int,
+    complete: asyncio.Event,
+) -> None:
+    """Counts answers until the call ends; says when there are `target` frames."""
+    counter = OggCounter() if options.format == "opus" else None
+    if options.decode:
+        record.energy = 0.0
+    async for event in chat:
+        if isinstance(event, Audio):
+            if record.energy is not None:
+                samples = len(event.pcm)
+                record.energy += float(np.dot(event.pcm, event.pcm))
+            elif counter is not None:
+                samples = counter.feed(event.payload)
+            else:
+                samples = len(event.payload) // 2
+            record.timeline.receive(samples, event.at)
+            if len(record.timeline.answered) >= target:
+                complete.set()
+        elif isinstance(event, Text):
+            record.texts += 1
+
+
+async def calls(
+    options: LoadOptions, outgoing: Sequence[bytes], offsets: Sequence[float]
+) -> list[CallRecord]:
+    """Calls in this process, each `offsets` seconds from now."""
+    now = time.perf_counter()
+    return await asyncio.gather(*(call(options, outgoing, now + offset) for offset in offsets))
+
+
+def run(
+    options: LoadOptions, outgoing: Sequence[bytes], count: int, processes: int = 1
+) -> list[Shift]:
+    """`count` calls, dealt out to `processes` processes.
+
+    Args:
+        options: what every call does.
+        outgoing: messages of a call, from :func:`prepare`.
+        count: number of calls.
+        processes: 1: all in this process.
+    """
+    offsets = [options.ramp * number / count for number in range(count)]
+    shares = [offsets[i::processes] for i in range(min(processes, count))]
+    if len(shares) == 1:
+        return [_shift(options, outgoing, offsets, time.time())]
+    start = time.time() + PREPARATION
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(shares), mp_context=context) as pool:
+        futures = [pool.submit(_shift, options, outgoing, share, start) for share in shares]
+        return [future.result() for future in futures]
+
+
+def _shift(
+    options: LoadOptions, outgoing: Sequence[bytes], offsets: Sequence[float], start: float
+) -> Shift:
+    """The calls of one process, counted from a time of `time.time()`."""
+    wait = max(0.0, start - time.time())
+    began, busy = time.perf_counter() + wait, time.process_time()
+    records = asyncio.run(calls(options, outgoing, [wait + offset for offset in offsets]))
+    wall = max(1e-9, time.perf_counter() - began)
+    return Shift(records, (time.process_time() - busy) / wall)
+
+
+def frames_in(seconds: float) -> int:
+    """Frames of a call of that length; at least one."""
+    return max(1, round(seconds / FRAME_SECONDS))

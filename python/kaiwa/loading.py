@@ -1,0 +1,152 @@
+"""A language model with the codec and the tokenizer that belong to it.
+
+A source is what :meth:`Moshi.from_pretrained` takes, or ``synth:SIZE`` (``synth:tiny``): random
+weights made in memory, for trying everything without a download. Such a model babbles.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from kaiwa import _native, demo, lm_sources
+from kaiwa.errors import InputError
+from kaiwa.mimi import Mimi
+from kaiwa.moshi import Moshi, Progress
+from kaiwa.text import Tokenizer
+
+#: What a source of random weights begins with.
+SYNTH = "synth:"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a conversation needs."""
+
+    moshi: Moshi
+    mimi: Mimi
+    tokenizer: Tokenizer | None
+    #: What to call the model in lists; never a path of this machine.
+    name: str
+    #: Whether the weights are random.
+    synthetic: bool
+
+
+def is_synthetic(source: object) -> bool:
+    """Whether a source names random weights."""
+    return isinstance(source, str) and source.startswith(SYNTH)
+
+
+def public_name(source: str | PathLike[str]) -> str:
+    """What to call a model towards others: a repository's name, or a file's without its folder."""
+    text = os.fspath(source)
+    if (
+        demo.is_demo(source)
+        or is_synthetic(text)
+        or text.startswith("hf://")
+        or not Path(text).exists()
+    ):
+        return text.removeprefix("hf://")
+    return Path(text).resolve().name
+
+
+def load(
+    source: str | PathLike[str],
+    *,
+    mimi: str | PathLike[str] | None = None,
+    tokenizer: str | PathLike[str] | None = None,
+    device: str = "auto",
+    dtype: Any = None,
+    quantize: Any = None,
+    lora: str | PathLike[str] | None = None,
+    kv_dtype: Any = None,
+    config: Mapping[str, Any] | str | PathLike[str] | None = None,
+    revision: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Parts:
+    """Loads a model and, unless others are named, the codec and tokenizer beside it.
+
+    The arguments and errors are those of :meth:`Moshi.from_pretrained`; ``mimi`` is a source of
+    :meth:`Mimi.from_pretrained`.
+    """
+    if is_synthetic(source):
+        return _random(
+            str(source),
+            mimi,
+            tokenizer,
+            given={"lora": lora, "config": config, "revision": revision},
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            kv_dtype=kv_dtype,
+            progress=progress,
+        )
+    found = lm_sources.resolve(
+        source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
+    )
+    moshi = Moshi.from_source(
+        found, device=device, dtype=dtype, quantize=quantize, kv_dtype=kv_dtype, progress=progress
+    )
+    books = max(moshi.num_codebooks_in, 1)
+    codec = Mimi.from_pretrained(
+        mimi if mimi is not None else found.place.name if found.place else source,
+        num_codebooks=books,
+        device=device,
+        revision=None if mimi is not None else revision,
+        cache_dir=cache_dir,
+    )
+    path = tokenizer if tokenizer is not None else found.tokenizer()
+    words = None
+    if path is not None:
+        words = Tokenizer.load(path, expected_pieces=moshi.text_card)
+    return Parts(moshi, codec, words, public_name(source), synthetic=False)
+
+
+def _random(
+    source: str,
+    mimi: str | PathLike[str] | None,
+    tokenizer: str | PathLike[str] | None,
+    *,
+    given: Mapping[str, object],
+    device: str,
+    dtype: Any,
+    quantize: Any,
+    kv_dtype: Any,
+    progress: Progress | None,
+) -> Parts:
+    """A random model of a named size, with a codec and a tokenizer that fit."""
+    size = source.removeprefix(SYNTH)
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name}= means nothing for the random weights of {source}; leave it")
+    books = 8
+    if mimi is None:
+        mimi = f"{SYNTH}{'small' if size == 'tiny' else 'full'}"
+    # Made before the codec, so that a wrong size is told of at once.
+    files = _native.LmFiles.random(size, 0)
+    codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=device)
+    files = _native.LmFiles.random(size, 0, codec.cardinality)
+    moshi = Moshi.from_files(
+        files,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
+        kv_dtype=kv_dtype,
+        progress=progress,
+    )
+    if tokenizer is not None:
+        words = Tokenizer.load(tokenizer, expected_pieces=moshi.text_card)
+    else:
+        from kaiwa.synth.tokenizer import write_tokenizer
+
+        with tempfile.TemporaryDirectory(prefix="kaiwa-") as folder:
+            path = Path(folder) / "tokenizer.model"
+            write_tokenizer(path, moshi.text_card)
+            words = Tokenizer.load(path)
+    return Parts(moshi, codec, words, source, synthetic=True)

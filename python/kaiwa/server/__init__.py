@@ -1,0 +1,1 @@
+"""The server: settings, keys, limits, websockets, health and metrics over the engine."""

@@ -1,0 +1,326 @@
+"""Who may do what: page, key or token, limits, in this order.
+
+Knows neither sockets nor clocks. `now` is in seconds on a clock that never goes back, the same
+one for every call.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from kaiwa.server import origins
+from kaiwa.server.key_entry import Key
+from kaiwa.server.keys import KeyFile
+from kaiwa.server.limits import Lease, LimitReached, Limits
+from kaiwa.server.redaction import KEY_PREFIX
+from kaiwa.server.refusal import Refused
+from kaiwa.server.settings import ServerSettings
+from kaiwa.server.tokens import LocalTokens, TokensFull, TokenStore
+
+HOW = "send a key as `Authorization: Bearer ...`, or a token of POST /v1/tokens as ?token=..."
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes:
+        name: name of the key, for logs and metrics; empty if keys are not asked for.
+        key_id: id of the key; empty if keys are not asked for.
+        max_seconds: longest conversation, by key and server; None is no limit.
+        operator: may see and end everybody's conversations.
+        by_token: came with a token, which is good for one connection and nothing else.
+        vouched: another server, which let the caller in, passes on a call that is held here.
+    """
+
+    name: str
+    key_id: str
+    max_seconds: float | None
+    operator: bool = False
+    by_token: bool = False
+    vouched: bool = False
+
+
+class Access:
+    """Lets callers in or refuses them. Not for several threads at once."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        clock: Callable[[], float] = time.time,
+        *,
+        tokens: TokenStore | None = None,
+    ) -> None:
+        """Reads the file of keys, if one is named.
+
+        Args:
+            settings: what the server was told; see also `startup.check_startup`.
+            clock: seconds since 1970, for the expiry that callers are told.
+            tokens: where tokens are kept; None is in this process.
+
+        Raises:
+            InputError: the file of keys is missing or damaged.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._tokens = LocalTokens(settings.token_seconds) if tokens is None else tokens
+        self._keys = KeyFile(settings.keys) if settings.keys is not None else None
+        self._limits = Limits()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers need no key."""
+        return self._keys is None
+
+    def authorize(
+        self,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],
+        now: float,
+        *,
+        protocol: str | None = None,
+        model: str | None = None,
+    ) -> Caller:
+        """Who sent a request; takes the token that it came with, if any.
+
+        Args:
+            headers: by lower-case names.
+            query: parameters, decoded.
+            now: seconds.
+            protocol: what is asked for, if known; keys may be limited to some.
+            model: likewise.
+
+        Raises:
+            Refused: 401 or 403.
+        """
+        self.check_page(headers)
+        if self._keys is None:
+            return Caller("", "", self._settings.call_seconds, operator=True)
+        _refuse_keys_in_query(query)
+        header = headers.get("authorization")
+        if header is not None:
+            caller, key = self._by_header(self._keys, header)
+        elif "token" in query:
+            caller, key = self._by_token(self._keys, query["token"], now)
+        else:
+            _unauthorized("no_key", f"this server wants a key; {HOW}")
+        if not key.allows(protocol, model):
+            raise Refused(
+                403,
+                "not_for_this_key",
+                f"the key {key.name} is not made for this protocol or model; ask the operator",
+            )
+        return caller
+
+    def check_page(self, headers: Mapping[str, str]) -> None:
+        """Refuses what web pages of others send, on every route.
+
+        Raises:
+            Refused: 403.
+        """
+        settings = self._settings
+        host = headers.get("host")
+        if self.is_open and not settings.insecure and not origins.is_own_name(host, settings.host):
+            raise Refused(
+                403,
+                "host",
+                "this server has no keys and serves only its own machine, by the name localhost "
+                "or a loopback address; call it so, or make a key with `kaiwa key add`",
+            )
+        if not origins.allowed(
+            headers.get("origin"), host, settings.origin, secure=settings.secure
+        ):
+            raise Refused(
+                403,
+                "origin",
+                "web pages of this origin may not use this server; the operator can allow it "
+                "with --origin",
+            )
+
+    def enter(self, caller: Caller, now: float, *, held: Lease | None = None) -> Lease:
+        """Counts a conversation of a caller; release the lease when it is over.
+
+        Args:
+            caller: from `authorize`.
+            now: seconds.
+            held: lease of the conversation that is taken up again, which is given back.
+
+        Raises:
+            Refused: 429, a limit of the key is reached; 401, the key was revoked meanwhile.
+        """
+        concurrency, per_minute = self.limits_of(caller)
+        try:
+            return self._limits.enter(
+                caller.key_id, now, concurrency=concurrency, per_minute=per_minute, held=held
+            )
+        except LimitReached as reached:
+            raise self.limit_refusal(caller, reached) from None
+
+    def undo(self, lease: Lease, now: float, *, keep: bool) -> None:
+        """Takes back what `enter` counted at a time.
+
+        Args:
+            lease: what it gave.
+            now: as it was told.
+            keep: the lease was held before and counts on.
+        """
+        self._limits.uncount(lease.key_id, now)
+        if not keep:
+            lease.release()
+
+    def limits_of(self, caller: Caller) -> tuple[int | None, int | None]:
+        """Conversations at once and connections a minute of the caller's key; None is any number.
+
+        Raises:
+            Refused: 401, the key was revoked meanwhile.
+        """
+        key = self._live_key(caller)
+        return (key.concurrency, key.per_minute) if key else (None, None)
+
+    def limit_refusal(self, caller: Caller, reached: LimitReached) -> Refused:
+        """What a caller is told whose key has no more room."""
+        what = {
+            "concurrency": "conversations at once; end one first",
+            "rate": "connections a minute; wait",
+        }[reached.code]
+        return Refused(
+            429,
+            f"key_{reached.code}",
+            f"the key {caller.name} allows {reached.limit} {what}",
+            reached.retry_after,
+        )
+
+    def vouched(self, key_id: str) -> Caller:
+        """The caller of a key's id, for whom another server vouches.
+
+        Raises:
+            Refused: 401, the key is revoked or unknown here.
+        """
+        if self._keys is None:
+            return Caller("", "", self._settings.call_seconds, vouched=True)
+        key = self._keys.get(key_id)
+        if key is None:
+            _unauthorized("unknown_key", "this key is not known any more; ask the operator for one")
+        return replace(self._caller(_counting(key), by_token=True), vouched=True)
+
+    def bad_token(self) -> Refused:
+        """What a caller is told whose token is worth nothing."""
+        return Refused(
+            401,
+            "bad_token",
+            "this token is unknown, used or too old; get a new one with POST /v1/tokens",
+        )
+
+    def issue_token(self, caller: Caller, now: float) -> tuple[str, int]:
+        """A token for one connection, and when it expires in whole seconds since 1970.
+
+        Raises:
+            Refused: 403, the caller came with a token itself; 401, the key was revoked meanwhile;
+                429, too many tokens are unused.
+        """
+        if caller.by_token:
+            raise Refused(
+                403,
+                "token_for_token",
+                "a token is not enough to get another; send the key as `Authorization: Bearer ...`",
+            )
+        self._live_key(caller)
+        try:
+            issued = self._tokens.issue(caller.key_id, now)
+        except TokensFull:
+            raise self._too_many_tokens() from None
+        return issued.text, int(self._clock() + issued.seconds)
+
+    def _too_many_tokens(self) -> Refused:
+        return Refused(
+            429,
+            "tokens",
+            "too many tokens are in use at present; try again in a moment",
+            max(1, int(self._settings.token_seconds)),
+        )
+
+    def require_operator(self, caller: Caller) -> None:
+        """Refuses everybody else.
+
+        Raises:
+            Refused: 403.
+        """
+        if not caller.operator:
+            raise Refused(
+                403,
+                "operator",
+                "this is for operators; use a key made with `kaiwa key add NAME --operator`",
+            )
+
+    def revoked(self, caller: Caller) -> bool:
+        """Whether a caller who was let in would be no more: the key was revoked or removed."""
+        if self._keys is None:
+            return False
+        key = self._keys.get(caller.key_id)
+        return key is None or key.revoked is not None
+
+    def _by_header(self, keys: KeyFile, header: str) -> tuple[Caller, Key]:
+        """The holder of the key in an `Authorization` header."""
+        match = re.fullmatch(r"\s*bearer\s+(\S+)\s*", header, re.IGNORECASE)
+        if match is None:
+            _unauthorized("bad_authorization", f"the Authorization header holds no key; {HOW}")
+        key = keys.verify(match[1])
+        if key is None:
+            _unauthorized("unknown_key", "this key is not known; ask the operator for one")
+        return self._caller(_counting(key), by_token=False), key
+
+    def _by_token(self, keys: KeyFile, token: str, now: float) -> tuple[Caller, Key]:
+        """The holder of the key that a token was issued for."""
+        try:
+            key_id = self._tokens.redeem(token, now)
+        except TokensFull:
+            raise self._too_many_tokens() from None
+        key = keys.get(key_id) if key_id is not None else None
+        if key is None:
+            raise self.bad_token()
+        return self._caller(_counting(key), by_token=True), key
+
+    def _caller(self, key: Key, *, by_token: bool) -> Caller:
+        """The holder of a key."""
+        limits = [s for s in (key.max_seconds, self._settings.call_seconds) if s is not None]
+        return Caller(
+            name=key.name,
+            key_id=key.id,
+            max_seconds=min(limits, default=None),
+            operator=key.operator and not by_token,
+            by_token=by_token,
+        )
+
+    def _live_key(self, caller: Caller) -> Key | None:
+        """The caller's key as it is now; None if keys are not asked for."""
+        if self._keys is None:
+            return None
+        key = self._keys.get(caller.key_id)
+        if key is None:
+            _unauthorized("unknown_key", "this key is not known any more; ask the operator for one")
+        return _counting(key)
+
+
+def _counting(key: Key) -> Key:
+    """The key, unless it was revoked."""
+    if key.revoked is not None:
+        _unauthorized("revoked", f"the key {key.name} was revoked; ask the operator for another")
+    return key
+
+
+def _refuse_keys_in_query(query: Mapping[str, str]) -> None:
+    """Addresses end up in logs and histories, where a key has no business."""
+    if any(value.startswith(KEY_PREFIX) for value in query.values()):
+        _unauthorized(
+            "key_in_query",
+            "a key in an address ends up in logs, so it is not taken; " + HOW,
+        )
+
+
+def _unauthorized(code: str, message: str) -> NoReturn:
+    """Refuses for want of a key that counts."""
+    raise Refused(401, code, message)

@@ -1,0 +1,127 @@
+"""uvicorn's protocols, hardened: what a client may not do to a server that others use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket as sockets
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+#: Bytes to a client that may wait in this process and in the kernel: more would be delay.
+WRITE_BUFFER = 8192
+SEND_BUFFER = 16 << 10
+#: Seconds from connecting, or from a request's first byte, to its end.
+REQUEST_SECONDS = 10.0
+#: Bytes of answers to pings that a client may leave unread.
+UNREAD = 64 << 10
+#: Pieces in which a message may come.
+PIECES = 1024
+
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class ChatProtocol(WebSocketsSansIOProtocol):
+    """Websockets with small buffers: what a slow client has not taken must stay in our own
+    queues, where it can be dropped."""
+
+    def connection_made(self, transport: Any) -> None:
+        """A websocket begins on this connection."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SEND_BUFFER)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a client; a request that is none is answered, which uvicorn leaves out."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.handshake_complete = self.close_sent = True
+            self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
+            self.transport.close()
+
+    def handle_connect(self, event: Any) -> None:
+        """Lets the application cut the connection off."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: Any = self.scope["extensions"]
+            extensions["kaiwa.transport"] = self.transport
+
+    def handle_ping(self) -> None:
+        """Answers, unless the client does not read what it asked for."""
+        super().handle_ping()
+        if self.transport.get_write_buffer_size() > UNREAD:
+            self.transport.abort()
+
+    def handle_pong(self, event: Any) -> None:
+        """Tells the application how long its ping took, if it wants to know."""
+        asked = self.pending_ping_payload
+        super().handle_pong(event)
+        extensions: Any = self.scope["extensions"]
+        observe = extensions.get("kaiwa.ping_rtt")
+        if observe is not None and asked is not None and self.pending_ping_payload != asked:
+            observe(self.last_ping_rtt)
+
+    def handle_cont(self, event: Any) -> None:
+        """A piece of a message; empty ones cost memory too."""
+        if self.close_sent:
+            return
+        if len(self.frames) >= PIECES:
+            self.conn.fail(1009, "too many pieces")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    async def send(self, message: Any) -> None:
+        """Tells uvicorn that a refusal completes the handshake as well."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Without a close frame it was lost (1006); uvicorn would say 1005, a normal end."""
+        if self.conn.close_rcvd is None:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        super().connection_lost(exc)
+
+
+class RequestProtocol(H11Protocol):
+    """HTTP whose clients must send a whole request in time."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has connected."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._unwatch()
+        elif self._late is None:
+            self._late = self.loop.call_later(REQUEST_SECONDS, self._give_up)
+
+    def _unwatch(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _give_up(self) -> None:
+        # An upgraded connection has a protocol of its own by now.
+        if self.transport.get_protocol() is self:
+            self.transport.abort()

@@ -1,0 +1,1 @@
+"""Protocols of conversations, one module each: bytes to events and back, nothing else."""

@@ -1,0 +1,168 @@
+"""Who is let in, over all servers: first what this one knows by itself, then what Redis knows.
+
+A limit that is reached here is reached over all, so Redis is asked only about what would be let
+in. When it does not answer, a setting says whether this server's own limits are enough (`open`,
+the default) or whether callers with keys are sent away (`closed`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kaiwa.server.access import Access, Caller
+from kaiwa.server.limits import Lease, LimitReached
+from kaiwa.server.refusal import Refused
+from kaiwa.server.shared.ledger import Ledger
+from kaiwa.server.shared.link import Down
+from kaiwa.server.shared.signed_tokens import SKEW
+from kaiwa.server.shared.signing import Signer
+
+#: Header by which a server vouches for a caller to another.
+VOUCHER = "x-kaiwa-voucher"
+#: Seconds that a voucher counts, besides the difference of clocks.
+VOUCHER_SECONDS = 10.0
+
+
+class Admission:
+    """`Access` of this server and what others know. Not for several threads at once."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        signer: Signer | None = None,
+        ledger: Ledger | None = None,
+        closed: bool = False,
+        token_seconds: float = 60.0,
+        alone: Callable[[str], object] = lambda what: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Lets in by `access` alone, unless there is a ledger.
+
+        Args:
+            access: what this server knows.
+            signer: makes and checks vouchers; None if servers do not know one another.
+            ledger: what all servers know; None if there is only this one.
+            closed: without an answer of the ledger callers with keys are refused.
+            token_seconds: life of a token.
+            alone: told of each decision that was made without an answer: `token`, `limits`.
+            wall: seconds since 1970.
+        """
+        self._access = access
+        self._signer = signer
+        self._ledger = ledger
+        self._closed = closed
+        self._token_seconds = token_seconds
+        self._alone = alone
+        self._wall = wall
+
+    async def authorize(
+        self,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],
+        now: float,
+        *,
+        protocol: str | None = None,
+    ) -> Caller:
+        """Who sent a request; the token that it came with, if any, is used up everywhere.
+
+        Args:
+            headers: by lower-case names.
+            query: parameters, decoded.
+            now: seconds.
+            protocol: what is asked for, if known.
+
+        Raises:
+            Refused: 401, 403, or 503 if nobody can tell.
+        """
+        if self._signer is not None and VOUCHER in headers:
+            return self._vouched(self._signer, headers[VOUCHER], query.get("resume", ""))
+        caller = self._access.authorize(headers, query, now, protocol=protocol)
+        if self._ledger is not None and caller.by_token:
+            try:
+                first = await self._ledger.claim(query["token"], self._token_seconds + 2 * SKEW)
+            except Down:
+                self._without("token")
+            else:
+                if not first:
+                    raise self._access.bad_token()
+        return caller
+
+    async def enter(self, caller: Caller, now: float, *, held: Lease | None = None) -> Lease:
+        """Counts a conversation of a caller; release the lease when it is over.
+
+        Args:
+            caller: from `authorize`.
+            now: seconds.
+            held: lease of the conversation that is taken up again, which is given back.
+
+        Raises:
+            Refused: 429, a limit of the key is reached; 401, the key was revoked meanwhile; 503,
+                nobody can tell.
+        """
+        lease = self._access.enter(caller, now, held=held)
+        ledger = self._ledger
+        if ledger is None or not caller.key_id:
+            return lease
+        again = lease is held
+        try:
+            concurrency, per_minute = self._access.limits_of(caller)
+            await ledger.enter(
+                caller.key_id,
+                lease.id,
+                concurrency=concurrency,
+                per_minute=per_minute,
+                again=again,
+            )
+        except BaseException as error:
+            if isinstance(error, Down) and not self._closed:
+                self._without("limits")
+            else:
+                self._access.undo(lease, now, keep=again)
+                if isinstance(error, LimitReached):
+                    raise self._access.limit_refusal(caller, error) from None
+                if isinstance(error, Down):
+                    self._without("limits")
+                raise
+        if not again:
+            ledger.adopt(caller.key_id, lease.id)
+            lease.on_release = lambda: ledger.release(lease.id)
+        return lease
+
+    def vouch(self, caller: Caller, resume: str) -> str:
+        """What tells another server who takes up a call that it holds."""
+        assert self._signer is not None
+        end = self._wall() + VOUCHER_SECONDS
+        payload = json.dumps({"key": caller.key_id, "resume": resume, "end": end})
+        return self._signer.sign("voucher", payload.encode())
+
+    def _vouched(self, signer: Signer, voucher: str, resume: str) -> Caller:
+        """The caller that another server vouches for, in one matter: a call to take up again."""
+        payload = signer.check("voucher", voucher)
+        said: dict[str, Any] = json.loads(payload or b'{"end": 0, "resume": null}')
+        if said["end"] + SKEW < self._wall() or said["resume"] != resume:
+            raise Refused(
+                403,
+                "voucher",
+                "another server passed this call on with a signature that does not count here; "
+                "give all servers the same token_secret_file, and the same time",
+            )
+        return self._access.vouched(said["key"])
+
+    def _without(self, what: str) -> None:
+        """The ledger does not answer.
+
+        Raises:
+            Refused: 503, if that is what is to become of callers.
+        """
+        self._alone(what)
+        if self._closed:
+            raise Refused(
+                503,
+                "shared_state",
+                "the servers cannot count the calls of your key at present; try again shortly",
+                5,
+            )

@@ -1,0 +1,104 @@
+"""What a server shares with others, put together from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from kaiwa.errors import InputError
+from kaiwa.server.access import Access
+from kaiwa.server.metrics import Metrics
+from kaiwa.server.settings import ServerSettings
+from kaiwa.server.shared import address, signing
+from kaiwa.server.shared.admission import Admission
+from kaiwa.server.shared.ledger import Ledger
+from kaiwa.server.shared.link import Link
+from kaiwa.server.shared.signed_tokens import SignedTokens
+from kaiwa.server.shared.signing import Signer
+
+_POLICIES = {
+    "open": "calls go on; new ones are counted by each server for itself",
+    "closed": "calls go on; new ones of callers with keys are refused",
+}
+
+
+def signer(settings: ServerSettings) -> Signer | None:
+    """What signs with the common secret; None if there is none.
+
+    Raises:
+        InputError: the file cannot be read, or is none.
+    """
+    if settings.token_secret_file is None:
+        return None
+    return signing.read(settings.token_secret_file)
+
+
+def tokens(settings: ServerSettings, signer: Signer | None) -> SignedTokens | None:
+    """Tokens that all servers know; None without a common secret."""
+    return SignedTokens(signer, settings.token_seconds) if signer is not None else None
+
+
+def ledger(settings: ServerSettings, port: Callable[[], int]) -> Ledger | None:
+    """What all servers know; None if there is only this one.
+
+    Args:
+        settings: what the server was told.
+        port: gives where it listens, once it does.
+
+    Raises:
+        InputError: the file of the password cannot be read.
+        KaiwaError: the package redis is missing.
+    """
+    if settings.redis_url is None:
+        return None
+    link = Link(settings.redis_url, password(settings), _POLICIES[settings.redis_down])
+    return Ledger(link, own_address(settings, port, link.place))
+
+
+def password(settings: ServerSettings) -> str | None:
+    """The password of Redis, from its file.
+
+    Raises:
+        InputError: it cannot be read, or is empty.
+    """
+    if settings.redis_password_file is None:
+        return None
+    try:
+        text = Path(settings.redis_password_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"the file of redis_password_file cannot be read: {reason}") from None
+    if not text:
+        raise InputError("the file of redis_password_file is empty; put the password in it")
+    return text
+
+
+def own_address(
+    settings: ServerSettings, port: Callable[[], int], redis: tuple[str, int | None] | None
+) -> Callable[[], Awaitable[str | None]]:
+    """Finds where other servers reach this one."""
+
+    async def find() -> str | None:
+        if settings.advertise_url is not None:
+            return settings.advertise_url
+        return await address.find(settings.host, port(), settings.secure, redis) or None
+
+    return find
+
+
+def admission(
+    settings: ServerSettings,
+    access: Access,
+    signer: Signer | None,
+    ledger: Ledger | None,
+    metrics: Metrics,
+) -> Admission:
+    """Who is let in."""
+    return Admission(
+        access,
+        signer=signer,
+        ledger=ledger,
+        closed=settings.redis_down == "closed",
+        token_seconds=settings.token_seconds,
+        alone=lambda what: metrics.alone.labels(what).inc(),
+    )

@@ -1,0 +1,59 @@
+"""What must hold before a server listens."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from kaiwa.errors import InputError
+from kaiwa.server.keys import KeyFile
+from kaiwa.server.settings import ServerSettings
+from kaiwa.server.shared import replicas
+
+
+def check_startup(settings: ServerSettings) -> None:
+    """Refuses settings that would serve nobody, or everybody by mistake.
+
+    Raises:
+        InputError: nobody or anybody could call, or a file is missing.
+    """
+    if settings.keys is not None:
+        if all(key.revoked is not None for key in KeyFile(settings.keys).entries()):
+            raise InputError(
+                f"{settings.keys} holds no key that counts, so nobody could call; make one with "
+                f"`kaiwa key add NAME --file {settings.keys}`"
+            )
+    elif not settings.is_loopback and not (settings.no_auth and settings.insecure):
+        raise InputError(_everybody(settings))
+    replicas.signer(settings)
+    replicas.password(settings)
+    for name in ("ssl_cert", "ssl_key"):
+        path = getattr(settings, name)
+        if path is not None and not Path(path).is_file():
+            raise InputError(f"the file of {name} does not exist; give a file in PEM form")
+    if settings.ssl_cert is not None and settings.ssl_key is not None:
+        _check_pair(settings.ssl_cert, settings.ssl_key)
+
+
+def _check_pair(cert: str, key: str) -> None:
+    """Refuses what TLS cannot use, before anything listens."""
+    try:
+        # A key with a password would be asked for at a terminal that a server has not.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=b"")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise InputError(
+            f"ssl_cert and ssl_key cannot be used ({reason}); give a certificate and its own key, "
+            "both in PEM form, the key without a password"
+        ) from None
+
+
+def _everybody(settings: ServerSettings) -> str:
+    """What to say when everyone could call."""
+    reach = "--tunnel" if settings.tunnel else f"--host {settings.host}"
+    missing = "--insecure" if settings.no_auth else "--no-auth --insecure"
+    return (
+        f"with {reach} others can reach this server, and it has no keys; make one with `kaiwa key "
+        f"add NAME --file FILE` and start with --keys FILE, or serve everyone who can reach it "
+        f"by adding {missing}"
+    )

@@ -1,0 +1,115 @@
+"""Tokens: each lets the holder of one key connect once, and soon."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kaiwa.server.redaction import TOKEN_PREFIX
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A new token and the seconds it lives."""
+
+    text: str = field(repr=False)
+    seconds: float
+
+
+class TokensFull(Exception):  # noqa: N818
+    """More tokens are waiting to be used than are kept."""
+
+
+class TokenStore(Protocol):
+    """Where tokens are kept. One that several servers share can stand in for the one below.
+
+    `now` is in seconds on the clock of the caller's process; a store that others share goes by a
+    clock of its own.
+    """
+
+    def issue(self, key_id: str, now: float) -> Issued:
+        """A new token for the key with an id.
+
+        Raises:
+            TokensFull: there are too many already.
+        """
+
+    def redeem(self, text: str, now: float) -> str | None:
+        """The id of the key that a token was issued for; None if it is unknown, used or too old.
+
+        Whatever comes back, the token is worth nothing afterwards.
+
+        Raises:
+            TokensFull: too many were used lately to tell.
+        """
+
+
+class LocalTokens:
+    """Tokens in the memory of this process; only their hashes are kept."""
+
+    def __init__(self, seconds: float, *, most: int = 100_000, most_per_key: int = 1000) -> None:
+        """An empty store.
+
+        Args:
+            seconds: how long a token lives.
+            most: tokens kept; beyond, none is issued.
+            most_per_key: tokens kept of one key; beyond, its oldest is dropped, so that one key
+                cannot keep the others from getting any.
+        """
+        self._seconds = seconds
+        self._most = most
+        self._most_per_key = most_per_key
+        # All live equally long, so the order of issue is the order of expiry.
+        self._tokens: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._per_key: dict[str, OrderedDict[bytes, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def issue(self, key_id: str, now: float) -> Issued:
+        """See `TokenStore`."""
+        self._expire(now)
+        own = self._per_key.get(key_id, OrderedDict())
+        if len(own) >= self._most_per_key:
+            self._drop(next(iter(own)))
+        elif len(self._tokens) >= self._most:
+            raise TokensFull
+        text = TOKEN_PREFIX + secrets.token_urlsafe(32)
+        digest = _digest(text)
+        self._tokens[digest] = (key_id, now + self._seconds)
+        self._per_key.setdefault(key_id, OrderedDict())[digest] = None
+        return Issued(text, self._seconds)
+
+    def redeem(self, text: str, now: float) -> str | None:
+        """See `TokenStore`."""
+        self._expire(now)
+        digest = _digest(text)
+        found = self._tokens.get(digest)
+        if found is None:
+            return None
+        self._drop(digest)
+        return found[0]
+
+    def _expire(self, now: float) -> None:
+        """Drops what is too old."""
+        while self._tokens:
+            digest, (_, end) = next(iter(self._tokens.items()))
+            if end > now:
+                return
+            self._drop(digest)
+
+    def _drop(self, digest: bytes) -> None:
+        """Forgets one."""
+        key_id, _ = self._tokens.pop(digest)
+        own = self._per_key[key_id]
+        del own[digest]
+        if not own:
+            del self._per_key[key_id]
+
+
+def _digest(text: str) -> bytes:
+    """What is kept of a token."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()

@@ -1,0 +1,129 @@
+"""A way in from outside, for microphones on other machines: an installed cloudflared, or gradio's
+client.
+
+Browsers give a microphone only to pages that come by https or from this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+from typing import Any, Protocol
+
+from kaiwa.errors import KaiwaError
+
+#: Seconds until a tunnel must have said where it begins.
+PATIENCE = 30.0
+_ADDRESS = re.compile(rb"https://[a-z0-9-]+\.trycloudflare\.com")
+
+
+class Tunnel(Protocol):
+    """A running tunnel."""
+
+    url: str
+
+    async def stop(self) -> None:
+        """Takes it down."""
+
+
+async def start(port: int, secure: bool) -> Tunnel:
+    """Opens a tunnel to a port of this machine.
+
+    Raises:
+        KaiwaError: nothing that makes tunnels is installed, or it did not work.
+    """
+    program = shutil.which("cloudflared")
+    if program is not None:
+        return await _Cloudflared.start(program, port, secure)
+    try:
+        from gradio import networking
+    except ImportError:
+        raise KaiwaError(
+            "--tunnel needs cloudflared on the PATH, or the package gradio (pip install gradio); "
+            "install one of them, or leave out --tunnel"
+        ) from None
+    return await asyncio.to_thread(_Gradio, networking, port)
+
+
+class _Cloudflared:
+    """A quick tunnel of cloudflared."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        self._process = process
+        self.url = url
+        self._drain = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, program: str, port: int, secure: bool) -> _Cloudflared:
+        scheme = "https" if secure else "http"
+        process = await asyncio.create_subprocess_exec(
+            program,
+            "tunnel",
+            "--no-tls-verify",
+            "--url",
+            f"{scheme}://127.0.0.1:{port}",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            url = await asyncio.wait_for(_address(process), PATIENCE)
+        except asyncio.TimeoutError:
+            url = None
+        if url is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise KaiwaError(
+                "cloudflared gave no address; run `cloudflared tunnel --url "
+                f"http://127.0.0.1:{port}` to see why"
+            )
+        return cls(process, url)
+
+    async def _read(self) -> None:
+        """Keeps the pipe from filling."""
+        stream = self._process.stderr
+        while stream is not None and await stream.read(4096):
+            pass
+
+    async def stop(self) -> None:
+        """Takes it down."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        await self._process.wait()
+        self._drain.cancel()
+
+
+async def _address(process: asyncio.subprocess.Process) -> str | None:
+    """Where the tunnel begins, from what the program writes."""
+    stream = process.stderr
+    while stream is not None and (line := await stream.readline()):
+        found = _ADDRESS.search(line)
+        if found:
+            return found[0].decode("ascii")
+    return None
+
+
+class _Gradio:
+    """A tunnel of gradio's own service."""
+
+    def __init__(self, networking: Any, port: int) -> None:
+        import secrets
+
+        try:
+            self.url = str(
+                networking.setup_tunnel(
+                    local_host="127.0.0.1",
+                    local_port=port,
+                    share_token=secrets.token_urlsafe(32),
+                    share_server_address=None,
+                    share_server_tls_certificate=None,
+                )
+            )
+        except Exception as error:
+            raise KaiwaError(
+                f"gradio's tunnel did not open: {error}; try again, or install cloudflared"
+            ) from error
+
+    async def stop(self) -> None:
+        """It ends with the process."""

@@ -1,0 +1,417 @@
+"""One conversation in an engine: its events, and its asynchronous and its blocking face."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kaiwa import _native
+from kaiwa.errors import CapacityError, ClosedError, InputError
+from kaiwa.text import Tokenizer
+
+#: Seconds of a frame.
+FRAME_SECONDS = 0.08
+#: Reasons that mean that a caller never got a slot.
+REFUSALS = ("full", "overloaded", "draining")
+
+
+@dataclass(frozen=True)
+class StateEvent:
+    """The session waits, runs, or stands still."""
+
+    type: ClassVar[str] = "state"
+    #: ``queued``, ``active`` or ``paused``.
+    state: str
+    #: Place in the queue (1 is next), else 0.
+    position: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class AudioEvent:
+    """80 ms of the answer."""
+
+    type: ClassVar[str] = "audio"
+    #: Seconds on the answer's clock at which the frame begins.
+    t: float
+    #: float32 ``[1920]`` at 24 kHz; empty with transport ``opus``.
+    pcm: NDArray[np.float32]
+    #: Whole Ogg pages; empty with transport ``pcm``.
+    data: bytes = b""
+
+
+@dataclass(frozen=True)
+class TextEvent:
+    """A piece of the inner monologue; it follows the audio of the same frame."""
+
+    type: ClassVar[str] = "text"
+    #: Seconds on the answer's clock.
+    t: float
+    #: The piece; a leading space begins a word. Empty without a tokenizer.
+    text: str
+    #: The token that completed it.
+    token: int
+
+
+@dataclass(frozen=True)
+class EndEvent:
+    """The last event."""
+
+    type: ClassVar[str] = "end"
+    #: A word such as ``client``, ``finished``, ``expired``; see docs/engine.md.
+    reason: str
+    #: A sentence, or nothing where the word says all.
+    message: str = ""
+
+
+Event = StateEvent | AudioEvent | TextEvent | EndEvent
+
+_NO_PCM: NDArray[np.float32] = np.zeros(0, np.float32)
+
+
+class _Events:
+    """From the native session's events to ours, text put together."""
+
+    def __init__(self, native: _native.Session, tokenizer: Tokenizer | None, seed: int) -> None:
+        self._native = native
+        self._words = tokenizer.stream() if tokenizer is not None else None
+        self._buffer: deque[Event] = deque()
+        self._last: EndEvent | None = None
+        self._taken = False
+        self.seed = seed
+
+    @property
+    def id(self) -> int:
+        """Number of the session in its engine."""
+        return self._native.id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over; events may still be waiting."""
+        return self._last is not None or self._native.ended()
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why the session ended, once its last event was seen."""
+        return self._last.reason if self._last is not None else None
+
+    def why_ended(self) -> str | None:
+        """The same for a session whose events nobody reads any more."""
+        if self._last is None:
+            self._take(self._native.events())
+        return self.end_reason
+
+    def info(self) -> dict[str, Any]:
+        """Figures of the session; empty when it is over."""
+        try:
+            return self._native.info()
+        except ClosedError:
+            return {}
+
+    def finish(self) -> None:
+        """Input is over: what is left is answered, then the session ends (``finished``)."""
+        self._native.finish()
+
+    def pause(self) -> None:
+        """The conversation stands still; what is sent is not heard."""
+        self._native.pause(True)
+
+    def unpause(self) -> None:
+        """The conversation goes on."""
+        self._native.pause(False)
+
+    @property
+    def bad_messages(self) -> int:
+        """Messages so far that held no audio."""
+        return 0 if self.ended else self._native.bad_messages()
+
+    def _take(self, raw: list[tuple[Any, ...]]) -> None:
+        """Adds the native events to the buffer."""
+        for event in raw:
+            kind = event[0]
+            if kind == "audio":
+                self._buffer.append(AudioEvent(_t(event[1]), event[2]))
+            elif kind == "pages":
+                self._buffer.append(AudioEvent(_t(event[1]), _NO_PCM, event[2]))
+            elif kind == "text":
+                token = event[2]
+                text = self._words.push(token) if self._words is not None else ""
+                if text or (self._words is None and token > 3):
+                    self._buffer.append(TextEvent(_t(event[1]), text, token))
+            elif kind == "state":
+                self._buffer.append(StateEvent(event[1], event[2]))
+            else:
+                self._last = EndEvent(event[1], event[2])
+                self._buffer.append(self._last)
+
+    def _pop(self) -> Event | None:
+        """The next event of the buffer."""
+        if not self._buffer:
+            return None
+        event = self._buffer.popleft()
+        if isinstance(event, EndEvent):
+            self._taken = True
+            self._native.release()
+        return event
+
+    def _started(self) -> bool:
+        """Whether the slot is there; raises if it never will be."""
+        for event in self._buffer:
+            if isinstance(event, StateEvent) and event.state == "active":
+                return True
+            if isinstance(event, EndEvent):
+                raise refusal(event)
+        return False
+
+
+def refusal(end: EndEvent) -> CapacityError | ClosedError:
+    """The exception for a session that ended before it began."""
+    if end.reason in REFUSALS:
+        return CapacityError(end.message, end.reason)
+    return ClosedError(end.message or f"the session ended before it began ({end.reason})")
+
+
+def _t(frame: int) -> float:
+    """When a frame begins, in seconds."""
+    return round(frame * FRAME_SECONDS, 3)
+
+
+class BlockingSession(_Events):
+    """A conversation for programs without an event loop. One thread may send while another reads.
+
+    Iterating gives events and ends after the :class:`EndEvent`.
+    """
+
+    def __init__(self, native: _native.Session, tokenizer: Tokenizer | None, seed: int) -> None:
+        super().__init__(native, tokenizer, seed)
+        self._lock = threading.Lock()
+
+    def wait_active(self) -> None:
+        """Waits for the slot.
+
+        Raises:
+            CapacityError: There is none.
+        """
+        while True:
+            raw = self._native.wait_events(0.1)
+            with self._lock:
+                self._take(raw)
+                if self._started():
+                    return
+
+    def send(self, pcm: NDArray[np.float32] | bytes) -> None:
+        """Takes samples (float32 ``[n]``, 24 kHz) or, with transport ``opus``, bytes. Waits while
+        there is no room, unless the session is paced; events that come meanwhile are kept.
+
+        Raises:
+            InputError: Not of this kind, or not finite.
+            ClosedError: The session is over.
+        """
+        _push(self._native, pcm)
+        while not self._native.wait_room(0.05):
+            with self._lock:
+                self._take(self._native.events())
+            if self.ended:
+                return
+
+    def __iter__(self) -> Iterator[Event]:
+        while not self._taken:
+            with self._lock:
+                event = self._pop()
+            if event is not None:
+                yield event
+                continue
+            raw = self._native.wait_events(0.1)
+            with self._lock:
+                self._take(raw)
+
+    def close(self) -> None:
+        """Ends the session."""
+        self._native.release()
+
+
+class Dispatcher:
+    """Wakes the sessions of one event loop: the engine makes a file descriptor readable, the loop
+    calls back. No thread in between where the system has such descriptors."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.notifier = _native.Notifier()
+        self._loop = loop
+        self._sessions: dict[int, AsyncSession] = {}
+        self._watching = False
+
+    def add(self, session: AsyncSession) -> None:
+        """Wakes a session from now on."""
+        self._sessions[session.id] = session
+        if self._watching:
+            return
+        self._watching = True
+        descriptor = self.notifier.descriptor()
+        if descriptor is not None:
+            self._loop.add_reader(descriptor, self._ready)
+        else:
+            threading.Thread(target=self._watch, name="kaiwa-events", daemon=True).start()
+
+    def remove(self, session: AsyncSession) -> None:
+        """Wakes a session no more."""
+        self._sessions.pop(session.id, None)
+        if not self._sessions and self._watching:
+            self._watching = False
+            descriptor = self.notifier.descriptor()
+            if descriptor is not None and not self._loop.is_closed():
+                self._loop.remove_reader(descriptor)
+
+    def _ready(self) -> None:
+        self._wake(self.notifier.take())
+
+    def _wake(self, numbers: list[int]) -> None:
+        for number in numbers:
+            session = self._sessions.get(number)
+            if session is not None:
+                session.wake()
+
+    def _watch(self) -> None:
+        while self._watching:
+            numbers = self.notifier.wait(0.5)
+            if numbers and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._wake, numbers)
+
+
+class AsyncSession(_Events):
+    """A conversation in an event loop. One task may send while another reads.
+
+    Iterating gives events and ends after the :class:`EndEvent`.
+    """
+
+    def __init__(
+        self,
+        native: _native.Session,
+        tokenizer: Tokenizer | None,
+        seed: int,
+        dispatcher: Dispatcher,
+    ) -> None:
+        super().__init__(native, tokenizer, seed)
+        self._news = asyncio.Event()
+        #: Takes the session up again after :meth:`Engine.hold`.
+        self.resume_token = secrets.token_urlsafe(18)
+        self._dispatcher = dispatcher
+        dispatcher.add(self)
+
+    def wake(self) -> None:
+        """Something has happened."""
+        self._news.set()
+
+    async def wait_active(self) -> None:
+        """Waits for the slot.
+
+        Raises:
+            CapacityError: There is none.
+        """
+        while not self._started():
+            await self._more()
+
+    async def send(self, pcm: NDArray[np.float32] | bytes) -> None:
+        """Takes samples (float32 ``[n]``, 24 kHz) or, with transport ``opus``, bytes. Waits while
+        there is no room, unless the session is paced; events that come meanwhile are kept.
+
+        Raises:
+            InputError: Not of this kind, or not finite.
+            ClosedError: The session is over.
+        """
+        _push(self._native, pcm)
+        while not self.ended and not self._native.has_room():
+            self._news.clear()
+            self._take(self._native.events())
+            if not self.ended and not self._native.has_room():
+                await self._news.wait()
+
+    def push(self, pcm: NDArray[np.float32] | bytes) -> None:
+        """:meth:`send` without waiting, for sessions that are paced."""
+        _push(self._native, pcm)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`send` would not wait."""
+        return self.ended or self._native.has_room()
+
+    async def room(self) -> None:
+        """Waits until there is room, leaving events to whoever reads them."""
+        while not self.has_room:
+            self._news.clear()
+            if not self.has_room:
+                await self._news.wait()
+
+    async def _more(self) -> None:
+        """Waits for events."""
+        while True:
+            self._news.clear()
+            raw = self._native.events()
+            if raw:
+                self._take(raw)
+                return
+            await self._news.wait()
+
+    async def next(self) -> Event | None:
+        """The next event; ``None`` after the last."""
+        while not self._taken:
+            event = self._pop()
+            if event is not None:
+                if isinstance(event, EndEvent):
+                    self._dispatcher.remove(self)
+                return event
+            await self._more()
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (event := await self.next()) is not None:
+            yield event
+
+    def hold(self, seconds: float) -> bool:
+        """Keeps the slot though the connection is lost; see :meth:`Engine.hold`."""
+        if self.ended or not self._native.hold(seconds):
+            return False
+        self._buffer.clear()
+        self._dispatcher.remove(self)
+        return True
+
+    def take_up(self, dispatcher: Dispatcher) -> bool:
+        """A new connection; see :meth:`Engine.resume`."""
+        if self.ended:
+            return False
+        self._buffer.clear()
+        self._news = asyncio.Event()
+        self._dispatcher = dispatcher
+        dispatcher.add(self)
+        if self._native.take_up(dispatcher.notifier):
+            return True
+        dispatcher.remove(self)
+        return False
+
+    def ask_end(self, reason: str = "client", message: str = "") -> None:
+        """Asks for the end; its event still comes."""
+        if not self.ended:
+            self._native.close(reason, message)
+
+    def close(self) -> None:
+        """Ends the session; no more events come."""
+        self._taken = True
+        self._native.release()
+        self._dispatcher.remove(self)
+
+
+def _push(native: _native.Session, pcm: NDArray[np.float32] | bytes) -> None:
+    """Hands audio over, checked for its kind."""
+    if isinstance(pcm, bytes | bytearray | memoryview):
+        native.send_bytes(bytes(pcm))
+        return
+    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.ndim != 1:
+        kind = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
+        raise InputError(f"audio is {kind}; pass a float32 array [samples] at 24 kHz, or bytes")
+    native.send_pcm(pcm)

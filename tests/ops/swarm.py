@@ -1,0 +1,264 @@
+"""A stack of swarm-config.yml on the Swarm of this machine, and callers that watch for gaps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any
+
+import numpy as np
+from tests.ops.docker import ROOT, docker, run, tried
+from tests.server.live import At, wait_until
+from tests.server.wire import call
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from kaiwa.server import key_edits
+
+STACK = "kaiwatest"
+PORT = 18081
+#: What a call may say when nothing is wrong, as samples of 16 bits.
+FRAME = np.full(1920, 1000, "<i2").tobytes()
+
+
+@dataclass
+class Stack:
+    """A stack that runs."""
+
+    variables: dict[str, str]
+    key: str
+    folder: Path
+    public: At = field(default_factory=lambda: At(PORT))
+
+    def deploy(self, over: str | None = None, **changed: str) -> None:
+        """Brings it to what the files, one more of the text `over`, and variables say; returns at
+        once."""
+        self.variables.update(changed)
+        files = [ROOT / "swarm-config.yml", ROOT / "tests/ops/swarm-test.yml"]
+        if over is not None:
+            files.append(self.folder / "over.yml")
+            files[-1].write_text(over, encoding="utf-8")
+        words = [word for file in files for word in ("-c", str(file))]
+        done = subprocess.run(
+            ["docker", "stack", "deploy", "--resolve-image", "never", *words, STACK],
+            env={**os.environ, **self.variables},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def containers(self, service: str = "kaiwa") -> list[str]:
+        """Containers of a service that run."""
+        label = f"label=com.docker.swarm.service.name={STACK}_{service}"
+        return docker("ps", "-q", "--filter", label).split()
+
+    def inside(self, container: str, path: str) -> bytes:
+        """An HTTP answer of a replica, asked from within."""
+        code = (
+            "import sys,urllib.request as u;"
+            f"sys.stdout.buffer.write(u.urlopen('http://127.0.0.1:8998{path}').read())"
+        )
+        return docker("exec", container, "/opt/kaiwa/bin/python", "-c", code).encode()
+
+    def calls(self) -> dict[str, int]:
+        """Conversations of each replica."""
+        found = {}
+        for container in self.containers():
+            with contextlib.suppress(AssertionError):
+                ready = docker(
+                    *("exec", container, "/opt/kaiwa/bin/python", "-c"),
+                    "import json,urllib.request as u,urllib.error as e\n"
+                    "try: b=u.urlopen('http://127.0.0.1:8998/readyz').read()\n"
+                    "except e.HTTPError as x: b=x.read()\n"
+                    "print(json.loads(b)['slots_used'])",
+                )
+                found[container] = int(ready)
+        return found
+
+    def healthy(self) -> int:
+        """Replicas that are healthy."""
+        return sum(
+            docker("inspect", "-f", "{{.State.Health.Status}}", c) == "healthy"
+            for c in self.containers()
+        )
+
+    def update_state(self) -> str:
+        """What Swarm says of the last update."""
+        facts = json.loads(docker("service", "inspect", f"{STACK}_kaiwa"))[0]
+        return str(facts.get("UpdateStatus", {}).get("State", ""))
+
+    def prometheus(self, query: str, through: str | None = None) -> list[Any]:
+        """Result of a query, asked from within a replica (any, if none is named)."""
+        code = (
+            "import sys,urllib.request as u,urllib.parse as p;"
+            "print(u.urlopen('http://prometheus:9090/api/v1/query?'+"
+            "p.urlencode({'query': sys.argv[1]})).read().decode())"
+        )
+        asker = through or self.containers()[0]
+        said = docker("exec", asker, "/opt/kaiwa/bin/python", "-c", code, query)
+        found: list[Any] = json.loads(said)["data"]["result"]
+        return found
+
+    def alarms(self, through: str | None = None) -> set[str]:
+        """Names of the alerts that fire."""
+        with contextlib.suppress(AssertionError):
+            found = self.prometheus('ALERTS{alertstate="firing"}', through)
+            return {str(row["metric"]["alertname"]) for row in found}
+        return set()
+
+    def link(self, container: str, state: str, network: str = "inside") -> None:
+        """Takes a container's interface to a network up or down, as a cut cable does it."""
+        facts = json.loads(docker("inspect", container))[0]
+        address = facts["NetworkSettings"]["Networks"][f"{STACK}_{network}"]["IPAddress"]
+        pid = str(facts["State"]["Pid"])
+        within = ["nsenter", "-t", pid, "-n", "ip"]
+        rows = json.loads(run(*within, "-j", "address"))
+        name = next(
+            row["ifname"] for row in rows for one in row["addr_info"] if one.get("local") == address
+        )
+        run(*within, "link", "set", name, state)
+
+    def balanced(self) -> int:
+        """Replicas that the balancer gives calls to."""
+        query = 'haproxy_server_status{proxy="calls", state="UP"} == 1'
+        with contextlib.suppress(AssertionError):
+            return len(self.prometheus(query))
+        return 0
+
+    def answers(self) -> bool:
+        """Whether a caller is served."""
+        with contextlib.suppress(OSError):
+            return self.public.ask("/v1/models", key=self.key).status == 200
+        return False
+
+
+@contextlib.contextmanager
+def stack(kaiwa: str, standins: str, folder: Path, **more: str) -> Iterator[Stack]:
+    """A stack for a test, on a Swarm that is made for it if there is none."""
+    keys = folder / "keys.json"
+    _, key = key_edits.add(keys, "test", time.time())
+    own = docker("info", "-f", "{{.Swarm.LocalNodeState}}") != "active"
+    if own:
+        docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    names = {f"{STACK}_keys": keys.read_text(), f"{STACK}_token": token_urlsafe(48)}
+    try:
+        for name, value in names.items():
+            tried("secret", "rm", name)
+            docker("secret", "create", name, "-", stdin=value)
+        made = Stack(
+            {
+                "STACK": STACK,
+                "KAIWA_IMAGE": kaiwa,
+                "HAPROXY_IMAGE": standins,
+                "REDIS_IMAGE": standins,
+                "PROMETHEUS_IMAGE": standins,
+                "KAIWA_MODEL": "synth:echo",
+                "KAIWA_SLOTS": "4",
+                "KAIWA_REPLICAS": "3",
+                "KAIWA_MEMORY": "512M",
+                "KAIWA_CPUS": "2",
+                "KAIWA_HTTP_PORT": str(PORT),
+                "KAIWA_MAX_SECONDS": "120",
+                "KAIWA_GRACE": "60s",
+                "KAIWA_KEYS_SECRET": f"{STACK}_keys",
+                "KAIWA_TOKEN_SECRET": f"{STACK}_token",
+                **more,
+            },
+            key,
+            folder,
+        )
+        made.deploy()
+        wait_until(lambda: made.healthy() == 3, "three replicas", 180)
+        wait_until(made.answers, "the balancer", 60)
+        wait_until(lambda: made.balanced() == 3, "the balancer knows all", 60)
+        yield made
+    finally:
+        with contextlib.ExitStack() as last:
+            if own:
+                last.callback(docker, "swarm", "leave", "--force")
+            take_down(STACK, names)
+
+
+def take_down(stack: str, secrets: Iterable[str]) -> None:
+    """Removes a stack and all that belongs to it."""
+    tried("stack", "rm", stack)
+    label = f"label=com.docker.stack.namespace={stack}"
+    wait_until(lambda: not docker("ps", "-aq", "--filter", label), "all gone", 120)
+    for name in secrets:
+        tried("secret", "rm", name)
+    wait_until(lambda: not docker("network", "ls", "-q", "--filter", label), "networks gone", 60)
+    for volume in docker("volume", "ls", "-q", "--filter", label).split():
+        tried("volume", "rm", volume)
+
+
+@dataclass
+class Caller:
+    """A call through the balancer, frame by frame in real time."""
+
+    stack: Stack
+    sent: int = 0
+    answered: list[float] = field(default_factory=list)
+    closed: tuple[int, str] | None = None
+    refused: str = ""
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    closed_at: float = 0.0
+
+    async def run(self) -> None:
+        """Talks until told to stop, or until it is cut off."""
+        headers = {"Authorization": f"Bearer {self.stack.key}"}
+        url = self.stack.public.url(format="pcm")
+        try:
+            async with call(url, begin=False, additional_headers=headers) as made:
+                await made.begin()
+                self.begun.set()
+                listener = asyncio.create_task(self._listen(made))
+                due = time.monotonic()
+                while not self.stop.is_set() and not listener.done():
+                    await made.say(FRAME)
+                    self.sent += 1
+                    due += 0.08
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await asyncio.sleep(0.3)
+                listener.cancel()
+                await asyncio.gather(listener, return_exceptions=True)
+        except ConnectionClosed as end:
+            self._end(end)
+        except (InvalidHandshake, OSError) as error:
+            self.refused = str(error)
+        self.begun.set()
+
+    async def _listen(self, made: Any) -> None:
+        try:
+            while True:
+                await made.find(1, 60)
+                self.answered.append(time.monotonic())
+        except ConnectionClosed as end:
+            self._end(end)
+
+    def _end(self, end: ConnectionClosed) -> None:
+        self.closed = (end.rcvd.code, end.rcvd.reason) if end.rcvd else (1006, "")
+        self.closed_at = time.monotonic()
+
+    @property
+    def gap(self) -> float:
+        """The longest time between two answers, in seconds."""
+        return float(np.max(np.diff(self.answered))) if len(self.answered) > 1 else float("inf")
+
+
+async def until(met: Callable[[], Any], what: str, seconds: float) -> None:
+    """Waits for something that takes a command of docker to see."""
+    end = time.monotonic() + seconds
+    while not await asyncio.to_thread(met):
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(0.3)

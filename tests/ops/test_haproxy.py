@@ -1,0 +1,41 @@
+"""The balancer's configuration is valid in every mode that its variables make."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("haproxy") is None or shutil.which("openssl") is None,
+    reason="needs the programs haproxy and openssl",
+)
+
+
+@pytest.mark.parametrize("plain", [{}, {"KAIWA_PLAIN_HTTP": "1"}], ids=["redirect", "plain"])
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
+def test_it_is_valid(tls: bool, plain: dict[str, str], tmp_path: Path) -> None:
+    variables = dict(plain)
+    if tls:
+        pem = tmp_path / "both.pem"
+        words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x"
+        subprocess.run(
+            ["openssl", *words.split(), "-keyout", pem, "-out", tmp_path / "cert.pem"],
+            check=True,
+            capture_output=True,
+        )
+        pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
+        variables["KAIWA_TLS_PEM"] = str(pem)
+    done = subprocess.run(
+        ["haproxy", "-c", "-f", str(ROOT / "deploy/haproxy/haproxy.cfg")],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

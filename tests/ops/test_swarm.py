@@ -1,0 +1,369 @@
+"""The promises of swarm-config.yml on a real Docker Swarm: `pytest tests/ops --swarm`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.ops import docker, images, swarm, test_dashboards
+from tests.ops.swarm import FRAME, Caller, Stack, until
+from tests.server.wire import HANDSHAKE, METADATA, call, refusal
+
+pytestmark = pytest.mark.timeout(1500)
+
+
+@pytest.fixture(scope="module")
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    if not request.config.getoption("--swarm"):
+        pytest.skip("takes minutes and a Docker Swarm: run with --swarm")
+    if not docker.tried("info"):
+        pytest.skip("needs a Docker engine")
+    try:
+        kaiwa, standins = images.kaiwa(), images.standins()
+    except images.CannotBuild as reason:
+        pytest.skip(str(reason))
+    with swarm.stack(kaiwa, standins, tmp_path_factory.mktemp("swarm")) as made:
+        yield made
+
+
+async def begin(stack: Stack, count: int) -> tuple[list[Caller], list[asyncio.Task[None]]]:
+    """So many calls that talk."""
+    callers = [Caller(stack) for _ in range(count)]
+    tasks = []
+    for caller in callers:
+        tasks.append(asyncio.create_task(caller.run()))
+        await asyncio.wait_for(caller.begun.wait(), 20)
+        # The balancer learns of a place taken from its own count at once.
+    return callers, tasks
+
+
+async def finish(callers: list[Caller], tasks: list[asyncio.Task[None]]) -> None:
+    for caller in callers:
+        caller.stop.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), 30)
+
+
+def faultless(caller: Caller) -> bool:
+    """Nothing lost, and no gap over 200 ms."""
+    whole = caller.sent - len(caller.answered) <= 1
+    return caller.closed is None and not caller.refused and whole and caller.gap < 0.2
+
+
+async def test_calls_spread_and_nothing_else_is_public(stack: Stack) -> None:
+    callers, tasks = await begin(stack, 6)
+    await asyncio.sleep(2)
+    spread = sorted((await asyncio.to_thread(stack.calls)).values())
+    await finish(callers, tasks)
+    assert spread == [2, 2, 2]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    for path in ("/metrics", "/ops", "/v1/stats", "/v1/sessions", "/readyz", "/healthz"):
+        assert stack.public.ask(path).status == 404, path
+    assert stack.public.ask("/v1/models").status == 401
+
+
+async def test_a_full_house_says_so(stack: Stack) -> None:
+    callers, tasks = await begin(stack, 12)
+    asked = time.monotonic()
+    late = Caller(stack)
+    await asyncio.wait_for(late.run(), 15)
+    took = time.monotonic() - asked
+    await finish(callers, tasks)
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    # Told while it waited for the upgrade (503 with Retry-After), or after it (1013).
+    assert late.closed == (1013, "full") or "503" in late.refused, (late.closed, late.refused)
+    assert took < 10
+
+
+async def test_who_waits_is_told_the_place_and_gets_in(stack: Stack) -> None:
+    callers, tasks = await begin(stack, 12)
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    url = stack.public.url(format="pcm", client="kaiwa")
+    async with call(url, begin=False, additional_headers=headers) as late:
+        told = json.loads(await late.find(METADATA))
+        assert told["state"] == "queued"
+        assert told["position"] == 1
+        for caller in callers:  # a place in the queue is one of a replica
+            caller.stop.set()
+        assert (await late.find(HANDSHAKE)) == bytes(8)
+    await finish(callers, tasks)
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+
+
+async def test_a_lost_call_is_resumed_through_the_balancer(stack: Stack) -> None:
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    for _ in range(4):  # the balancer hits another replica sooner or later
+        async with call(
+            stack.public.url(format="pcm", resumable=1), additional_headers=headers
+        ) as first:
+            about = json.loads(first.seen[-1][1:])
+            await first.say(FRAME)
+            await first.frames(1)
+            first.cut()
+        asked = {"format": "pcm", "resumable": 1, "resume": about["resume_token"]}
+        async with call(
+            stack.public.url(**asked), begin=False, additional_headers=headers
+        ) as second:
+            again = await second.begin()
+            assert again["resumed"] is True
+            assert again["session_id"] == about["session_id"]
+            await second.say(FRAME)
+            await second.frames(1)
+
+
+async def test_a_rolling_update_loses_no_call(stack: Stack) -> None:
+    callers, tasks = await begin(stack, 3)
+    before = set(await asyncio.to_thread(stack.containers))
+    # Callers come and go all the while.
+    visitors: list[Caller] = []
+    over = asyncio.Event()
+
+    async def visit() -> None:
+        while not over.is_set():
+            visitor = Caller(stack)
+            visitors.append(visitor)
+            task = asyncio.create_task(visitor.run())
+            await asyncio.sleep(1.5)
+            visitor.stop.set()
+            await task
+
+    visiting = asyncio.create_task(visit())
+    await asyncio.to_thread(stack.deploy, KAIWA_SLOTS="5")
+    # Old replicas stop one after the other; each waits for its call.
+    await asyncio.sleep(12)
+    during = [caller.closed for caller in callers]
+    await finish(callers, tasks)
+    await until(
+        lambda: (
+            stack.update_state() == "completed"
+            and stack.healthy() == 3
+            and not before & set(stack.containers())
+        ),
+        "all replicas are new",
+        180,
+    )
+    over.set()
+    await visiting
+    assert during == [None, None, None]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert len(visitors) > 5
+    wrong = [(v.closed, v.refused, v.gap) for v in visitors if not faultless(v)]
+    assert wrong == []
+
+
+async def test_a_bad_image_is_taken_back_and_nobody_notices(stack: Stack) -> None:
+    good = stack.variables["KAIWA_IMAGE"]
+    callers, tasks = await begin(stack, 3)
+    await asyncio.to_thread(stack.deploy, KAIWA_IMAGE=stack.variables["REDIS_IMAGE"])
+    await until(
+        lambda: stack.update_state() == "rollback_completed", "the update is taken back", 180
+    )
+    stack.variables["KAIWA_IMAGE"] = good
+    await finish(callers, tasks)
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    await until(lambda: stack.healthy() == 3, "three replicas", 60)
+
+
+async def test_one_that_never_becomes_healthy_is_taken_back(stack: Stack) -> None:
+    callers, tasks = await begin(stack, 3)
+    sick = """
+version: "3.9"
+services:
+  kaiwa:
+    healthcheck: {test: ["CMD", "false"], interval: 1s, retries: 2, start_period: 3s}
+"""
+    await asyncio.to_thread(stack.deploy, sick, KAIWA_SLOTS="6")
+    await until(
+        lambda: stack.update_state() == "rollback_completed", "the update is taken back", 180
+    )
+    await finish(callers, tasks)
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    stack.variables["KAIWA_SLOTS"] = "5"
+    await until(lambda: stack.healthy() == 3, "three replicas", 60)
+
+
+async def test_without_a_spare_calls_end_and_new_callers_wait(stack: Stack) -> None:
+    """Stop-first, every slot taken."""
+    one = {"KAIWA_SLOTS": "1", "KAIWA_UPDATE_ORDER": "stop-first"}
+    await asyncio.to_thread(stack.deploy, **one)
+    await until(lambda: stack.update_state() == "completed", "one slot each", 180)
+    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+    callers, tasks = await begin(stack, 3)
+    before = set(await asyncio.to_thread(stack.containers))
+    await asyncio.to_thread(stack.deploy, KAIWA_MAX_SECONDS="110")
+    await asyncio.sleep(6)
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    url = stack.public.url(format="pcm", client="kaiwa")
+    async with call(url, begin=False, additional_headers=headers) as late:
+        told = json.loads(await late.find(METADATA))
+        assert (told["state"], told["position"]) == ("queued", 1)
+    during = [(caller.closed, caller.gap < 0.2) for caller in callers]
+    await finish(callers, tasks)
+    assert during == [(None, True)] * 3
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    await until(
+        lambda: stack.healthy() == 3 and not before & set(stack.containers()), "all new", 180
+    )
+    await until(lambda: stack.update_state() == "completed", "the update's end", 60)
+    back = {"KAIWA_SLOTS": "4", "KAIWA_UPDATE_ORDER": "start-first"}
+    await asyncio.to_thread(stack.deploy, **back)
+    await until(lambda: stack.update_state() == "completed", "four slots each", 180)
+    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+
+
+async def test_a_cut_cable_is_noticed_and_raises_an_alarm(stack: Stack) -> None:
+    if os.geteuid() != 0 or shutil.which("nsenter") is None:
+        pytest.skip("needs root and nsenter to cut a replica off")
+    callers, tasks = await begin(stack, 3)
+    talking = await asyncio.to_thread(stack.calls)
+    victim = next(c for c, calls in talking.items() if calls == 1)
+    watcher = next(c for c in talking if c != victim)
+    await asyncio.to_thread(stack.link, victim, "down")
+    try:
+        await asyncio.sleep(5)
+        more, others = await begin(stack, 3)
+        await asyncio.sleep(2)
+        await finish(more, others)
+        fired = "KaiwaReplicaDown"
+        # Asked from a replica that has its network.
+        await until(lambda: fired in stack.alarms(watcher), fired, 120)
+    finally:
+        await asyncio.to_thread(stack.link, victim, "up")
+    assert all(map(faultless, more)), [(c.closed, c.refused, c.gap) for c in more]
+    await finish(callers, tasks)
+    assert sum(map(faultless, callers)) == 2, [(c.closed, c.refused, c.gap) for c in callers]
+    await until(lambda: fired not in stack.alarms(watcher), "the alarm ends", 120)
+    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+
+
+async def test_a_killed_replica_ends_its_calls_and_no_other(stack: Stack) -> None:
+    callers, tasks = await begin(stack, 3)
+    await asyncio.sleep(1)
+    talking = await asyncio.to_thread(stack.calls)
+    victim = next(c for c, calls in talking.items() if calls == 1)
+    killed = time.monotonic()
+    await asyncio.to_thread(docker.docker, "kill", victim)
+    await asyncio.sleep(3)
+    hit = [caller for caller in callers if caller.closed is not None]
+    again = Caller(stack)
+    task = asyncio.create_task(again.run())
+    await asyncio.sleep(1.5)
+    again.stop.set()
+    await task
+    await finish(callers, tasks)
+    assert len(hit) == 1
+    assert hit[0].closed_at - killed < 2
+    assert faultless(again), (again.closed, again.refused)
+    others = [(c.closed, c.gap) for c in callers if c is not hit[0] and not faultless(c)]
+    assert others == []
+    await until(lambda: stack.healthy() == 3, "the replica is back", 90)
+
+
+async def test_a_paused_replica_gets_no_calls_and_no_requests(stack: Stack) -> None:
+    # Each in turn: none may matter more than the others.
+    for victim in await asyncio.to_thread(stack.containers):
+        await asyncio.to_thread(docker.docker, "pause", victim)
+        try:
+            await asyncio.sleep(5)
+            callers, tasks = await begin(stack, 2)
+            pages = [(await asyncio.to_thread(stack.public.ask, "/")).status for _ in range(6)]
+            await asyncio.sleep(1)
+            await finish(callers, tasks)
+        finally:
+            await asyncio.to_thread(docker.tried, "unpause", victim)
+        assert pages == [200] * 6
+        assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+        await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+
+
+async def test_redis_goes_and_comes_back(stack: Stack) -> None:
+    callers, tasks = await begin(stack, 2)
+    redis = await asyncio.to_thread(stack.containers, "redis")
+    await asyncio.to_thread(docker.docker, "kill", redis[0])
+    more, others = await begin(stack, 2)
+    await asyncio.sleep(2)
+    await finish(callers + more, tasks + others)
+    for caller in callers + more:
+        assert faultless(caller), (caller.closed, caller.refused, caller.gap)
+    await until(
+        lambda: len(stack.prometheus("kaiwa_shared_state_up == 1")) == 3, "Redis is back", 60
+    )
+
+
+async def test_without_redis_for_long_an_alarm_fires_and_clears(stack: Stack) -> None:
+    await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=0")
+    fired = "KaiwaSharedStateDown"
+    await until(lambda: fired in stack.alarms(), fired, 150)
+    callers, tasks = await begin(stack, 2)
+    await asyncio.sleep(1)
+    await finish(callers, tasks)
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=1")
+    await until(lambda: fired not in stack.alarms(), "the alarm ends", 150)
+
+
+async def test_every_query_of_every_dashboard_has_data(stack: Stack) -> None:
+    await asyncio.to_thread(stack.deploy, KAIWA_MODEL="demo")
+    await until(lambda: stack.update_state() == "completed", "the demo model runs", 180)
+    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+    callers, tasks = await begin(stack, 3)
+    await asyncio.sleep(40)
+    empty = []
+    for title, query in test_dashboards.queries():
+        asked = query.replace("$replica", ".+").replace("$__rate_interval", "1m")
+        found = await asyncio.to_thread(stack.prometheus, asked)
+        if not found and not any(name in title for name in test_dashboards.QUIET):
+            empty.append(f"{title}: {query}")
+    await finish(callers, tasks)
+    assert empty == []
+    assert [c.closed for c in callers] == [None] * 3
+
+
+async def test_only_the_balancer_has_a_port(stack: Stack) -> None:
+    """Every port of this machine that answers now and did not before the stack, by its owner."""
+    found = await asyncio.to_thread(docker.docker, "ps", "--format", "{{.Names}} {{.Ports}}")
+    published = [row for row in found.splitlines() if "->" in row]
+    assert len(published) == 1, published
+    assert published[0].startswith(f"{swarm.STACK}_haproxy.")
+    services = await asyncio.to_thread(
+        docker.docker, "service", "ls", "--format", "{{.Name}} {{.Ports}}"
+    )
+    assert [row for row in services.splitlines() if "->" in row] == []
+    # From outside of its networks the addresses of its containers answer nothing.
+    inside = 0
+    for container in (await asyncio.to_thread(docker.docker, "ps", "-q")).split():
+        facts = await asyncio.to_thread(docker.inspect, container)
+        if not facts["Name"].startswith(f"/{swarm.STACK}_"):
+            continue
+        for name, network in facts["NetworkSettings"]["Networks"].items():
+            if name != f"{swarm.STACK}_inside":
+                continue
+            inside += 1
+            for port in (8998, 6379, 9090, 8405, 8080):
+                with pytest.raises(OSError):
+                    socket.create_connection((network["IPAddress"], port), 0.3)
+    assert inside >= 6
+
+
+async def test_prometheus_sees_every_replica(stack: Stack) -> None:
+    await until(lambda: len(stack.prometheus('up{job="kaiwa"} == 1')) == 3, "replicas", 60)
+    await until(lambda: stack.prometheus('up{job="haproxy"} == 1'), "balancer", 60)
+    assert len(stack.prometheus("kaiwa_ready == 1")) == 3
+
+
+async def test_containers_can_do_little(stack: Stack) -> None:
+    for container in stack.containers():
+        who = docker.docker("exec", container, "id", "-u")
+        assert who == "10001"
+        assert not docker.tried("exec", container, "touch", "/opt/kaiwa/x")
+        allowed = docker.docker("exec", container, "grep", "CapBnd", "/proc/1/status").split()[1]
+        assert int(allowed, 16) == 0
+    status, _, _ = await refusal(stack.public.url())
+    assert status == 401

@@ -1,0 +1,159 @@
+"""Letting in over several servers, with a ledger that does as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tests.server.conftest import MakeKey
+
+from kaiwa.server.access import Access, Caller
+from kaiwa.server.limits import LimitReached
+from kaiwa.server.refusal import Refused
+from kaiwa.server.settings import ServerSettings
+from kaiwa.server.shared import address
+from kaiwa.server.shared.admission import VOUCHER, Admission
+from kaiwa.server.shared.ledger import Ledger
+from kaiwa.server.shared.link import Down
+from kaiwa.server.shared.signing import Signer
+
+
+class Others:
+    """A ledger that is full, down or slow."""
+
+    def __init__(self) -> None:
+        self.answer: BaseException | None = None
+        self.wait = 0.0
+        self.live: set[str] = set()
+
+    async def enter(self, key_id: str, lease: str, **_: Any) -> None:
+        await asyncio.sleep(self.wait)
+        if self.answer is not None:
+            raise self.answer
+
+    def adopt(self, key_id: str, lease: str) -> None:
+        self.live.add(lease)
+
+    def release(self, lease: str) -> None:
+        self.live.remove(lease)
+
+
+@pytest.fixture
+def access(key_path: Path, make_key: MakeKey) -> Access:
+    make_key("alice", concurrency=2, per_minute=3)
+    return Access(ServerSettings(keys=str(key_path)))
+
+
+@pytest.fixture
+def alice(access: Access) -> Caller:
+    (key,) = access._keys.entries()  # type: ignore[union-attr]
+    return access.vouched(key.id)
+
+
+def admission(access: Access, others: Others, closed: bool = False) -> Admission:
+    return Admission(access, ledger=cast(Ledger, others), closed=closed)
+
+
+async def test_a_lease_is_released_everywhere(access: Access, alice: Caller) -> None:
+    others = Others()
+    lease = await admission(access, others).enter(alice, 0)
+    assert others.live == {lease.id}
+    again = await admission(access, others).enter(alice, 1, held=lease)
+    assert again is lease
+    lease.release()
+    lease.release()
+    assert others.live == set()
+    assert access._limits.live(alice.key_id) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "closed", "status"),
+    [(LimitReached("concurrency", 2, 5), False, 429), (Down(), True, 503)],
+)
+async def test_what_others_refuse_counts_nowhere(
+    access: Access, alice: Caller, answer: Exception, closed: bool, status: int
+) -> None:
+    others = Others()
+    made = admission(access, others, closed)
+    first = await made.enter(alice, 0)
+    others.answer = answer
+    for at in range(5):
+        for held in (None, first):
+            with pytest.raises(Refused) as refused:
+                await made.enter(alice, 1 + at, held=held)
+            assert refused.value.status == status
+            assert refused.value.retry_after == 5
+    assert others.live == {first.id}
+    assert access._limits.live(alice.key_id) == 1
+    assert not first.released
+    others.answer = None
+    # Two of three a minute are left, one of two at once.
+    await made.enter(alice, 7)
+    await made.enter(alice, 8, held=first)
+    with pytest.raises(Refused, match="3 connections a minute"):
+        await made.enter(alice, 9, held=first)
+
+
+async def test_without_an_answer_this_servers_own_limits_count(
+    access: Access, alice: Caller
+) -> None:
+    others = Others()
+    alone: list[str] = []
+    others.answer = Down()
+    made = Admission(access, ledger=cast(Ledger, others), alone=alone.append)
+    leases = [await made.enter(alice, at) for at in range(2)]
+    with pytest.raises(Refused, match="2 conversations at once"):
+        await made.enter(alice, 2)
+    # They will be told to the others.
+    assert others.live == {lease.id for lease in leases}
+    assert alone == ["limits"] * 2
+
+
+async def test_a_caller_who_goes_meanwhile_leaves_nothing(access: Access, alice: Caller) -> None:
+    others = Others()
+    others.wait = 10
+    entering = asyncio.create_task(admission(access, others).enter(alice, 0))
+    await asyncio.sleep(0.01)
+    assert access._limits.live(alice.key_id) == 1
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert access._limits.live(alice.key_id) == 0
+    assert others.live == set()
+
+
+async def test_a_voucher_is_for_one_call_and_soon(access: Access, alice: Caller) -> None:
+    wall = [1_900_000_000.0]
+    made = Admission(access, signer=Signer((b"1" * 32,)), wall=lambda: wall[0])
+    headers = {VOUCHER: made.vouch(alice, "token")}
+    caller = await made.authorize(headers, {"resume": "token"}, 0)
+    assert (caller.key_id, caller.vouched, caller.operator) == (alice.key_id, True, False)
+    for query in ({"resume": "other"}, {}):
+        with pytest.raises(Refused, match="signature"):
+            await made.authorize(headers, query, 0)
+    wall[0] += 12.1
+    with pytest.raises(Refused, match="signature"):
+        await made.authorize(headers, {"resume": "token"}, 0)
+    # Without a common secret it is an unknown header, and the caller has no key.
+    with pytest.raises(Refused, match="wants a key"):
+        await Admission(access).authorize(headers, {"resume": "token"}, 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "secure", "redis", "wanted"),
+    [
+        ("10.1.2.3", False, ("redis", 6379), "http://10.1.2.3:8998"),
+        ("10.1.2.3", True, None, "https://10.1.2.3:8998"),
+        ("fd00::5", False, None, "http://[fd00::5]:8998"),
+        ("0.0.0.0", False, ("127.0.0.1", None), "http://127.0.0.1:8998"),
+        ("::", False, ("127.0.0.1", 6379), "http://127.0.0.1:8998"),
+        ("0.0.0.0", False, ("no-such-host.invalid", 6379), ""),
+        ("0.0.0.0", False, None, ""),
+    ],
+)
+async def test_where_a_server_is_reached(
+    host: str, secure: bool, redis: tuple[str, int | None] | None, wanted: str
+) -> None:
+    assert await address.find(host, 8998, secure, redis) == wanted

@@ -1,0 +1,1 @@
+"""Programs for those who develop Kaiwa; not part of the package."""

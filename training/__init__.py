@@ -1,0 +1,1 @@
+"""Training of the demonstration codec and language model. See README.md."""

@@ -1,0 +1,53 @@
+"""Puts trained models where Kaiwa ships them: ``python -m training.ship --work DIR``.
+
+The folder gets the weights in bfloat16 and in 8 bits (GGUF, which is the one that is used),
+``config.json``, tokenizer and codec; the curves of the run are kept beside the scripts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from kaiwa.cli import main as kaiwa
+from training import language
+from training.language import FILE, export
+
+ROOT = Path(__file__).parents[1]
+#: Weights that are used where the folder is named, not a file in it.
+USED = "model.q8.gguf"
+
+
+def main() -> None:
+    """Writes the folder anew."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("training/work"))
+    parser.add_argument("--out", type=Path, default=ROOT / "python/kaiwa/demo/model")
+    parser.add_argument("--curves", type=Path, default=ROOT / "training/curves")
+    options = parser.parse_args()
+    state = torch.load(options.work / "lm.pt", weights_only=True)
+    model = language.Language(language.size_of(state))
+    model.load_state_dict(state["model"])
+    shutil.rmtree(options.out, ignore_errors=True)
+    export(model, options.out, torch.bfloat16)
+    shutil.copytree(options.work / "codec", options.out / "mimi")
+    if kaiwa(["convert", str(options.out / FILE), str(options.out / USED), "--to", "gguf-q8"]):
+        raise SystemExit("the model could not be converted")
+    config = json.loads((options.out / "config.json").read_text())
+    config = {**config, "moshi_name": USED}
+    (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    options.curves.mkdir(exist_ok=True)
+    for name in ("codec.csv", "lm.csv"):
+        shutil.copy(options.work / name, options.curves / name)
+    for file in options.out.rglob("*.*"):  # some writers let only the owner read
+        file.chmod(0o644)
+    size = sum(file.stat().st_size for file in options.out.rglob("*"))
+    print(f"{options.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The voice of the demonstration model: ``python -m training.train_decoder --work DIR``.
+
+Goes on training what follows the codes (decoder, its transformer, output projections), mostly on
+the words of the model itself as conversations have them. Encoder and codebooks stay as they are, so
+codes keep their meaning: this may be done before, beside or after the training of the language
+model. The newest state is ``decoder.pt`` in the work folder; ``codec`` gets the new weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from training import clips, mixing
+from training.codec import FILE, Codec, restore
+from training.train_codec import SpectralLoss, rate, save, write_row
+
+#: Parts of the network that are trained.
+PARTS = ("decoder.", "decoder_transformer.", "upsample.")
+PROJECTION = "output_proj"
+
+
+class Words(IterableDataset[Any]):
+    """Batches of scenes: first those of the model's own words, then of all sorts."""
+
+    def __init__(self, options: argparse.Namespace, first: int) -> None:
+        self.options, self.first = options, first
+
+    def __iter__(self) -> Any:
+        options = self.options
+        train = clips.load(options.work / "clips_train.npz")
+        own = clips.load(options.work / "clips_own.npz")
+        step = self.first
+        while True:
+            rng = np.random.default_rng((options.seed, step))
+            made = [mixing.own_scene(rng, own, options.frames) for _ in range(options.own)]
+            made += [
+                mixing.codec_scene(rng, train, own, options.frames)
+                for _ in range(options.batch - options.own)
+            ]
+            yield tuple(torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
+            step += 1
+
+
+def is_trained(name: str) -> bool:
+    """Whether a tensor follows the codes."""
+    return name.startswith(PARTS) or PROJECTION in name
+
+
+def write(codec: Codec, folder: Path) -> None:
+    """Replaces the trained tensors of an exported codec; the others stay bit for bit."""
+    found = load_file(folder / FILE)
+    for name, value in codec.state_dict().items():
+        if is_trained(name):
+            found[name] = value.to(found[name].dtype).contiguous()
+    temporary = folder / "unfinished"
+    save_file(found, temporary)
+    temporary.replace(folder / FILE)
+
+
+def main() -> None:
+    """Trains until the last step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("training/work"))
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--own", type=int, default=8, help="of them, of the model's own words")
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--wave", type=float, default=1.0, help="weight of own waveforms")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
+    parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    half = partial(torch.autocast, "cpu", torch.bfloat16, enabled=not options.f32)
+
+    path, folder = options.work / "decoder.pt", options.work / "codec"
+    codec = restore(folder).eval()
+    state = torch.load(path, weights_only=True) if path.exists() else {}
+    trained = []
+    for name, value in codec.named_parameters():
+        value.requires_grad_(is_trained(name))
+        if is_trained(name):
+            trained.append(value)
+    optimiser = torch.optim.AdamW(trained, options.lr, betas=(0.9, 0.99), weight_decay=1e-3)
+    step = 0
+    if state:
+        codec.load_state_dict(state["decoder"], strict=False)
+        if "optimiser" in state:
+            optimiser.load_state_dict(state["optimiser"])
+        step = int(state["step"])
+    count = sum(p.numel() for p in trained)
+    print(f"{count / 1e6:.2f} M parameters of the decoder, from step {step}", flush=True)
+    spectral = SpectralLoss()
+    batches = iter(DataLoader(Words(options, step), batch_size=None, num_workers=1))
+    sums: dict[str, float] = {}
+    counted = 0
+    saved = started = time.time()
+    while step < options.steps:
+        audio, clean, _ = next(batches)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, options)
+        with torch.no_grad():
+            latent = codec.latent(audio[:, None])
+            first = codec.quantizer.rvq_first(latent)[0]
+            rest = codec.quantizer.rvq_rest(latent)[0]
+        with half():
+            out = codec.synthesise(first, rest)[:, 0]
+        out, own = out.float(), options.own
+        parts: dict[str, Tensor] = {"own_spectral": spectral(out[:own], clean[:own])}
+        if own < options.batch:
+            parts["spectral"] = spectral(out[own:], clean[own:])
+        parts["own_wave"] = F.l1_loss(out[:own], clean[:own]) / clean[:own].abs().mean()
+        loss = parts["own_spectral"] + parts.get("spectral", torch.zeros(()))
+        loss = loss + options.wave * parts["own_wave"]
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        step += 1
+        counted += 1
+        if step % 50 == 0:
+            row: dict[str, Any] = {"step": step}
+            row |= {name: round(value / counted, 4) for name, value in sums.items()}
+            print(f"{time.time() - started:.0f} s", row, flush=True)
+            write_row(options.work / "decoder.csv", row)
+            sums.clear()
+            counted = 0
+        if time.time() - saved > 60 * options.minutes or step == options.steps:
+            saved = time.time()
+            kept = {n: v for n, v in codec.state_dict().items() if is_trained(n)}
+            save(path, {"decoder": kept, "optimiser": optimiser.state_dict(), "step": step})
+            write(codec, folder)
+
+
+if __name__ == "__main__":
+    main()
