@@ -34,8 +34,6 @@ CUT = 4
 HELLO = 4
 #: Share of turns that begin while the model speaks.
 INTERRUPTED = 0.3
-#: How fast, and with it how high, callers are played.
-SPEEDS = (0.78, 1.28)
 PLUS = WORDS.index("plus")
 
 
@@ -197,7 +195,7 @@ def converse(
 ) -> Conversation:
     """A whole conversation."""
     voice = callers.voice(rng)
-    speed = float(rng.uniform(*SPEEDS))
+    speed = float(rng.uniform(*mixing.SPEEDS))
     scene, me = np.zeros(frames * FRAME, np.float32), Voice(own, frames)
     quiet = me.say(HELLO, [WORDS.index("hello")])
     begun = HELLO

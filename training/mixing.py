@@ -14,6 +14,8 @@ Array = NDArray[np.float32]
 FRAME = 1920
 #: States of a word that the semantic codebook is taught: its first, second and last third.
 PARTS = 3
+#: How fast, and with it how high, callers are played.
+SPEEDS = (0.78, 1.28)
 #: Label of silence, after the states of all words.
 SILENCE = len(WORDS) * PARTS
 
@@ -130,7 +132,7 @@ def codec_scene(
     at = int(rng.uniform(-0.4, 1.0) * RATE)
     while at < len(scene):
         index = clips.any(rng)
-        speed = 1.0 if mine else float(rng.uniform(0.85, 1.18))
+        speed = 1.0 if mine else float(rng.uniform(*SPEEDS))
         if at < 0:  # a word that began before the crop
             begun = np.zeros(len(scene) - at, np.float32)
             found = place(begun, 0, clips, index, speed)

@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
     parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
+    parser.add_argument("--hint", type=float, default=2.0, help="weight of hearing words")
     parser.add_argument("--start", type=Path, help="folder of an exported codec to start from")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -173,7 +174,8 @@ def main() -> None:
             "commit": commit_1 + commit_2,
             "hint": F.cross_entropy(guess, target) + 0.5 * F.cross_entropy(early, target),
         }
-        loss = parts["spectral"] + 0.1 * parts["wave"] + 0.25 * parts["commit"] + parts["hint"]
+        loss = parts["spectral"] + 0.1 * parts["wave"] + 0.25 * parts["commit"]
+        loss = loss + options.hint * parts["hint"]
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)

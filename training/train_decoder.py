@@ -30,8 +30,8 @@ PARTS = ("decoder.", "decoder_transformer.", "upsample.")
 PROJECTION = "output_proj"
 
 
-class Words(IterableDataset[Any]):
-    """Batches of scenes: first those of the model's own words, then of all sorts."""
+class Others(IterableDataset[Any]):
+    """Batches of scenes of all sorts, as they are heard and without noise."""
 
     def __init__(self, options: argparse.Namespace, first: int) -> None:
         self.options, self.first = options, first
@@ -43,13 +43,36 @@ class Words(IterableDataset[Any]):
         step = self.first
         while True:
             rng = np.random.default_rng((options.seed, step))
-            made = [mixing.own_scene(rng, own, options.frames) for _ in range(options.own)]
-            made += [
-                mixing.codec_scene(rng, train, own, options.frames)
+            made = [
+                mixing.codec_scene(rng, train, own, options.frames)[:2]
                 for _ in range(options.batch - options.own)
             ]
             yield tuple(torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
             step += 1
+
+
+class Own:
+    """Scenes of the model's own words, coded once: what comes before the codes does not change."""
+
+    def __init__(self, codec: Codec, options: argparse.Namespace) -> None:
+        own = clips.load(options.work / "clips_own.npz")
+        rng = np.random.default_rng((options.seed, 1 << 32))
+        made = [mixing.own_scene(rng, own, options.frames)[0] for _ in range(options.scenes)]
+        self.audio = torch.from_numpy(np.stack(made))
+        parts = [coded(codec, some) for some in self.audio.split(32)]
+        self.codes = [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    def some(self, rng: np.random.Generator, count: int) -> tuple[Tensor, list[Tensor]]:
+        """Audio and codes, by their vectors, of a few scenes."""
+        chosen = torch.from_numpy(rng.integers(len(self.audio), size=count))
+        return self.audio[chosen], [codes[chosen] for codes in self.codes]
+
+
+@torch.no_grad()
+def coded(codec: Codec, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantised vectors of audio ``[B, samples]``, before the projections: semantic, the rest."""
+    latent = codec.latent(audio[:, None])
+    return codec.quantizer.rvq_first(latent)[0], codec.quantizer.rvq_rest(latent)[0]
 
 
 def is_trained(name: str) -> bool:
@@ -74,7 +97,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("training/work"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--own", type=int, default=8, help="of them, of the model's own words")
+    parser.add_argument("--own", type=int, default=10, help="of them, of the model's own words")
+    parser.add_argument("--scenes", type=int, default=1000, help="of the model's own words")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--wave", type=float, default=1.0, help="weight of own waveforms")
@@ -105,21 +129,22 @@ def main() -> None:
     count = sum(p.numel() for p in trained)
     print(f"{count / 1e6:.2f} M parameters of the decoder, from step {step}", flush=True)
     spectral = SpectralLoss()
-    batches = iter(DataLoader(Words(options, step), batch_size=None, num_workers=1))
+    mine, own = Own(codec, options), options.own
+    others = iter(DataLoader(Others(options, step), batch_size=None, num_workers=1))
     sums: dict[str, float] = {}
     counted = 0
     saved = started = time.time()
     while step < options.steps:
-        audio, clean, _ = next(batches)
         for group in optimiser.param_groups:
             group["lr"] = rate(step, options)
-        with torch.no_grad():
-            latent = codec.latent(audio[:, None])
-            first = codec.quantizer.rvq_first(latent)[0]
-            rest = codec.quantizer.rvq_rest(latent)[0]
+        clean, codes = mine.some(np.random.default_rng((options.seed, step, 1)), own)
+        if own < options.batch:
+            audio, wanted = next(others)
+            clean = torch.cat((clean, wanted))
+            codes = [torch.cat(pair) for pair in zip(codes, coded(codec, audio), strict=True)]
         with half():
-            out = codec.synthesise(first, rest)[:, 0]
-        out, own = out.float(), options.own
+            out = codec.synthesise(*codes)[:, 0]
+        out = out.float()
         parts: dict[str, Tensor] = {"own_spectral": spectral(out[:own], clean[:own])}
         if own < options.batch:
             parts["spectral"] = spectral(out[own:], clean[own:])
