@@ -53,7 +53,7 @@ class Clips:
 
     @cached_property
     def groups(self) -> list[NDArray[np.int64]]:
-        """Indices of clips cut out of recordings of people (flite, festival), and of the others."""
+        """Indices of clips cut out of recordings of people, and of espeak-ng's."""
         recorded = np.array([not voice.startswith("espeak") for voice in self.voices])
         both = (np.flatnonzero(recorded), np.flatnonzero(~recorded))
         return [group for group in both if len(group)]

@@ -62,12 +62,13 @@ class Callers:
         return sorted(v for v, known in self.single.items() if len(known) == len(HEARD))
 
     def voice(self, rng: np.random.Generator) -> str:
-        """One of the voices; those cut out of recordings, which are few, half of the time."""
+        """One of the voices; the few cut out of recordings as often as the many others."""
         groups = [
-            [v for v in self.voices if v.startswith("espeak") is synthetic]
-            for synthetic in (False, True)
+            [v for v in self.voices if v.split(":")[0] in synths]
+            for synths in (("flite", "festival"), ("espeak",), ("accent",))
         ]
-        return str(pick(rng, pick(rng, [group for group in groups if group])))
+        share = np.array([0.45, 0.4, 0.15]) * [len(group) > 0 for group in groups]
+        return str(pick(rng, groups[int(rng.choice(3, p=share / share.sum()))]))
 
 
 @dataclass

@@ -128,6 +128,8 @@ class Layer(nn.Module):
         super().__init__()
         gain = (2 * size.layers) ** -0.5
         self.heads = size.heads
+        #: Share of what a branch adds that is left out in training.
+        self.dropout = 0.0
         self.norm1, self.norm2 = RmsNorm(size.dim), RmsNorm(size.dim)
         self.in_proj = matrix(3 * size.dim, size.dim)
         self.out_proj = matrix(size.dim, size.dim, gain=gain)
@@ -140,9 +142,13 @@ class Layer(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + F.linear(y.transpose(1, 2).reshape(batch, steps, width), self.out_proj)
+        x = x + self.drop(F.linear(y.transpose(1, 2).reshape(batch, steps, width), self.out_proj))
         gate, value = F.linear(self.norm2(x), self.linear_in).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * value, self.linear_out)
+        return x + self.drop(F.linear(F.silu(gate) * value, self.linear_out))
+
+    def drop(self, y: Tensor) -> Tensor:
+        """With random parts left out, in training."""
+        return F.dropout(y, self.dropout, self.training)
 
 
 class DepthLayer(nn.Module):

@@ -120,17 +120,21 @@ def festival(job: dict[str, Any]) -> list[Clip]:
         for index, (_, text) in enumerate(job["texts"]):
             lines.append(f'(set! u (utt.synth (Utterance Text "{text}")))')
             lines.append(f'(utt.save.wave u "{folder}/{index}.wav" \'riff)')
-            lines.append(f'(utt.save.segs u "{folder}/{index}.lab")')
+            lines.append('(mapcar (lambda (w) (format t "%s " (item.feat w "word_end")))')
+            lines.append("        (utt.relation.items u 'Word))")
+            lines.append('(format t "\\n")')
         script = Path(folder) / "say.scm"
         script.write_text("\n".join(lines))
-        subprocess.run(["festival", "-b", str(script)], capture_output=True, check=True)
+        said = subprocess.run(["festival", "-b", str(script)], capture_output=True, check=True)
+        ends = said.stdout.decode("latin-1").splitlines()
         for index, (words, _) in enumerate(job["texts"]):
             audio, rate = soundfile.read(f"{folder}/{index}.wav", dtype="float32")
             audio = resampled(audio, rate)
-            rows = Path(f"{folder}/{index}.lab").read_text().split("#\n", 1)[1].splitlines()
-            ends = [(r.split()[2], float(r.split()[0])) for r in rows if len(r.split()) == 3]
-            bounds = [(0, len(audio))] if len(words) == 1 else by_sounds(words, ends)
-            clip = cut(audio, words, bounds, f"festival:{job['voice']}") if bounds else None
+            edges = [0, *(int(float(end) * RATE) for end in ends[index].split())]
+            if len(edges) != len(words) + 1:
+                continue
+            bounds = list(itertools.pairwise([*edges[:-1], len(audio)]))
+            clip = cut(audio, words, bounds, f"{job['synth']}:{job['voice']}")
             clips += [clip] if clip else []
     return clips
 
@@ -206,7 +210,7 @@ def espeak(job: dict[str, Any]) -> list[Clip]:
     return clips
 
 
-SYNTHS = {"flite": flite, "festival": festival, "espeak": espeak}
+SYNTHS = {"flite": flite, "festival": festival, "accent": festival, "espeak": espeak}
 
 
 def run(job: dict[str, Any]) -> list[Clip]:
@@ -239,6 +243,12 @@ def jobs(voices: dict[str, Any], dialects: list[str], seed: int, rounds: int) ->
                 pitch = round(rng.uniform(0.65, 1.4), 2)
                 job = {"synth": synth, "voice": voice, "stretch": stretch, "pitch": pitch}
                 out.append({**job, "texts": texts(rng, 20)})
+    for spelling in voices.get("accents", []):
+        spelled = dict(zip(HEARD, spelling["words"].split(), strict=True))
+        for voice, _ in itertools.product(spelling["voices"], range(2 * rounds)):
+            said = [(words, ", ".join(spelled[w] for w in words)) for words, _ in texts(rng, 10)]
+            stretch = round(rng.uniform(0.75, 1.2), 2)
+            out.append({"synth": "accent", "voice": voice, "stretch": stretch, "texts": said})
     for voice in voices.get("espeak", []):
         for _ in range(rounds):
             out.append(

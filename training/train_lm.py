@@ -44,9 +44,14 @@ def batch_of(
 
 
 def muddled(frames: Tensor, first: int, card: int, share: float, draws: torch.Generator) -> Tensor:
-    """With a share of the caller's codes replaced by any, against learning clips by heart."""
+    """With a share of the caller's codes replaced by any, against learning clips by heart.
+
+    Each codebook of a conversation has a share of its own: most lose little, now and then one is
+    lost, so that none is relied on alone.
+    """
     caller = frames[:, first:]
-    wrong = torch.rand(caller.shape, generator=draws) < share
+    shares = torch.rand((*caller.shape[:2], 1), generator=draws) ** (1 / max(share, 1e-6) - 1)
+    wrong = torch.rand(caller.shape, generator=draws) < shares
     other = torch.randint(card, caller.shape, generator=draws)
     return torch.cat((frames[:, :first], torch.where(wrong, other, caller)), 1)
 
@@ -136,12 +141,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("training/work"))
     parser.add_argument("--data", type=Path, help="folder (default: WORK/conversations)")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="folder of an exported model to start from")
-    parser.add_argument("--muddle", type=float, default=0.05, help="share of caller codes replaced")
+    parser.add_argument("--muddle", type=float, default=0.12, help="share of caller codes replaced")
+    parser.add_argument("--dropout", type=float, default=0.1, help="of the temporal transformer")
     parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
     parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
     parser.add_argument("--every", type=int, default=50, help="steps between rows of the curve")
@@ -158,6 +164,8 @@ def main() -> None:
     model = Language(size_of(state) if state else LmSize())
     if options.start and not state:
         model = restore(options.start, model.size)
+    for layer in model.layers:
+        layer.dropout = options.dropout
     hint = nn.Linear(model.size.dim, mixing.SILENCE + 1)
     trained = [*model.parameters(), *hint.parameters()]
     matrices = [p for p in trained if p.dim() > 1 and p.shape[0] != 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ async def begin(stack: Stack, count: int) -> tuple[list[Caller], list[asyncio.Ta
     for caller in callers:
         tasks.append(asyncio.create_task(caller.run()))
         await asyncio.wait_for(caller.begun.wait(), 20)
-        # The balancer learns of a place taken from its own count at once.
+        assert (caller.closed, caller.refused) == (None, "")
     return callers, tasks
 
 
@@ -83,6 +84,7 @@ async def test_a_full_house_says_so(stack: Stack) -> None:
 
 
 async def test_who_waits_is_told_the_place_and_gets_in(stack: Stack) -> None:
+    await until(lambda: not any(stack.calls().values()), "the last test's calls are gone", 30)
     callers, tasks = await begin(stack, 12)
     headers = {"Authorization": f"Bearer {stack.key}"}
     url = stack.public.url(format="pcm", client="kaiwa")
@@ -90,6 +92,7 @@ async def test_who_waits_is_told_the_place_and_gets_in(stack: Stack) -> None:
         told = json.loads(await late.find(METADATA))
         assert told["state"] == "queued"
         assert told["position"] == 1
+        await asyncio.sleep(1)
         for caller in callers:  # a place in the queue is one of a replica
             caller.stop.set()
         assert (await late.find(HANDSHAKE)) == bytes(8)
@@ -313,6 +316,7 @@ async def test_every_query_of_every_dashboard_has_data(stack: Stack) -> None:
     await asyncio.to_thread(stack.deploy, KAIWA_MODEL="demo")
     await until(lambda: stack.update_state() == "completed", "the demo model runs", 180)
     await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+    await finish(*await begin(stack, 3))  # calls that ended are on the dashboards too
     callers, tasks = await begin(stack, 3)
     await asyncio.sleep(40)
     empty = []
@@ -326,8 +330,21 @@ async def test_every_query_of_every_dashboard_has_data(stack: Stack) -> None:
     assert [c.closed for c in callers] == [None] * 3
 
 
+def answering(addresses: list[str]) -> list[str]:
+    """Which of the stack's ports can be reached; runs in a container."""
+    found = []
+    for address in addresses:
+        for port in (8998, 6379, 9090, 8405, 8080):
+            try:
+                socket.create_connection((address, port), 0.5).close()
+            except OSError:
+                continue
+            found.append(f"{address}:{port}")
+    return found
+
+
 async def test_only_the_balancer_has_a_port(stack: Stack) -> None:
-    """Every port of this machine that answers now and did not before the stack, by its owner."""
+    """Nothing but the balancer's is published, nor reached from another network."""
     found = await asyncio.to_thread(docker.docker, "ps", "--format", "{{.Names}} {{.Ports}}")
     published = [row for row in found.splitlines() if "->" in row]
     assert len(published) == 1, published
@@ -337,7 +354,7 @@ async def test_only_the_balancer_has_a_port(stack: Stack) -> None:
     )
     assert [row for row in services.splitlines() if "->" in row] == []
     # From outside of its networks the addresses of its containers answer nothing.
-    inside = 0
+    inside: list[str] = []
     for container in (await asyncio.to_thread(docker.docker, "ps", "-q")).split():
         facts = await asyncio.to_thread(docker.inspect, container)
         if not facts["Name"].startswith(f"/{swarm.STACK}_"):
@@ -345,11 +362,20 @@ async def test_only_the_balancer_has_a_port(stack: Stack) -> None:
         for name, network in facts["NetworkSettings"]["Networks"].items():
             if name != f"{swarm.STACK}_inside":
                 continue
-            inside += 1
-            for port in (8998, 6379, 9090, 8405, 8080):
-                with pytest.raises(OSError):
-                    socket.create_connection((network["IPAddress"], port), 0.3)
-    assert inside >= 6
+            inside.append(network["IPAddress"])
+    assert len(inside) >= 6
+    script = (
+        "import json,socket,sys\n"
+        + inspect.getsource(answering)
+        + ("print(json.dumps(answering(sys.argv[1:])))")
+    )
+    within = next(iter(await asyncio.to_thread(stack.containers)))
+    python = "/opt/kaiwa/bin/python"
+    seen = await asyncio.to_thread(docker.docker, "exec", within, python, "-c", script, *inside)
+    assert len(json.loads(seen)) >= 6  # from within they do
+    image = stack.variables["KAIWA_IMAGE"]
+    outside = ("run", "--rm", "--entrypoint", python, image, "-c", script, *inside)
+    assert json.loads(await asyncio.to_thread(docker.docker, *outside)) == []
 
 
 async def test_prometheus_sees_every_replica(stack: Stack) -> None:

@@ -296,10 +296,10 @@ async def test_a_thousand_connections_that_break(server: Program) -> None:
             await asyncio.gather(*(one(number) for number in range(start, start + 50)))
 
     # Allocators and caches take their time to fill: it is flat from here on.
-    await many(0, 800)
+    await many(0, 1600)
     await emptied(server)
     before = server.metric("kaiwa_resident_memory_bytes")
-    await many(800, 1000)
+    await many(1600, 1000)
     await emptied(server)
     await converses(server)
     after = server.metric("kaiwa_resident_memory_bytes")
