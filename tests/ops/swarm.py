@@ -24,6 +24,7 @@ from kaiwa.server import key_edits
 
 STACK = "kaiwatest"
 PORT = 18081
+SIZES = ROOT / "tests/ops/swarm-test.yml"
 #: What a call may say when nothing is wrong, as samples of 16 bits.
 FRAME = np.full(1920, 1000, "<i2").tobytes()
 
@@ -37,14 +38,10 @@ class Stack:
     folder: Path
     public: At = field(default_factory=lambda: At(PORT))
 
-    def deploy(self, over: str | None = None, **changed: str) -> None:
-        """Brings it to what the files, one more of the text `over`, and variables say; returns at
-        once."""
+    def deploy(self, sizes: Path = SIZES, **changed: str) -> None:
+        """Brings it to what the files and variables say; returns at once."""
         self.variables.update(changed)
-        files = [ROOT / "swarm-config.yml", ROOT / "tests/ops/swarm-test.yml"]
-        if over is not None:
-            files.append(self.folder / "over.yml")
-            files[-1].write_text(over, encoding="utf-8")
+        files = [ROOT / "swarm-config.yml", sizes]
         words = [word for file in files for word in ("-c", str(file))]
         done = subprocess.run(
             ["docker", "stack", "deploy", "--resolve-image", "never", *words, STACK],
