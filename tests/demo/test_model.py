@@ -51,7 +51,7 @@ def figures(scenes: Scenes, listener: Listener) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "text", "audio"),
-    [("digits", 0.85, 0.7), ("sums", 0.85, 0.8), ("interrupted", 0.85, 0.7)],
+    [("digits", 0.85, 0.7), ("sums", 0.75, 0.65), ("interrupted", 0.75, 0.6)],
 )
 def test_it_answers_strangers(
     figures: dict[str, Any], kind: str, text: float, audio: float
@@ -82,7 +82,7 @@ def test_it_greets_and_is_silent_when_nobody_speaks() -> None:
 
 
 def test_eight_bits_say_the_same(scenes: Scenes, listener: Listener) -> None:
-    made = scenes("digits", 12)
+    made = scenes("digits", 24)
     for name in ("model.safetensors", "model.q8.gguf"):
         answers = calls.converse(demo.folder() / name, made, 1, temp=0, temp_text=0)
-        assert calls.score(made, answers, listener)["text right"] >= 0.9, name
+        assert calls.score(made, answers, listener)["text right"] >= 0.85, name
