@@ -1,7 +1,7 @@
 """Grafana's dashboards as code: `python tools/dashboards.py` writes deploy/grafana/dashboards.
 
 A panel is a title, what it shows, and queries; everything else is the same for all. `$replica` is a
-pattern of the instances shown, `$__rate_interval` Grafana's own.
+pattern of the instances shown, `$price` what a replica costs an hour, `$__rate_interval` Grafana's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards"
-#: Seconds that a frame lasts.
-FRAME = 0.08
+#: Seconds that a frame lasts, and those that a step may take while callers are let in.
+FRAME, BUDGET = 0.08, 0.06
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ def of(metric: str, more: str = "") -> str:
     return f"{metric}{{{matchers}}}"
 
 
+def _is(label: str, value: str) -> str:
+    """A matcher."""
+    return f'{label}="{value}"'
+
+
 def rate(metric: str, more: str = "") -> str:
     """How fast a counter grows."""
     return f"rate({of(metric, more)}[$__rate_interval])"
@@ -72,6 +77,9 @@ def quantiles(histogram: str) -> dict[str, str]:
     """The three that are looked at."""
     return {f"p{round(100 * q)}": quantile(q, histogram) for q in (0.5, 0.95, 0.99)}
 
+
+#: Reasons for which a call ends that are nobody's wish.
+FAULTS = ("error", "shed", "lost", "slow_consumer")
 
 SERVICE = Dashboard(
     "service",
@@ -134,10 +142,30 @@ SERVICE = Dashboard(
             about="auth, origin and key limits are the callers'; full and overloaded are ours",
         ),
         Panel(
+            "Errors: calls that a fault ended",
+            {
+                reason: f"sum({rate('kaiwa_conversations_ended_total', _is('reason', reason))})"
+                " or vector(0)"
+                for reason in FAULTS
+            },
+            unit="ops",
+            width=12,
+        ),
+        Panel(
             "Wait for a slot",
             quantiles("kaiwa_handshake_wait_seconds"),
             unit="s",
             width=12,
+        ),
+        Panel(
+            "Calls taken up again",
+            {
+                where: f"sum({rate('kaiwa_resumed_total', _is('where', where))}) or vector(0)"
+                for where in ("here", "elsewhere", "nowhere")
+            },
+            unit="ops",
+            width=12,
+            about="here, through another replica (elsewhere), or too late (nowhere)",
         ),
     ],
 )
@@ -177,9 +205,14 @@ REAL_TIME = Dashboard(
                 "p95": quantile(0.95, "kaiwa_step_batch_size"),
             },
         ),
-        Panel("Answer after a frame", quantiles("kaiwa_frame_latency_seconds"), unit="s"),
         Panel(
-            "Answer after a frame, without the step",
+            "Response latency",
+            quantiles("kaiwa_frame_latency_seconds"),
+            unit="s",
+            about="from the last byte of a frame to its answer",
+        ),
+        Panel(
+            "Response latency, without the step",
             quantiles("kaiwa_frame_overhead_seconds"),
             unit="s",
         ),
@@ -217,6 +250,21 @@ REAL_TIME = Dashboard(
     ],
 )
 
+#: Seconds of a step for each of its conversations.
+COST = (
+    f"scalar(sum({rate('kaiwa_step_duration_seconds_sum')}) / "
+    f"sum({rate('kaiwa_step_batch_size_sum')}))"
+)
+#: What a minute of a call costs now, and how many minutes calls have.
+MINUTE = (
+    f"$price / 60 * count({of('kaiwa_slots_total')}) / "
+    f"clamp_min(sum({of('kaiwa_conversations_active')}), 1)"
+)
+MINUTES = (
+    f"(sum(increase({of('kaiwa_conversation_duration_seconds_sum')}[1h])) / "
+    f"sum(increase({of('kaiwa_conversation_duration_seconds_count')}[1h])) / 60)"
+)
+
 CAPACITY = Dashboard(
     "capacity",
     "Kaiwa: capacity",
@@ -232,25 +280,35 @@ CAPACITY = Dashboard(
             limit=0.85,
         ),
         Panel(
-            "A step with one conversation more",
+            "Predicted step with one conversation more",
             {"{{instance}}": of("kaiwa_step_predicted_seconds")},
             unit="s",
             width=12,
-            limit=0.06,
+            limit=BUDGET,
             about="above the budget (0.06 s) nobody is let in",
         ),
         Panel(
-            "Free slots",
-            {"free": f"sum({of('kaiwa_slots_total')}) - sum({of('kaiwa_conversations_active')})"},
+            "Predicted head-room",
+            {
+                "slots": f"sum({of('kaiwa_slots_total')})"
+                f" - sum({of('kaiwa_conversations_active')})",
+                "step time": "sum(clamp_min("
+                f"({BUDGET} - {of('kaiwa_step_predicted_seconds')}) / {COST} + 1, 0))",
+            },
+            about="calls that would still fit: by free slots, and by the step time left below the "
+            "budget when each takes what one takes now",
         ),
         Panel(
             "Step time of a conversation",
-            {
-                "seconds": f"sum({rate('kaiwa_step_duration_seconds_sum')}) / "
-                f"sum({rate('kaiwa_step_batch_size_sum')})"
-            },
+            {"seconds": f"vector({COST})"},
             unit="s",
             about="what one frame of one conversation costs of the engine's time",
+        ),
+        Panel(
+            "Cost of a call",
+            {"a minute": MINUTE, "a call": f"{MINUTE} * {MINUTES}"},
+            about="in the coin of the price at the top, which is that of one replica for an hour; "
+            "calls are as long as those that ended in the last hour; nobody there counts as one",
         ),
         Panel(
             "Engine busy",
@@ -296,7 +354,7 @@ REPLICA = Dashboard(
         Panel(
             "Step time", quantiles("kaiwa_step_duration_seconds"), unit="s", width=12, limit=FRAME
         ),
-        Panel("Answer after a frame", quantiles("kaiwa_frame_latency_seconds"), unit="s"),
+        Panel("Response latency", quantiles("kaiwa_frame_latency_seconds"), unit="s"),
         Panel(
             "Frames",
             {"{{direction}}: {{kind}}": rate("kaiwa_frames_total")},
@@ -380,7 +438,7 @@ def _panel(number: int, panel: Panel, x: int, y: int, height: int) -> dict[str, 
     }
 
 
-def _variables(single: bool) -> list[dict[str, Any]]:
+def _variables(single: bool, priced: bool) -> list[dict[str, Any]]:
     """The choices at the top."""
     replica = {
         "name": "replica",
@@ -397,8 +455,15 @@ def _variables(single: bool) -> list[dict[str, Any]]:
     }
     if not single:
         replica["current"] = {"text": "All", "value": "$__all"}
+    price = {
+        "name": "price",
+        "label": "Price of a replica's hour",
+        "type": "textbox",
+        "query": "2",
+        "current": {"text": "2", "value": "2"},
+    }
     source = {"name": "source", "label": "Source", "type": "datasource", "query": "prometheus"}
-    return [source, replica]
+    return [source, replica, price] if priced else [source, replica]
 
 
 def build(dashboard: Dashboard) -> dict[str, Any]:
@@ -411,6 +476,9 @@ def build(dashboard: Dashboard) -> dict[str, Any]:
             x, y, row = 0, y + row, 0
         panels.append(_panel(len(panels) + 1, panel, x, y, height))
         x, row = x + panel.width, max(row, height)
+    priced = any(
+        "$price" in query for panel in dashboard.panels for query in panel.queries.values()
+    )
     return {
         "uid": f"kaiwa-{dashboard.name}",
         "title": dashboard.title,
@@ -420,7 +488,7 @@ def build(dashboard: Dashboard) -> dict[str, Any]:
         "timezone": "browser",
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": _variables(dashboard.single)},
+        "templating": {"list": _variables(dashboard.single, priced)},
         "annotations": {"list": []},
         "panels": panels,
     }

@@ -17,6 +17,8 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not measured: estimated from the device's sheet" in said
     assert "replicas                       27" in said
     assert 'KAIWA_SLOTS: "39"' in said
+    assert said.endswith("KAIWA_UPDATE_ORDER=start-first\n")
+    assert "KAIWA_REPLICAS=26\n" in said
 
 
 def test_a_plan_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +41,18 @@ def test_a_plan_for_a_model_on_this_machine(
     assert "0.00 G parameters" in found["model"]
     # 128 steps of history would be more than the window of 64.
     assert found["state_gb_a_call"] == pytest.approx(0.017, rel=0.01)
+
+
+def test_a_plan_for_a_model_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--device", "H100", "--calls", "5", "--json", "--model"]
+    assert cli.main([*words, "kyutai/moshiko-mlx-q4"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "7b, 7.69 G parameters, int4"
+    assert found["deploy"]["KAIWA_MODEL"] == "kyutai/moshiko-mlx-q4"
+    assert cli.main([*words, "kyutai/moshiko-mlx-q4", "--weights", "bf16"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"].endswith("bf16")
+    assert cli.main([*words, "demo"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"].startswith("demo, 0.01 G parameters")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -30,14 +31,21 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 QUIET = ("Callers sent away", "Round trip to the callers")
 
 
-def queries() -> list[tuple[str, str]]:
-    """Title and PromQL of every query of every dashboard."""
+def queries(*paths: Path) -> list[tuple[str, str]]:
+    """Title and PromQL of every query of dashboards, of all if none is named."""
     found = []
-    for path in DASHBOARDS:
+    for path in paths or DASHBOARDS:
         for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
             for target in panel["targets"]:
                 found.append((f"{path.stem}: {panel['title']}", target["expr"]))
     return found
+
+
+def filled(query: str, interval: str) -> str:
+    """A query as Grafana would send it, for all replicas."""
+    for name, value in (("$replica", ".+"), ("$__rate_interval", interval), ("$price", "2")):
+        query = query.replace(name, value)
+    return query
 
 
 def test_the_files_are_what_the_code_writes() -> None:
@@ -71,7 +79,9 @@ def test_panels_have_ids_places_and_a_source() -> None:
             taken |= cells
             assert panel["datasource"]["uid"] == "${source}"
         names = [variable["name"] for variable in board["templating"]["list"]]
-        assert names == ["source", "replica"]
+        assert names[:2] == ["source", "replica"]
+        used = set(re.findall(r"\$([a-z]+)", " ".join(query for _, query in queries(path))))
+        assert used <= set(names)
 
 
 class Prometheus:
@@ -159,8 +169,7 @@ async def test_every_query_has_data_and_a_full_house_raises_its_alarm(scraped: A
     time.sleep(2)
     empty = []
     for title, query in queries():
-        asked = query.replace("$replica", ".+").replace("$__rate_interval", "30s")
-        found = prometheus.ask(asked)
+        found = prometheus.ask(filled(query, "30s"))
         numbers = [row["value"][1] for row in found]
         if (not any(name in title for name in QUIET) and "NaN" in numbers) or not found:
             empty.append(f"{title}: {query} -> {numbers}")

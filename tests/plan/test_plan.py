@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +14,11 @@ from kaiwa import _native
 from kaiwa.errors import InputError
 from kaiwa.plan import sizing, stack, steps
 from kaiwa.plan.device import DEVICES, LAUNCH_SECONDS
-from kaiwa.plan.model import MODELS, Model
+from kaiwa.plan.model import MODELS, Model, released
 from kaiwa.plan.sizing import Wanted, erlang_b, plan, servers_for
 from kaiwa.plan.steps import StepTimes
 
+ROOT = Path(__file__).parents[2]
 H100, CPU = DEVICES["h100"], DEVICES["cpu-2core"]
 
 
@@ -128,6 +131,7 @@ def test_times_of_a_gpu_are_estimates_and_say_so() -> None:
         ("7b", "cpu-2core", Wanted(1), "takes 254 ms on cpu-2core, and a frame lasts 80"),
         ("7b", "h100", Wanted(1, kv="int8"), "int8 is for processors"),
         ("7b", "h100", Wanted(0), "at least one call"),
+        ("7b", "h100", Wanted(10**9 + 1), "at most 1000000000 calls"),
         ("7b", "h100", Wanted(1, spare=-1), "no negative spare"),
         ("7b", "h100", Wanted(1, weights="int3"), "weights is 'int3'; use one of"),
         ("7b", "h100", Wanted(1, blocked=1.0), "blocked is 1"),
@@ -158,9 +162,11 @@ def test_erlang() -> None:
             assert erlang_b(slots, load) == pytest.approx(terms[-1] / sum(terms))
     assert erlang_b(10, 5) == pytest.approx(0.01838, abs=1e-5)
     assert erlang_b(117, 100) == pytest.approx(0.0098, abs=2e-4)
-    for load, blocked in ((1, 0.5), (5, 0.02), (1000, 0.001), (100_000, 0.001)):
+    for load, blocked in ((1, 0.5), (5, 0.02), (1000, 0.9), (1000, 0.001), (100_000, 0.001)):
         slots = servers_for(load, blocked)
         assert erlang_b(slots, load) <= blocked < erlang_b(slots - 1, load)
+    # A load that would take an hour from the beginning.
+    assert 999_900_000 < servers_for(1e9, 0.0001) < 1_000_000_000
 
 
 def test_an_average_needs_more_slots_than_a_peak() -> None:
@@ -173,7 +179,8 @@ def test_an_average_needs_more_slots_than_a_peak() -> None:
 def test_values_of_the_stack_file() -> None:
     wanted = Wanted(calls=100)
     text = stack.stack(H100, wanted, plan(MODELS["7b"], H100, wanted))
-    for line in ('KAIWA_SLOTS: "39"', "stop_grace_period: 390s", "replicas: 4", "start-first"):
+    # Three are enough; the fourth device is the spare, and an update needs it free.
+    for line in ('KAIWA_SLOTS: "39"', "stop_grace_period: 390s", "replicas: 3 ", "start-first"):
         assert line in text
     assert "kind: gpu, value: 1" in text
     wanted = Wanted(calls=4, spare=0, seconds=None)
@@ -182,6 +189,68 @@ def test_values_of_the_stack_file() -> None:
         assert line in text
     assert "gpu" not in text
     assert "stop_grace_period" not in text
+
+
+def test_a_plan_sets_what_the_swarm_file_knows() -> None:
+    files = [ROOT / "swarm-config.yml", ROOT / "deploy.sh"]
+    known = "".join(path.read_text(encoding="utf-8") for path in files)
+    wanted = Wanted(calls=100)
+    given = stack.variables(H100, wanted, plan(MODELS["7b"], H100, wanted), "kyutai/moshika-x")
+    assert given == {
+        "KAIWA_MODEL": "kyutai/moshika-x",
+        "GPU": "1",
+        "KAIWA_REPLICAS": "3",
+        "KAIWA_SLOTS": "39",
+        "KAIWA_MAX_SECONDS": "360",
+        "KAIWA_STEP_BUDGET_MS": "60",
+        "KAIWA_KV_DTYPE": "bfloat16",
+        "KAIWA_MEMORY": "3G",
+        "KAIWA_UPDATE_ORDER": "start-first",
+    }
+    for name in given:
+        assert f"${{{name}:-" in known or f"! on {name}" in known, name
+    wanted = Wanted(calls=4, spare=0, seconds=None)
+    given = stack.variables(CPU, wanted, plan(MODELS["300m"], CPU, wanted), "300m")
+    assert "GPU" not in given
+    assert "KAIWA_MODEL" not in given
+    assert (given["KAIWA_MAX_SECONDS"], given["KAIWA_UPDATE_ORDER"]) == ("0", "stop-first")
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("kyutai/moshika-candle-q8", "int8"),
+        ("kyutai/moshiko-mlx-q4", "int4"),
+        ("moshiko-pytorch-bf16", "bf16"),
+        ("moshika", None),
+    ],
+)
+def test_released_models_are_known_by_name(name: str, form: str | None) -> None:
+    assert released(name) == (MODELS["7b"], form)
+
+
+def test_other_names_are_not() -> None:
+    for name in (
+        "",
+        "moshi",
+        "kyutai/hibiki-1b-pytorch-bf16",
+        "me/moshika-candle-q8",
+        "moshika-q8",
+    ):
+        assert released(name) is None
+
+
+def test_times_of_the_processor_are_those_of_the_benchmarks() -> None:
+    """Every measured time is in a row of docs/benchmarks.md with a full window."""
+    rows = re.findall(
+        r"^\| (\S+) (\S+) \| full \| ([\d.]+) [^|]*\|[^|]*\| ([\d.]+)",
+        (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    told = {(model, form): (float(one), float(eight)) for model, form, one, eight in rows}
+    assert CPU.measured
+    for which, times in CPU.measured.items():
+        assert told[which] == times, which
 
 
 def test_bandwidth_is_that_of_what_the_encoder_makes() -> None:

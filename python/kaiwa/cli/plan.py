@@ -29,8 +29,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--device",
         required=True,
+        type=str.lower,
         choices=DEVICES,
-        help="one for each replica (cpu-2core is the machine of docs/benchmarks.md)",
+        help="one for each replica (cpu-2core is the machine of docs/benchmarks.md); for one that "
+        "is not here name the most similar, with --memory-gb and --step of your own",
     )
     parser.add_argument(
         "--calls", required=True, type=options.positive, metavar="N", help="conversations at once"
@@ -39,11 +41,13 @@ def add_parser(commands: Any) -> None:
         "--model",
         default="7b",
         metavar="MODEL",
-        help=f"{', '.join(MODELS)} (7b is the released size), or a folder or file on this machine "
-        "(default: 7b)",
+        help=f"{', '.join(MODELS)} (7b is the released size), the name of a released model such as "
+        "kyutai/moshika-candle-q8, demo, or a folder or file on this machine (default: 7b)",
     )
     parser.add_argument(
-        "--weights", default="int8", choices=WEIGHT_BYTES, help="their form (default: int8)"
+        "--weights",
+        choices=WEIGHT_BYTES,
+        help="their form (default: that of a released model's name, otherwise int8)",
     )
     parser.add_argument(
         "--kv-dtype",
@@ -105,12 +109,12 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.max_seconds < 1e8:
         raise InputError(f"--max-seconds is {args.max_seconds:g}; use seconds, 0 for no limit")
-    model, device = find_model(args.model), DEVICES[args.device]
+    (model, form), device = find_model(args.model), DEVICES[args.device]
     if args.memory_gb is not None:
         device = replace(device, memory=args.memory_gb * 1e9)
     wanted = sizing.Wanted(
         calls=args.calls,
-        weights=args.weights,
+        weights=args.weights or form or "int8",
         kv=args.kv_dtype,
         seconds=args.max_seconds or None,
         budget=args.step_budget_ms / 1000,
@@ -121,16 +125,19 @@ def run(args: argparse.Namespace) -> int:
     found = sizing.plan(model, device, wanted, given)
     rows = _rows(model, device, wanted, found)
     service = stack.stack(device, wanted, found)
+    variables = stack.variables(device, wanted, found, args.model)
     if args.json:
-        table.show({**rows, "stack": service}, as_json=True)
+        table.show({**rows, "stack": service, "deploy": variables}, as_json=True)
     else:
         table.show(rows, as_json=False)
-        print(f"\n{service}", end="")
+        print(f"\n{service}")
+        print("\n".join(f"{name}={value}" for name, value in variables.items()))
     return 0
 
 
-def find_model(source: str) -> Model:
-    """A model by its name, or by the sizes that a folder or file on this machine tells.
+def find_model(source: str) -> tuple[Model, str | None]:
+    """A model by its name, or by the sizes that a folder or file on this machine tells; and the
+    form of its weights if the name tells.
 
     Raises:
         InputError: it is neither.
@@ -140,16 +147,20 @@ def find_model(source: str) -> Model:
 
     from kaiwa.cli import info
     from kaiwa.errors import InputError
-    from kaiwa.plan.model import MODELS, Model
+    from kaiwa.plan.model import MODELS, Model, released
 
     if source in MODELS:
-        return MODELS[source]
-    if not Path(source).expanduser().exists():
+        return MODELS[source], None
+    if (known := released(source)) is not None:
+        return known
+    if source != "demo" and not Path(source).expanduser().exists():
         raise InputError(
-            f"--model is {source!r}; use {', '.join(MODELS)}, or a folder or file on this machine"
+            f"--model is {source!r}; use {', '.join(MODELS)}, demo, a released model such as "
+            "kyutai/moshika-candle-q8, or a folder or file on this machine"
         )
     facts = info.language_model(source, None)
-    return Model(source, facts["parameters"], facts["dim"], facts["num_layers"], facts["context"])
+    sizes = (facts[name] for name in ("parameters", "dim", "num_layers", "context"))
+    return Model(source, *sizes), None
 
 
 def _rows(model: Model, device: Device, wanted: Wanted, found: Plan) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from kaiwa.errors import InputError
@@ -62,6 +63,18 @@ MODELS = {
     "1b": Model("1b", 1_427_950_592, 2048, 16, 3000),
     "300m": Model("300m", 443_731_968, 1024, 12, 3000),
 }
+
+_RELEASED = re.compile(r"(kyutai/)?moshik[ao](-(pytorch|candle|mlx)-(?P<form>bf16|q8|q4))?")
+_FORMS = {"bf16": "bf16", "q8": "int8", "q4": "int4"}
+
+
+def released(name: str) -> tuple[Model, str | None] | None:
+    """Sizes of a model that is published under a name such as `kyutai/moshika-candle-q8`, and the
+    form of its weights if the name tells; None if no model of known sizes has that name."""
+    found = _RELEASED.fullmatch(name)
+    if found is None:
+        return None
+    return MODELS["7b"], _FORMS.get(found["form"])
 
 
 def _known(name: str, table: dict[str, float], what: str) -> float:

@@ -26,6 +26,8 @@ LOOP_CORES = 0.0016
 LOOP_SHARE = 0.7
 #: Most slots that a server may have.
 MOST_SLOTS = 1024
+#: More calls at once than there will be: a slip of the pen.
+MOST_CALLS = 10**9
 
 #: Bits a second of Ogg pages, measured on speech.
 _PAGES = 45_400
@@ -111,6 +113,8 @@ def plan(model: Model, device: Device, wanted: Wanted, steps: StepTimes | None =
         raise InputError("kv_dtype int8 is for processors; use bfloat16 with a GPU")
     if wanted.calls < 1 or wanted.spare < 0 or not 0 < wanted.budget <= FRAME_SECONDS:
         raise InputError("give at least one call, no negative spare, and a budget of 80 ms or less")
+    if wanted.calls > MOST_CALLS or wanted.spare > MOST_CALLS:
+        raise InputError(f"give at most {MOST_CALLS} calls and devices")
     weights = model.weight_bytes(wanted.weights) + CODEC_BYTES
     reads = model.state_bytes(kv, wanted.seconds)
     state = reads + CODEC_STATE_BYTES
@@ -185,7 +189,12 @@ def servers_for(load: float, blocked: float) -> int:
     """
     if not 0 < blocked < 1:
         raise InputError(f"blocked is {blocked:g}; use a share of callers such as 0.001")
-    slots, share = 0, 1.0
+    # The recurrence forgets where it began. Well below the load nearly all that is too much is
+    # blocked, so it need not begin at no slots.
+    slots = max(0, int(load - 10 * math.sqrt(load)))
+    share = 1.0 - slots / load
+    if share <= blocked:
+        slots, share = 0, 1.0
     while share > blocked:
         slots += 1
         share = load * share / (slots + load * share)
