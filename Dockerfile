@@ -20,7 +20,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY . /src
 WORKDIR /src
-RUN FEATURES= deploy/image/wheel && deploy/image/install /opt/kaiwa
+RUN deploy/image/wheel && deploy/image/install /opt/kaiwa
 
 # ---- what runs -----------------------------------------------------------------------------------
 FROM ${BASE}

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from tests.ops.docker import ROOT, docker, run, tried
 from tests.server.live import At, wait_until
-from tests.server.wire import call
+from tests.server.wire import AUDIO, TEXT, call
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from kaiwa.server import key_edits
@@ -182,8 +183,15 @@ def stack(kaiwa: str, standins: str, folder: Path, **more: str) -> Iterator[Stac
     finally:
         with contextlib.ExitStack() as last:
             if own:
-                last.callback(docker, "swarm", "leave", "--force")
+                last.callback(leave)
             take_down(STACK, names)
+
+
+def leave() -> None:
+    """Ends the Swarm that was made for a test."""
+    docker("swarm", "leave", "--force")
+    # Made with the Swarm, and not taken away with it.
+    tried("network", "rm", "docker_gwbridge")
 
 
 def take_down(stack: str, secrets: Iterable[str]) -> None:
@@ -200,11 +208,29 @@ def take_down(stack: str, secrets: Iterable[str]) -> None:
 
 @dataclass
 class Caller:
-    """A call through the balancer, frame by frame in real time."""
+    """A call through the balancer, frame by frame in real time.
+
+    Attributes:
+        stack: whom it calls.
+        speech: what it says, frame by frame, and then nothing; without any, `FRAME` all the time.
+        answered: when each answer came.
+        heard: the answers, as samples of 16 bits.
+        words: the text beside them, piece by piece.
+        resume: of a lost call, to take it up again.
+        about: what it was told at the begin.
+        asleep: when this process did not run, because the machine has other things to do: what it
+            hears late then was not said late.
+    """
 
     stack: Stack
+    speech: list[bytes] = field(default_factory=list)
+    resume: str = ""
     sent: int = 0
     answered: list[float] = field(default_factory=list)
+    heard: list[bytes] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+    asleep: list[tuple[float, float]] = field(default_factory=list)
     closed: tuple[int, str] | None = None
     refused: str = ""
     begun: asyncio.Event = field(default_factory=asyncio.Event)
@@ -213,16 +239,37 @@ class Caller:
 
     async def run(self) -> None:
         """Talks until told to stop, or until it is cut off."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            await self._run()
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            if now - last > 0.03:
+                self.asleep.append((last + 0.01, now))
+            last = now
+
+    async def _run(self) -> None:
         headers = {"Authorization": f"Bearer {self.stack.key}"}
-        url = self.stack.public.url(format="pcm")
+        asked = {
+            "format": "pcm",
+            "resumable": 1,
+            **({"resume": self.resume} if self.resume else {}),
+        }
+        url = self.stack.public.url(**asked)
         try:
             async with call(url, begin=False, additional_headers=headers) as made:
-                await made.begin()
+                self.about = await made.begin()
                 self.begun.set()
                 listener = asyncio.create_task(self._listen(made))
                 due = time.monotonic()
                 while not self.stop.is_set() and not listener.done():
-                    await made.say(FRAME)
+                    await made.say(self._frame(self.sent))
                     self.sent += 1
                     due += 0.08
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -235,11 +282,19 @@ class Caller:
             self.refused = str(error)
         self.begun.set()
 
+    def _frame(self, number: int) -> bytes:
+        if not self.speech:
+            return FRAME
+        return self.speech[number] if number < len(self.speech) else bytes(len(FRAME))
+
     async def _listen(self, made: Any) -> None:
         try:
             while True:
-                await made.find(1, 60)
+                payload = await made.find(AUDIO, 60)
                 self.answered.append(time.monotonic())
+                self.heard.append(payload)
+                self.words += [m[1:].decode() for m in made.seen if m[0] == TEXT]
+                made.seen.clear()
         except ConnectionClosed as end:
             self._end(end)
 
@@ -249,8 +304,25 @@ class Caller:
 
     @property
     def gap(self) -> float:
-        """The longest time between two answers, in seconds."""
-        return float(np.max(np.diff(self.answered))) if len(self.answered) > 1 else float("inf")
+        """The longest time between two answers, in seconds in which this process ran."""
+        if len(self.answered) < 2:
+            return float("inf")
+        return max(
+            after - before - sum(max(0.0, min(b, after) - max(a, before)) for a, b in self.asleep)
+            for before, after in pairwise(self.answered)
+        )
+
+    @property
+    def sound(self) -> Any:
+        """Everything that was heard."""
+        return np.frombuffer(b"".join(self.heard), "<i2")
+
+    @property
+    def hole(self) -> float:
+        """The longest silence in what was heard, from the first sound on, in seconds. For callers
+        of an echo, who always speak."""
+        loud = np.flatnonzero(np.abs(self.sound) > 100)
+        return float(np.max(np.diff(loud))) / 24_000 if len(loud) > 1 else float("inf")
 
 
 async def until(met: Callable[[], Any], what: str, seconds: float) -> None:

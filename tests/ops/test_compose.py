@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import urllib.parse
 import urllib.request
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from tests.ops import docker, images
 from tests.ops.docker import ROOT
 from tests.server.live import At, wait_until
@@ -23,22 +24,29 @@ PROJECT = "kaiwatest"
 PORTS = {"KAIWA_PORT": 18998, "KAIWA_PUBLIC_PORT": 18080, "PROMETHEUS_PORT": 19090}
 
 
-def compose() -> list[str]:
-    """The program that there is."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-        if found.returncode == 0:
-            return ["docker", "compose"]
-    if shutil.which("docker-compose"):
-        return ["docker-compose"]
-    pytest.skip("needs docker compose or docker-compose")
+def programs() -> list[list[str]]:
+    """Compose in the versions that there are."""
+    found = []
+    for words in (["docker", "compose"], ["docker-compose"]):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run([*words, "version"], capture_output=True, check=False)
+            if done.returncode == 0:
+                found.append(words)
+    return found
 
 
-def ask(*words: str, profiles: tuple[str, ...] = (), **variables: object) -> str:
+PROGRAMS = programs()
+pytestmark = pytest.mark.skipif(not PROGRAMS, reason="needs docker compose or docker-compose")
+each_program = pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
+
+
+def ask(
+    program: list[str], *words: str, profiles: tuple[str, ...] = (), **variables: object
+) -> str:
     """A command of Compose."""
     chosen = [word for profile in profiles for word in ("--profile", profile)]
     done = subprocess.run(
-        [*compose(), "-p", PROJECT, "-f", str(ROOT / "docker-compose.yml"), *chosen, *words],
+        [*program, "-p", PROJECT, "-f", str(ROOT / "docker-compose.yml"), *chosen, *words],
         env={**os.environ, **{k: str(v) for k, v in {**PORTS, **variables}.items()}},
         capture_output=True,
         text=True,
@@ -49,15 +57,49 @@ def ask(*words: str, profiles: tuple[str, ...] = (), **variables: object) -> str
     return done.stdout
 
 
-def test_the_file_is_valid_with_every_profile() -> None:
-    assert "KAIWA_MODEL: demo" in ask("config")
-    for profiles in (("ops",), ("gpu",), ("ops", "gpu")):
-        services = ask("config", "--services", profiles=profiles).split()
-        assert "kaiwa" in services
+@each_program
+@pytest.mark.parametrize(
+    ("profiles", "services"),
+    [
+        ((), {"kaiwa"}),
+        (("ops",), {"kaiwa", "haproxy", "prometheus", "grafana"}),
+        (("gpu",), {"kaiwa", "kaiwa-gpu"}),
+        (("ops", "gpu"), {"kaiwa", "kaiwa-gpu", "haproxy", "prometheus", "grafana"}),
+    ],
+)
+def test_profiles(program: list[str], profiles: tuple[str, ...], services: set[str]) -> None:
+    named = ask(program, "config", "--services", profiles=profiles).split()
+    # docker-compose 1 names all services, whatever the profile is.
+    assert services == set(named) or (program == ["docker-compose"] and services < set(named))
+
+
+@each_program
+def test_what_runs_is_confined_and_seen_by_this_machine_only(program: list[str]) -> None:
+    told: dict[str, Any] = yaml.safe_load(ask(program, "config", profiles=("ops", "gpu")))
+    services = told["services"]
+    assert services["kaiwa"]["environment"]["KAIWA_MODEL"] == "demo"
+    assert set(services) == {"kaiwa", "kaiwa-gpu", "haproxy", "prometheus", "grafana"}
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        for port in service["ports"]:
+            where = port if isinstance(port, str) else port["host_ip"]
+            assert where.startswith("127.0.0.1"), name
+    for name in ("kaiwa", "kaiwa-gpu", "haproxy", "prometheus"):
+        assert services[name]["read_only"] is True
+    (device,) = services["kaiwa-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
+
+
+@pytest.fixture(params=PROGRAMS, ids=" ".join)
+def program(request: pytest.FixtureRequest) -> list[str]:
+    """Compose, in each version that there is."""
+    found: list[str] = request.param
+    return found
 
 
 @pytest.fixture
-def stack() -> Iterator[At]:
+def stack(program: list[str]) -> Iterator[At]:
     """Kaiwa, a balancer and Prometheus; Grafana is in no registry that tests may need."""
     if not docker.tried("info"):
         pytest.skip("needs a Docker engine")
@@ -69,23 +111,22 @@ def stack() -> Iterator[At]:
         "KAIWA_IMAGE": kaiwa,
         "HAPROXY_IMAGE": standins,
         "PROMETHEUS_IMAGE": standins,
-        "KAIWA_MODEL": "synth:echo",
     }
     try:
         ask(
+            program,
             *("up", "-d", "--no-build", "kaiwa", "haproxy", "prometheus"),
             profiles=("ops",),
             **variables,
         )
         yield At(PORTS["KAIWA_PORT"])
     finally:
-        ask("down", "-v", "-t", "5", "--remove-orphans", profiles=("ops",), **variables)
+        gone = ("down", "-v", "-t", "5", "--remove-orphans")
+        ask(program, *gone, profiles=("ops",), **variables)
 
 
 @pytest.mark.timeout(1500)
-def test_it_answers_and_the_balancer_and_prometheus_find_it(stack: At) -> None:
-    pytest.importorskip("websockets")
-
+def test_it_answers_and_the_balancer_and_prometheus_find_it(program: list[str], stack: At) -> None:
     def answers(at: At, path: str) -> bool:
         with contextlib.suppress(OSError):
             return at.ask(path).status == 200
@@ -97,8 +138,6 @@ def test_it_answers_and_the_balancer_and_prometheus_find_it(stack: At) -> None:
     assert b"<html" in public.ask("/").body
     for path in ("/metrics", "/ops", "/v1/stats", "/healthz"):
         assert public.ask(path).status == 404, path
-
-    import asyncio
 
     async def converse(at: At) -> int:
         async with call(at.url()) as made:
@@ -112,18 +151,26 @@ def test_it_answers_and_the_balancer_and_prometheus_find_it(stack: At) -> None:
     assert asyncio.run(converse(stack)) == 5
     assert asyncio.run(converse(public)) == 5
 
+    def prometheus(path: str) -> Any:
+        url = f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}/api/v1/{path}"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            return json.load(answer)["data"]
+        return {}
+
     def metric(query: str) -> list[Any]:
         asked = urllib.parse.urlencode({"query": query})
-        url = f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}/api/v1/query?{asked}"
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-            found: list[Any] = json.load(answer)["data"]["result"]
-            return found
-        return []
+        found: list[Any] = prometheus(f"query?{asked}").get("result", [])
+        return found
 
+    def targets() -> dict[str, str]:
+        """Everything that is scraped, and how it went."""
+        rows = prometheus("targets").get("activeTargets", ())
+        return {row["labels"]["job"]: row["health"] for row in rows}
+
+    wait_until(lambda: targets() == {"kaiwa": "up", "haproxy": "up"}, "every target is up", 60)
     wait_until(lambda: metric('kaiwa_conversations_started_total{job="kaiwa"} == 2'), "kaiwa", 60)
-    wait_until(lambda: metric('up{job="haproxy"} == 1'), "haproxy", 60)
 
-    name = ask("ps", "-q", "kaiwa").strip()
+    name = ask(program, "ps", "-q", "kaiwa").strip()
     facts = json.loads(docker.docker("inspect", name))[0]
     assert facts["Config"]["User"] == "10001:10001"
     assert facts["HostConfig"]["ReadonlyRootfs"]

@@ -19,6 +19,8 @@ from tests.ops import docker, images, swarm
 from tests.ops.docker import ROOT
 from tests.server.live import At, wait_until
 
+from kaiwa.plan.model import CODEC_BYTES, CODEC_STATE_BYTES, MODELS
+from kaiwa.plan.sizing import PROCESS_BYTES
 from kaiwa.server import key_edits
 
 NAMES = {
@@ -37,7 +39,7 @@ def script(words: Iterable[str], variables: Mapping[str, str]) -> tuple[int, str
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
@@ -63,17 +65,61 @@ def test_shellcheck_is_content() -> None:
 def test_help_and_mistakes() -> None:
     assert deploy("--help")[1].startswith("Runs Kaiwa on a Docker Swarm")
     assert deploy()[0] == 2
-    for words in (("fly",), ("scale",), ("scale", "many"), ("up", "--force")):
+    wrong = (
+        ("fly",),
+        ("scale",),
+        ("scale", "many"),
+        ("up", "--force"),
+        ("up", "now"),
+        ("scale", "1", "2"),
+    )
+    for words in wrong:
         status, said = deploy(*words)
         assert status == 1
         assert said.startswith("deploy.sh: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STACK", "my stack"),
+        ("KAIWA_SLOTS", "0"),
+        ("KAIWA_REPLICAS", "three"),
+        ("KAIWA_REPLICAS", "-1"),
+        ("KAIWA_MEMORY", "a lot"),
+        ("KAIWA_MEMORY", "16 G"),
+        ("KAIWA_CPUS", "4,5"),
+        ("KAIWA_MAX_SECONDS", "6m"),
+        ("KAIWA_GRACE", "390"),
+        ("KAIWA_UPDATE_ORDER", "first"),
+        ("KAIWA_HTTP_PORT", "70000"),
+        ("KAIWA_REDIS_DOWN", "maybe"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(name: str, value: str) -> None:
+    status, said = deploy("doctor", **{name: value})
+    assert status == 1
+    assert said.startswith(f"deploy.sh: {name} is '{value}'; "), said
+
+
 def test_without_an_engine_it_says_what_to_do() -> None:
-    for command in ("up", "status", "build", "down"):
-        status, said = deploy(command, DOCKER_HOST="tcp://127.0.0.1:1")
+    for command in (
+        "up",
+        "update",
+        "status",
+        "build",
+        "push",
+        "scale 1",
+        "rollback",
+        "logs",
+        "down",
+    ):
+        status, said = deploy(*command.split(), DOCKER_HOST="tcp://127.0.0.1:1")
         assert status == 1
         assert "no Docker engine answers at tcp://127.0.0.1:1" in said
+    status, said = deploy("doctor", DOCKER_HOST="tcp://127.0.0.1:1")
+    assert status == 1
+    assert said.startswith("WRONG  no Docker engine answers at tcp://127.0.0.1:1")
 
 
 needs_engine = pytest.mark.skipif(not docker.tried("info"), reason="needs a Docker engine")
@@ -81,13 +127,55 @@ needs_engine = pytest.mark.skipif(not docker.tried("info"), reason="needs a Dock
 
 @needs_engine
 def test_the_doctor_names_what_is_missing() -> None:
-    status, said = deploy("doctor", KAIWA_IMAGE="kaiwa-absent", KAIWA_MEMORY="9000G")
+    asked = {"KAIWA_IMAGE": "kaiwa-absent", "KAIWA_MODEL": "me/mine", "KAIWA_MEMORY": "9000G"}
+    status, said = deploy("doctor", **asked, KAIWA_CPUS="5000", TLS="1", TLS_PEM="/dev/null")
     assert status == 1
     wrong = [line for line in said.splitlines() if line.startswith("WRONG")]
-    assert len(wrong) == 3, said
-    assert "kaiwadeploy_keys" in said
-    assert "kaiwa-absent" in said
-    assert "lower KAIWA_REPLICAS" in said
+    assert len(wrong) == 5, said
+    assert "kaiwadeploy_keys" in wrong[0]
+    assert "TLS_PEM" in wrong[1]
+    assert "kaiwa-absent" in wrong[2]
+    assert "KAIWA_CPUS is 5000" in wrong[3]
+    assert "lower KAIWA_REPLICAS" in wrong[4]
+
+
+@needs_engine
+@pytest.mark.parametrize(
+    ("form", "model", "kv", "seconds"),
+    [
+        ("int8", "kyutai/moshika-candle-q8", None, None),
+        ("int4", "kyutai/moshiko-mlx-q4", "int8", "60"),
+        ("bf16", "kyutai/moshika-pytorch-bf16", "float32", "0"),
+    ],
+)
+def test_the_doctor_knows_what_a_model_needs(
+    form: str, model: str, kv: str | None, seconds: str | None
+) -> None:
+    """As `kaiwa plan` does."""
+    asked = {"KAIWA_MODEL": model, "KAIWA_SLOTS": "5", "KAIWA_MEMORY": "1500M"}
+    asked |= {"KAIWA_KV_DTYPE": kv} if kv else {}
+    asked |= {"KAIWA_MAX_SECONDS": seconds} if seconds else {}
+    status, said = deploy("doctor", KAIWA_REPLICAS="1", **asked)
+    longest = float(seconds or 360) or None
+    state = MODELS["7b"].state_bytes(kv or "bfloat16", longest) + CODEC_STATE_BYTES
+    need = PROCESS_BYTES + CODEC_BYTES + MODELS["7b"].weight_bytes(form) + 5 * state
+    assert status == 1
+    assert f"{model} with 5 slots needs {need / 2**30:.1f} GiB: raise KAIWA_MEMORY" in said, said
+
+
+@needs_engine
+def test_up_stops_where_the_doctor_finds_something_wrong(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text("{}", encoding="utf-8")
+    before = docker.docker("info", "-f", "{{.Swarm.LocalNodeState}}")
+    asked = {"KEYS": str(keys), "KAIWA_IMAGE": "kaiwa-absent", "KAIWA_MODEL": "demo"}
+    status, said = deploy("up", **asked)
+    assert status == 1
+    assert "WRONG  KEYS is no file of keys" in said
+    assert "WRONG  no image kaiwa-absent here: ./deploy.sh build" in said
+    assert said.endswith("nothing was changed (FORCE=1 goes on all the same)\n")
+    assert docker.docker("info", "-f", "{{.Swarm.LocalNodeState}}") == before
+    assert not docker.tried("secret", "inspect", NAMES["KAIWA_KEYS_SECRET"])
 
 
 @needs_engine
@@ -97,9 +185,43 @@ def test_a_dry_run_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
     before = docker.docker("info", "-f", "{{.Swarm.LocalNodeState}}")
     status, said = deploy("up", "--dry-run", KEYS=str(keys))
     assert status == 0, said
-    assert "would run: docker stack deploy -c swarm-config.yml kaiwadeploy" in said
+    assert "would run: docker stack deploy --prune -c swarm-config.yml kaiwadeploy" in said
     assert keys.read_text() not in said
+    status, said = deploy("build", "--dry-run", BASE="debian:bookworm-slim@sha256:0", GPU="0")
+    assert status == 0, said
+    assert said.startswith("would run: docker build -f Dockerfile -t kaiwa --build-arg VERSION=0.")
+    assert "--build-arg BASE=debian:bookworm-slim@sha256:0" in said
+    status, said = deploy("build", "--dry-run", GPU="1", CUDA_COMPUTE_CAP="89")
+    assert "-f Dockerfile.cuda -t kaiwa-cuda" in said
+    assert "--build-arg CUDA_COMPUTE_CAP=89" in said
     assert docker.docker("info", "-f", "{{.Swarm.LocalNodeState}}") == before
+
+
+@needs_engine
+def test_an_image_without_a_registry_is_not_pushed() -> None:
+    status, said = deploy("push")
+    assert status == 1
+    assert "kaiwa names no registry; set KAIWA_IMAGE" in said
+
+
+@needs_engine
+def test_a_manager_elsewhere_is_reached_by_ssh(tmp_path: Path) -> None:
+    """With a program in the place of ssh that runs here what ssh is asked to run there."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >>{tmp_path}/asked\n'
+        'while [ $# -gt 0 ] && [ "${1#docker}" = "$1" ]; do shift; done\n'
+        'unset DOCKER_HOST\nexec sh -c "$*"\n'
+    )
+    ssh.chmod(0o755)
+    _, said = deploy(
+        "doctor", PATH=f"{tmp_path}:{os.environ['PATH']}", DOCKER_HOST="ssh://op@manager"
+    )
+    assert said.startswith("ok     Docker engine"), said
+    assert " at ssh://op@manager" in said.splitlines()[0]
+    assert "-l op" in (tmp_path / "asked").read_text()
+    assert "no secret kaiwadeploy_keys" in said
 
 
 @needs_engine
@@ -124,7 +246,7 @@ def test_a_life_of_a_stack(request: pytest.FixtureRequest, tmp_path: Path) -> No
         "KAIWA_HTTPS_PORT": "18443",
         "KEYS": str(keys),
         "ADVERTISE_ADDR": "127.0.0.1",
-        "KAIWA_IMAGE": images.kaiwa(),
+        "KAIWA_IMAGE": "kaiwa-test-life",
         "HAPROXY_IMAGE": standins,
         "REDIS_IMAGE": standins,
         "PROMETHEUS_IMAGE": standins,
@@ -136,12 +258,29 @@ def test_a_life_of_a_stack(request: pytest.FixtureRequest, tmp_path: Path) -> No
         "KAIWA_MAX_SECONDS": "20",
         "KAIWA_SOURCE_CALLS": "77",
     }
+    docker.docker("tag", images.kaiwa(), "kaiwa-test-life")
     own = docker.docker("info", "-f", "{{.Swarm.LocalNodeState}}") != "active"
 
-    def running(count: int) -> bool:
+    def replicas() -> list[str]:
         words = ("--filter", "label=com.docker.swarm.service.name=kaiwadeploy_kaiwa")
-        found = docker.docker("ps", "-q", *words, "--filter", "health=healthy").split()
-        return len(found) == count
+        return docker.docker("ps", "-q", *words, "--filter", "health=healthy").split()
+
+    def running(count: int) -> bool:
+        return len(replicas()) == count
+
+    def image() -> str:
+        return docker.docker("image", "inspect", "-f", "{{.Id}}", "kaiwa-test-life")
+
+    def all_are(wanted: str) -> bool:
+        with contextlib.suppress(docker.DockerError):
+            return {docker.inspect(name)["Image"] for name in replicas()} == {wanted}
+        return False
+
+    def forget_images() -> None:
+        names = docker.docker(
+            "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "kaiwa-test-life"
+        )
+        docker.tried("image", "rm", "-f", *names.split())
 
     def secure() -> bool:
         """Whether the page comes by TLS, and plain HTTP leads to it."""
@@ -169,7 +308,9 @@ def test_a_life_of_a_stack(request: pytest.FixtureRequest, tmp_path: Path) -> No
         well("up")
         wait_until(lambda: running(1), "a replica", 120)
         wait_until(secure, "served by TLS", 60)
+        first = replicas()
         well("up")  # again changes nothing
+        assert replicas() == first
         well("scale", "2")
         wait_until(lambda: running(2), "two replicas", 120)
         assert "kaiwadeploy_haproxy" in well("status")
@@ -193,13 +334,27 @@ def test_a_life_of_a_stack(request: pytest.FixtureRequest, tmp_path: Path) -> No
         assert after["Mode"] == before["Mode"] == {"Replicated": {"Replicas": 2}}
         assert after["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"] == 50 * 10**9
         wait_until(lambda: "completed" in deploy("status", **variables)[1], "the update", 180)
+        # A local image that was built anew under its name is another one, and the old one is kept.
+        old_image = image()
+        text = "FROM kaiwa-test-life\nLABEL kaiwa.test.life=2\n"
+        docker.docker("build", "-t", "kaiwa-test-life", "-", stdin=text)
+        assert image() != old_image
+        status, said = script(["update"], {"STACK": "kaiwadeploy"})
+        assert status == 0, said
+        assert "kept   KAIWA_IMAGE=kaiwa-test-life:latest" in said
+        wait_until(lambda: running(2) and all_are(image()), "the new image", 180)
         well("rollback")
         wait_until(
             lambda: "rollback_completed" in deploy("status", **variables)[1], "the rollback", 180
         )
+        assert all_are(old_image)
+        well("down")
+        assert docker.docker("ps", "-q", "--filter", "name=kaiwadeploy_") == ""
+        assert "Nothing found in stack" in well("down")
     finally:
         with contextlib.ExitStack() as last:
             if own:
-                last.callback(docker.tried, "swarm", "leave", "--force")
+                last.callback(swarm.leave)
+            last.callback(forget_images)
             deploy("down", **variables)
             swarm.take_down("kaiwadeploy", [NAMES[name] for name in NAMES if name != "STACK"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -11,10 +12,19 @@ import socket
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from tests.demo.call import ask
+from tests.demo.conftest import DATA
 from tests.ops import docker, images, swarm, test_dashboards
 from tests.ops.swarm import FRAME, Caller, Stack, until
-from tests.server.wire import HANDSHAKE, METADATA, call, refusal
+from tests.server.wire import FRAME as FRAME_SIZE
+from tests.server.wire import HANDSHAKE, METADATA, RATE, call, pcm16, refusal
+from training.conversations import Callers
+from training.listener import Listener
+from websockets.exceptions import ConnectionClosed
+
+from training import callers as callers_of
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -35,9 +45,11 @@ def stack(
         yield made
 
 
-async def begin(stack: Stack, count: int) -> tuple[list[Caller], list[asyncio.Task[None]]]:
+async def begin(
+    stack: Stack, count: int, speech: list[bytes] | None = None
+) -> tuple[list[Caller], list[asyncio.Task[None]]]:
     """So many calls that talk."""
-    callers = [Caller(stack) for _ in range(count)]
+    callers = [Caller(stack, speech or []) for _ in range(count)]
     tasks = []
     for caller in callers:
         tasks.append(asyncio.create_task(caller.run()))
@@ -52,10 +64,15 @@ async def finish(callers: list[Caller], tasks: list[asyncio.Task[None]]) -> None
     await asyncio.wait_for(asyncio.gather(*tasks), 30)
 
 
-def faultless(caller: Caller) -> bool:
-    """Nothing lost, and no gap over 200 ms."""
+def unbroken(caller: Caller) -> bool:
+    """Nothing lost, and never more than 200 ms without an answer."""
     whole = caller.sent - len(caller.answered) <= 1
     return caller.closed is None and not caller.refused and whole and caller.gap < 0.2
+
+
+def faultless(caller: Caller) -> bool:
+    """The same, and no more than 200 ms without a sound."""
+    return unbroken(caller) and caller.hole < 0.2
 
 
 async def test_calls_spread_and_nothing_else_is_public(stack: Stack) -> None:
@@ -64,7 +81,7 @@ async def test_calls_spread_and_nothing_else_is_public(stack: Stack) -> None:
     spread = sorted((await asyncio.to_thread(stack.calls)).values())
     await finish(callers, tasks)
     assert spread == [2, 2, 2]
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     for path in ("/metrics", "/ops", "/v1/stats", "/v1/sessions", "/readyz", "/healthz"):
         assert stack.public.ask(path).status == 404, path
     assert stack.public.ask("/v1/models").status == 401
@@ -77,7 +94,7 @@ async def test_a_full_house_says_so(stack: Stack) -> None:
     await asyncio.wait_for(late.run(), 15)
     took = time.monotonic() - asked
     await finish(callers, tasks)
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     # Told while it waited for the upgrade (503 with Retry-After), or after it (1013).
     assert late.closed == (1013, "full") or "503" in late.refused, (late.closed, late.refused)
     assert took < 10
@@ -97,7 +114,7 @@ async def test_who_waits_is_told_the_place_and_gets_in(stack: Stack) -> None:
             caller.stop.set()
         assert (await late.find(HANDSHAKE)) == bytes(8)
     await finish(callers, tasks)
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
 
 
 async def test_a_lost_call_is_resumed_through_the_balancer(stack: Stack) -> None:
@@ -155,10 +172,54 @@ async def test_a_rolling_update_loses_no_call(stack: Stack) -> None:
     over.set()
     await visiting
     assert during == [None, None, None]
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     assert len(visitors) > 5
-    wrong = [(v.closed, v.refused, v.gap) for v in visitors if not faultless(v)]
+    wrong = [(v.closed, v.refused, v.gap, v.hole) for v in visitors if not faultless(v)]
     assert wrong == []
+
+
+async def test_lost_calls_are_taken_up_while_every_replica_is_exchanged(stack: Stack) -> None:
+    """`docker service update --force`: whoever is cut off meanwhile gets the call, or a new one."""
+    callers, tasks = await begin(stack, 2)
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    over = asyncio.Event()
+    resumed: list[bool] = []
+
+    async def lose(again: int) -> None:
+        token = ""
+        while not over.is_set():
+            asked = {"format": "pcm", "resumable": 1, **({"resume": token} if token else {})}
+            url = stack.public.url(**asked)
+            async with call(url, begin=False, additional_headers=headers) as made:
+                about = await made.begin()
+                if token:
+                    resumed.append(about["resumed"])
+                token = about["resume_token"]
+                # A replica that stops ends what only passes through it, and says so.
+                with contextlib.suppress(ConnectionClosed):
+                    await made.say(FRAME)
+                    await made.frames(1)
+                    await asyncio.sleep(0.1 * again)
+                    made.cut()
+
+    losers = [asyncio.create_task(lose(again)) for again in range(1, 4)]
+    before = set(await asyncio.to_thread(stack.containers))
+    await asyncio.to_thread(
+        docker.docker, "service", "update", "--force", "--detach", f"{swarm.STACK}_kaiwa"
+    )
+    await asyncio.sleep(15)
+    await finish(callers, tasks)
+    await until(
+        lambda: stack.update_state() == "completed" and not before & set(stack.containers()),
+        "all replicas are new",
+        180,
+    )
+    over.set()
+    await asyncio.wait_for(asyncio.gather(*losers), 20)
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
+    assert len(resumed) > 20
+    # A stopping replica holds no lost calls, so some begin anew; most do not.
+    assert sum(resumed) > len(resumed) / 2, resumed
 
 
 async def test_a_bad_image_is_taken_back_and_nobody_notices(stack: Stack) -> None:
@@ -170,7 +231,7 @@ async def test_a_bad_image_is_taken_back_and_nobody_notices(stack: Stack) -> Non
     )
     stack.variables["KAIWA_IMAGE"] = good
     await finish(callers, tasks)
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     await until(lambda: stack.healthy() == 3, "three replicas", 60)
 
 
@@ -185,7 +246,7 @@ async def test_one_that_never_becomes_healthy_is_taken_back(stack: Stack) -> Non
         lambda: stack.update_state() == "rollback_completed", "the update is taken back", 180
     )
     await finish(callers, tasks)
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     stack.variables["KAIWA_SLOTS"] = "5"
     await until(lambda: stack.healthy() == 3, "three replicas", 60)
 
@@ -208,7 +269,7 @@ async def test_without_a_spare_calls_end_and_new_callers_wait(stack: Stack) -> N
     during = [(caller.closed, caller.gap < 0.2) for caller in callers]
     await finish(callers, tasks)
     assert during == [(None, True)] * 3
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     await until(
         lambda: stack.healthy() == 3 and not before & set(stack.containers()), "all new", 180
     )
@@ -236,9 +297,11 @@ async def test_a_cut_cable_is_noticed_and_raises_an_alarm(stack: Stack) -> None:
         await until(lambda: fired in stack.alarms(watcher), fired, 120)
     finally:
         await asyncio.to_thread(stack.link, victim, "up")
-    assert all(map(faultless, more)), [(c.closed, c.refused, c.gap) for c in more]
+    assert all(map(faultless, more)), [(c.closed, c.refused, c.gap, c.hole) for c in more]
     await finish(callers, tasks)
-    assert sum(map(faultless, callers)) == 2, [(c.closed, c.refused, c.gap) for c in callers]
+    assert sum(map(faultless, callers)) == 2, [
+        (c.closed, c.refused, c.gap, c.hole) for c in callers
+    ]
     await until(lambda: fired not in stack.alarms(watcher), "the alarm ends", 120)
     await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
 
@@ -252,15 +315,19 @@ async def test_a_killed_replica_ends_its_calls_and_no_other(stack: Stack) -> Non
     await asyncio.to_thread(docker.docker, "kill", victim)
     await asyncio.sleep(3)
     hit = [caller for caller in callers if caller.closed is not None]
-    again = Caller(stack)
+    assert len(hit) == 1
+    assert hit[0].closed_at - killed < 2
+    # Its client tries to take the call up, and gets a new one.
+    again = Caller(stack, resume=hit[0].about["resume_token"])
     task = asyncio.create_task(again.run())
+    await asyncio.wait_for(again.begun.wait(), 10)
     await asyncio.sleep(1.5)
     again.stop.set()
     await task
     await finish(callers, tasks)
-    assert len(hit) == 1
-    assert hit[0].closed_at - killed < 2
-    assert faultless(again), (again.closed, again.refused)
+    assert faultless(again), (again.closed, again.refused, again.gap, again.hole)
+    assert again.about["resumed"] is False
+    assert again.about["session_id"] != hit[0].about["session_id"]
     others = [(c.closed, c.gap) for c in callers if c is not hit[0] and not faultless(c)]
     assert others == []
     await until(lambda: stack.healthy() == 3, "the replica is back", 90)
@@ -279,7 +346,7 @@ async def test_a_paused_replica_gets_no_calls_and_no_requests(stack: Stack) -> N
         finally:
             await asyncio.to_thread(docker.tried, "unpause", victim)
         assert pages == [200] * 6
-        assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+        assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
         await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
 
 
@@ -304,14 +371,42 @@ async def test_without_redis_for_long_an_alarm_fires_and_clears(stack: Stack) ->
     callers, tasks = await begin(stack, 2)
     await asyncio.sleep(1)
     await finish(callers, tasks)
-    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap) for c in callers]
+    assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=1")
     await until(lambda: fired not in stack.alarms(), "the alarm ends", 150)
 
 
-async def test_every_query_of_every_dashboard_has_data(stack: Stack) -> None:
+async def test_an_update_spares_what_the_demo_model_says(stack: Stack) -> None:
     await asyncio.to_thread(stack.deploy, KAIWA_MODEL="demo")
     await until(lambda: stack.update_state() == "completed", "the demo model runs", 180)
+    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+    asked = ask(Callers(callers_of.read(DATA)), "espeak:m3", [8, 1, 7, 9])
+    frames = np.split(asked.audio, len(asked.audio) // FRAME_SIZE)
+    callers, tasks = await begin(stack, 3, [pcm16(frame) for frame in frames])
+    before = set(await asyncio.to_thread(stack.containers))
+    await asyncio.to_thread(stack.deploy, KAIWA_SLOTS="5")
+    await until(lambda: all(c.sent > len(frames) for c in callers), "all was said", 60)
+    still = before & set(await asyncio.to_thread(stack.containers))
+    await finish(callers, tasks)
+    await until(
+        lambda: stack.update_state() == "completed" and not before & set(stack.containers()),
+        "all replicas are new",
+        180,
+    )
+    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+    assert still, "no call was on a replica that stopped"
+    listener = Listener()
+    for caller in callers:
+        assert unbroken(caller), (caller.closed, caller.refused, caller.gap)
+        assert " ".join("".join(caller.words).split()) == " ".join(["hello", *asked.words])
+        answer = caller.sound[int(asked.end * RATE) :].astype(np.float32) / 32768
+        assert listener.words(answer) == asked.words
+
+
+async def test_every_query_of_every_dashboard_has_data(stack: Stack) -> None:
+    if stack.variables["KAIWA_MODEL"] != "demo":
+        await asyncio.to_thread(stack.deploy, KAIWA_MODEL="demo")
+        await until(lambda: stack.update_state() == "completed", "the demo model runs", 180)
     await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
     await finish(*await begin(stack, 3))  # calls that ended are on the dashboards too
     callers, tasks = await begin(stack, 3)
