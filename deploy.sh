@@ -75,6 +75,7 @@ config_version() {
 }
 
 swarm_state() { docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null || true; }
+count_nodes() { { docker node ls -q 2>/dev/null || true; } | wc -l; }
 has_secret() { docker secret inspect "$1" >/dev/null 2>&1; }
 has_service() { docker service inspect "${STACK}_$1" >/dev/null 2>&1; }
 need_engine() {
@@ -226,9 +227,11 @@ derive_processors() {
 }
 
 # A local image is built anew under its old name, which would be no change to Swarm, and no image to
-# go back to. So each gets a tag of its own. One of a registry has its digest.
+# go back to. So each gets a tag of its own. One of a registry has its digest, and other nodes would
+# not know the tag.
 pin_image() {
     local id digests name
+    [ "$(count_nodes)" -le 1 ] || return 0
     id=$(docker image inspect --format '{{.Id}}' "$image" 2>/dev/null) || return 0
     digests=$(docker image inspect --format '{{len .RepoDigests}}' "$image")
     [ "$digests" = 0 ] || return 0
@@ -325,7 +328,7 @@ doctor() {
         fi
     fi
     local nodes
-    nodes=$({ docker node ls -q 2>/dev/null || true; } | wc -l)
+    nodes=$(count_nodes)
     look_at_image
     look_at_processors
     look_at_memory

@@ -97,11 +97,11 @@ def test_expressions(expression: str, good: bool) -> None:
 
 def said(package: metadata.Distribution) -> str:
     """The licence of a Python package as an expression; empty if it does not say."""
-    about = package.metadata
-    text = (about.get("License-Expression") or about.get("License") or "").strip()
+    about: dict[str, Any] = package.metadata.json
+    text = str(about.get("license_expression") or about.get("license") or "").strip()
     if text and "\n" not in text:
         return WORDS.get(text, text)
-    kinds = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or () if "License" in c]
+    kinds = [c.rpartition(" :: ")[2] for c in about.get("classifier", ()) if "License" in c]
     return " OR ".join(WORDS.get(kind, kind.replace(" ", "-")) for kind in kinds)
 
 

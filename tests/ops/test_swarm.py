@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
@@ -41,7 +41,8 @@ def stack(
         kaiwa, standins = images.kaiwa(), images.standins()
     except images.CannotBuild as reason:
         pytest.skip(str(reason))
-    with swarm.stack(kaiwa, standins, tmp_path_factory.mktemp("swarm")) as made:
+    folder = tmp_path_factory.mktemp("swarm")
+    with swarm.before_others(), swarm.stack(kaiwa, standins, folder) as made:
         yield made
 
 
@@ -87,17 +88,27 @@ async def test_calls_spread_and_nothing_else_is_public(stack: Stack) -> None:
     assert stack.public.ask("/v1/models").status == 401
 
 
-async def test_a_full_house_says_so(stack: Stack) -> None:
+async def test_a_full_house_says_so_and_raises_alarms(stack: Stack) -> None:
     callers, tasks = await begin(stack, 12)
-    asked = time.monotonic()
-    late = Caller(stack)
-    await asyncio.wait_for(late.run(), 15)
-    took = time.monotonic() - asked
+    alarms = {"KaiwaNoReplicaReady", "KaiwaCallersRejected"}
+    end = time.monotonic() + 105  # calls end after 120 s
+    while True:
+        asked = time.monotonic()
+        late = Caller(stack)
+        await asyncio.wait_for(late.run(), 15)
+        took = time.monotonic() - asked
+        # Told while it waited for the upgrade (503 with Retry-After), or after it (1013).
+        told = late.closed == (1013, "full") or "503" in late.refused
+        if not told or took >= 10 or alarms <= (await asyncio.to_thread(stack.alarms) or set()):
+            break
+        assert time.monotonic() < end, "the alarms do not fire"
     await finish(callers, tasks)
     assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
-    # Told while it waited for the upgrade (503 with Retry-After), or after it (1013).
-    assert late.closed == (1013, "full") or "503" in late.refused, (late.closed, late.refused)
+    assert told, (late.closed, late.refused)
     assert took < 10
+    # The other one looks two minutes back: the last test sees that it has ended too.
+    fired = "KaiwaNoReplicaReady"
+    await until(lambda: stack.rests(fired), "the alarm ends", 60)
 
 
 async def test_who_waits_is_told_the_place_and_gets_in(stack: Stack) -> None:
@@ -225,11 +236,13 @@ async def test_lost_calls_are_taken_up_while_every_replica_is_exchanged(stack: S
 async def test_a_bad_image_is_taken_back_and_nobody_notices(stack: Stack) -> None:
     good = stack.variables["KAIWA_IMAGE"]
     callers, tasks = await begin(stack, 3)
-    await asyncio.to_thread(stack.deploy, KAIWA_IMAGE=stack.variables["REDIS_IMAGE"])
-    await until(
-        lambda: stack.update_state() == "rollback_completed", "the update is taken back", 180
-    )
-    stack.variables["KAIWA_IMAGE"] = good
+    try:
+        await asyncio.to_thread(stack.deploy, KAIWA_IMAGE=stack.variables["REDIS_IMAGE"])
+        await until(
+            lambda: stack.update_state() == "rollback_completed", "the update is taken back", 180
+        )
+    finally:
+        stack.variables["KAIWA_IMAGE"] = good
     await finish(callers, tasks)
     assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     await until(lambda: stack.healthy() == 3, "three replicas", 60)
@@ -251,12 +264,25 @@ async def test_one_that_never_becomes_healthy_is_taken_back(stack: Stack) -> Non
     await until(lambda: stack.healthy() == 3, "three replicas", 60)
 
 
-async def test_without_a_spare_calls_end_and_new_callers_wait(stack: Stack) -> None:
+@pytest.fixture
+async def one_slot_each(stack: Stack) -> AsyncIterator[Stack]:
+    """The stack with a slot a replica and no room for a spare one; afterwards as it was."""
+
+    async def become(slots: str, order: str) -> None:
+        deploy = stack.deploy
+        await asyncio.to_thread(lambda: deploy(KAIWA_SLOTS=slots, KAIWA_UPDATE_ORDER=order))
+        await until(lambda: stack.update_state() == "completed", f"{slots} slots each", 180)
+        await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+
+    await become("1", "stop-first")
+    yield stack
+    await until(lambda: stack.update_state() == "completed", "the update's end", 180)
+    await become("4", "start-first")
+
+
+async def test_without_a_spare_calls_end_and_new_callers_wait(one_slot_each: Stack) -> None:
     """Stop-first, every slot taken."""
-    deploy = stack.deploy
-    await asyncio.to_thread(lambda: deploy(KAIWA_SLOTS="1", KAIWA_UPDATE_ORDER="stop-first"))
-    await until(lambda: stack.update_state() == "completed", "one slot each", 180)
-    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
+    stack = one_slot_each
     callers, tasks = await begin(stack, 3)
     before = set(await asyncio.to_thread(stack.containers))
     await asyncio.to_thread(stack.deploy, KAIWA_MAX_SECONDS="110")
@@ -266,17 +292,13 @@ async def test_without_a_spare_calls_end_and_new_callers_wait(stack: Stack) -> N
     async with call(url, begin=False, additional_headers=headers) as late:
         told = json.loads(await late.find(METADATA))
         assert (told["state"], told["position"]) == ("queued", 1)
-    during = [(caller.closed, caller.gap < 0.2) for caller in callers]
+    during = [caller.closed for caller in callers]
     await finish(callers, tasks)
-    assert during == [(None, True)] * 3
+    assert during == [None] * 3
     assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
     await until(
         lambda: stack.healthy() == 3 and not before & set(stack.containers()), "all new", 180
     )
-    await until(lambda: stack.update_state() == "completed", "the update's end", 60)
-    await asyncio.to_thread(lambda: deploy(KAIWA_SLOTS="4", KAIWA_UPDATE_ORDER="start-first"))
-    await until(lambda: stack.update_state() == "completed", "four slots each", 180)
-    await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
 
 
 async def test_a_cut_cable_is_noticed_and_raises_an_alarm(stack: Stack) -> None:
@@ -294,7 +316,7 @@ async def test_a_cut_cable_is_noticed_and_raises_an_alarm(stack: Stack) -> None:
         await finish(more, others)
         fired = "KaiwaReplicaDown"
         # Asked from a replica that has its network.
-        await until(lambda: fired in stack.alarms(watcher), fired, 120)
+        await until(lambda: stack.fires(fired, watcher), fired, 120)
     finally:
         await asyncio.to_thread(stack.link, victim, "up")
     assert all(map(faultless, more)), [(c.closed, c.refused, c.gap, c.hole) for c in more]
@@ -302,7 +324,7 @@ async def test_a_cut_cable_is_noticed_and_raises_an_alarm(stack: Stack) -> None:
     assert sum(map(faultless, callers)) == 2, [
         (c.closed, c.refused, c.gap, c.hole) for c in callers
     ]
-    await until(lambda: fired not in stack.alarms(watcher), "the alarm ends", 120)
+    await until(lambda: stack.rests(fired, watcher), "the alarm ends", 120)
     await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
 
 
@@ -365,15 +387,17 @@ async def test_redis_goes_and_comes_back(stack: Stack) -> None:
 
 
 async def test_without_redis_for_long_an_alarm_fires_and_clears(stack: Stack) -> None:
-    await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=0")
     fired = "KaiwaSharedStateDown"
-    await until(lambda: fired in stack.alarms(), fired, 150)
-    callers, tasks = await begin(stack, 2)
-    await asyncio.sleep(1)
-    await finish(callers, tasks)
+    await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=0")
+    try:
+        await until(lambda: stack.fires(fired), fired, 150)
+        callers, tasks = await begin(stack, 2)
+        await asyncio.sleep(1)
+        await finish(callers, tasks)
+    finally:
+        await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=1")
     assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
-    await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=1")
-    await until(lambda: fired not in stack.alarms(), "the alarm ends", 150)
+    await until(lambda: stack.rests(fired), "the alarm ends", 150)
 
 
 async def test_an_update_spares_what_the_demo_model_says(stack: Stack) -> None:
@@ -491,3 +515,7 @@ async def test_containers_can_do_little(stack: Stack) -> None:
         assert int(allowed, 16) == 0
     status, _, _ = await refusal(stack.public.url())
     assert status == 401
+
+
+async def test_in_the_end_no_alarm_is_left(stack: Stack) -> None:
+    await until(lambda: stack.alarms() == set(), "no alarm", 180)
