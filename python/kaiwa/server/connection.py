@@ -291,6 +291,9 @@ class Connection:
 
     async def _finish(self, end: EndEvent) -> None:
         """The last words: why, then the close frame."""
+        if self._lease is not None:
+            # Before the client is told: it may come back at once.
+            self._lease.release()
         message = end.message
         if end.reason == "drain":
             message = "server restarting"
