@@ -57,7 +57,7 @@ function words(state, detail) {
     case "resuming":
       return {
         title: "Connection lost, resuming…",
-        detail: "The conversation goes on as soon as the network is back.",
+        detail: "It goes on as soon as the network is back.",
       };
     case "restarting":
       return detail.kind === "starting"
