@@ -20,7 +20,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY . /src
 WORKDIR /src
-RUN deploy/image/wheel && deploy/image/install /opt/kaiwa
+# What is built, for /metrics; the labels below say it of the image.
+ARG REVISION=
+RUN KAIWA_BUILD_REVISION="${REVISION}" deploy/image/wheel && deploy/image/install /opt/kaiwa
 
 # ---- what runs -----------------------------------------------------------------------------------
 FROM ${BASE}

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 import kaiwa
 from training import mixing, words
 from training.clips import RATE, WORDS, Clips
-from training.conversations import WAIT, Callers, Voice, say, turn
+from training.conversations import WAIT, Callers, say, turn
 from training.listener import SILENCE, errors
 from training.mixing import FRAME, Array
+from training.voice import Codes, Voice
 
 #: Frames before the caller speaks, in which the model says hello.
 LEAD = 20
@@ -98,12 +99,13 @@ def converse(folder: Path | str, scenes: list[Scene], seed: int, **options: Any)
 def perfect(scenes: list[Scene], own: Clips, codec: kaiwa.Mimi | None) -> Answers:
     """The right answers in the model's own voice, through the codec if there is one."""
     answers = Answers([], [])
+    codes = Codes(codec, own) if codec else None
     for one in scenes:
         voice = Voice(own, len(one.audio) // FRAME)
         voice.say(-(-one.end // FRAME) + WAIT, one.answer)
         audio = voice.audio
-        if codec:
-            audio = codec.stream(1).decode(codec.stream(1).encode(audio[None, None]))[0, 0]
+        if codec and codes:
+            audio = codec.stream(1).decode(codes.of(voice.parts)[None].astype(np.uint32))[0, 0]
         answers.audio.append(audio)
         answers.text.append(voice.text)
     return answers

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import kaiwa
-from training import clips, mixing, words
+from training import clips, mixing
 from training.clips import DIGITS, HEARD, RATE, WORDS, Clips
 from training.mixing import FRAME, Array, Placed
+from training.voice import Codes, Voice
 
 #: Frames of a conversation: 15.4 s.
 FRAMES = 192
@@ -34,6 +36,17 @@ CUT = 4
 HELLO = 4
 #: Share of turns that begin while the model speaks.
 INTERRUPTED = 0.3
+#: Share of conversations that the caller begins, before the greeting or in it.
+FIRST = 0.15
+#: Share of callers without room, tone and noise.
+PLAIN = 0.15
+#: How often voices of a kind call: cut out of recordings, made by rule, others (with an accent).
+SHARES = (0.5, 0.36, 0.14)
+KINDS = {"flite": 0, "festival": 0, "espeak": 1}
+#: In the names of new speakers.
+NEW = "~"
+#: Longest pause (s) in a clip.
+GAP = 0.45
 PLUS = WORDS.index("plus")
 
 
@@ -52,23 +65,36 @@ class Callers:
         ):
             if len(said) == 1:
                 self.single.setdefault(voice, {}).setdefault(said[0], []).append(index)
-            else:
+            elif self._flows(index):
                 where = self.sums if PLUS in said else self.phrases
                 where.setdefault(voice, []).append(index)
 
-    @property
+    def _flows(self, index: int) -> bool:
+        """Whether no pause in a clip could be taken for the end."""
+        edges = self.clips.bounds[index]
+        return bool((edges[1:, 0] - edges[:-1, 1]).max() < GAP * RATE)
+
+    @cached_property
     def voices(self) -> list[str]:
         """Voices that can say everything."""
         return sorted(v for v, known in self.single.items() if len(known) == len(HEARD))
 
+    @cached_property
+    def groups(self) -> list[tuple[float, list[list[str]]]]:
+        """Kinds of voices, how often one of them calls, the voices as they are and the new ones."""
+        found = []
+        for kind, share in enumerate(SHARES):
+            voices = [v for v in self.voices if KINDS.get(v.split(":")[0], 2) == kind]
+            parts = [[v for v in voices if (NEW in v) is new] for new in (False, True)]
+            if voices:
+                found.append((share, [part for part in parts if part]))
+        return found
+
     def voice(self, rng: np.random.Generator) -> str:
         """One of the voices; the few cut out of recordings as often as the many others."""
-        groups = [
-            [v for v in self.voices if v.split(":")[0] in synths]
-            for synths in (("flite", "festival"), ("espeak",), ("accent",))
-        ]
-        share = np.array([0.45, 0.4, 0.15]) * [len(group) > 0 for group in groups]
-        return str(pick(rng, groups[int(rng.choice(3, p=share / share.sum()))]))
+        shares = np.array([share for share, _ in self.groups])
+        parts = self.groups[int(rng.choice(len(shares), p=shares / shares.sum()))][1]
+        return str(pick(rng, pick(rng, parts)))
 
 
 @dataclass
@@ -106,6 +132,7 @@ class Conversation:
 
     caller: Array
     own: Array
+    parts: NDArray[np.int64]
     text: NDArray[np.int64]
     labels: NDArray[np.int64]
     exchanges: list[Exchange]
@@ -159,38 +186,6 @@ def say(scene: Array, at: int, callers: Callers, said: Turn, speed: float) -> li
     return placed
 
 
-class Voice:
-    """The model's side: its words begin with frames, so that it always says them alike."""
-
-    def __init__(self, own: Clips, frames: int) -> None:
-        self.own = own
-        self.audio = np.zeros(frames * FRAME, np.float32)
-        self.text = np.full(frames, words.PAD)
-        self.clip = {said[0]: index for index, said in enumerate(own.words)}
-
-    def say(self, frame: int, said: list[int]) -> int:
-        """Says words from a frame on; gives the frame after the last."""
-        frames = len(self.text)
-        for word in said:
-            if frame < frames:
-                mixing.place(self.audio, frame * FRAME, self.own, self.clip[word])
-                self.text[frame] = words.token(word)
-            if 0 < frame <= frames and self.text[frame - 1] == words.PAD:
-                self.text[frame - 1] = words.BEGIN
-            frame += -(-len(self.own.samples(self.clip[word])) // FRAME) + 1
-        return frame - 1
-
-    def stop(self, frame: int) -> None:
-        """Falls silent at a frame, over 20 ms."""
-        at, fade = frame * FRAME, RATE // 50
-        if 0 < at <= len(self.audio):
-            self.audio[at - fade : at] *= np.linspace(1, 0, fade, dtype=np.float32)
-        self.audio[at:] = 0
-        self.text[frame:] = words.PAD
-        if 0 < frame <= len(self.text) and self.text[frame - 1] == words.BEGIN:
-            self.text[frame - 1] = words.PAD
-
-
 def converse(
     rng: np.random.Generator, callers: Callers, own: Clips, frames: int = FRAMES
 ) -> Conversation:
@@ -202,8 +197,11 @@ def converse(
     begun = HELLO
     placed: list[Placed] = []
     exchanges: list[Exchange] = []
+    first = rng.random() < FIRST
     while rng.random() > 0.02:  # now and then nobody says anything more
-        if rng.random() < INTERRUPTED:
+        if first:
+            at, first = int(rng.uniform(0, 0.6) * RATE), False
+        elif rng.random() < INTERRUPTED:
             at = int(rng.uniform(begun + 1, max(quiet - 1, begun + 2)) * FRAME)
         else:
             at = quiet * FRAME + int(rng.uniform(0.2, 1.4 if rng.random() < 0.85 else 4) * RATE)
@@ -220,24 +218,28 @@ def converse(
         begun = -(-spoken[-1].end // FRAME) + WAIT
         quiet = me.say(begun, said.answer)
         exchanges.append(Exchange(said.words, said.answer, at, spoken[-1].end, begun))
-    heard = mixing.noisy(rng, mixing.heard(rng, scene))
-    return Conversation(heard, me.audio, me.text, mixing.labels(placed, frames), exchanges)
+    if rng.random() < PLAIN:
+        heard = scene * np.float32(rng.uniform(0.3, 1.6))
+    else:
+        heard = mixing.noisy(rng, mixing.heard(rng, scene))
+    labels = mixing.labels(placed, frames)
+    return Conversation(heard, me.audio, me.parts, me.text, labels, exchanges)
 
 
-def encode(mimi: kaiwa.Mimi, made: list[Conversation]) -> NDArray[np.int64]:
-    """Frames ``[N, 1 + n_q, T]`` of conversations: text, own codes, codes of the caller."""
-    audio = np.stack([side for c in made for side in (c.own, c.caller)])[:, None]
-    codes = mimi.stream(len(audio)).encode(audio)
-    sides = codes.reshape(len(made), 2 * mimi.num_codebooks, -1)
-    return np.concatenate((np.stack([c.text for c in made])[:, None], sides), 1)
+def encode(mimi: kaiwa.Mimi, own: Codes, made: list[Conversation]) -> NDArray[np.int64]:
+    """Frames ``[N, 1 + 2 n_q, T]`` of conversations: text, own codes, codes of the caller."""
+    caller = mimi.stream(len(made)).encode(np.stack([c.caller for c in made])[:, None])
+    text = np.stack([c.text for c in made])[:, None]
+    return np.concatenate((text, np.stack([own.of(c.parts) for c in made]), caller), 1)
 
 
-def write(path: Path, mimi: kaiwa.Mimi, made: list[Conversation]) -> None:
+def write(path: Path, mimi: kaiwa.Mimi, own: Codes, made: list[Conversation]) -> None:
     """Writes a shard, whole or not at all."""
-    parts = [encode(mimi, made[at : at + 20]) for at in range(0, len(made), 20)]
-    temporary = path.with_name("unfinished.npz")
+    parts = [encode(mimi, own, made[at : at + 20]) for at in range(0, len(made), 20)]
+    temporary = path.with_suffix(".new")
     labels = np.stack([c.labels for c in made]).astype(np.uint8)
-    np.savez(temporary, frames=np.concatenate(parts).astype(np.uint16), labels=labels)
+    with temporary.open("wb") as file:
+        np.savez(file, frames=np.concatenate(parts).astype(np.uint16), labels=labels)
     temporary.replace(path)
 
 
@@ -258,16 +260,19 @@ def main() -> None:
     parser.add_argument("--codec", type=Path, help="folder of the codec (default: WORK/codec)")
     parser.add_argument("--out", type=Path, help="folder (default: WORK/conversations)")
     parser.add_argument("--shards", type=int, default=60)
+    parser.add_argument("--first", type=int, default=0, help="first shard")
+    parser.add_argument("--every", type=int, default=1, help="to share shards among processes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     out = options.out or options.work / "conversations"
     mimi = kaiwa.Mimi.from_pretrained(options.codec or options.work / "codec", device="cpu")
     own = clips.load(options.work / "clips_own.npz")
+    codes = Codes(mimi, own)
     for part, shards in (("train", options.shards), ("held_out", 1)):
         folder = out / part
         folder.mkdir(parents=True, exist_ok=True)
         callers = Callers(clips.load(options.work / f"clips_{part}.npz"))
-        for shard in range(shards):
+        for shard in range(options.first, shards, options.every):
             path = folder / f"{shard:04}.npz"
             if path.exists():
                 continue
@@ -275,7 +280,7 @@ def main() -> None:
             numbers = range(shard * SHARD, (shard + 1) * SHARD)
             seed = options.seed + (part == "held_out") * 1_000_000
             made = [converse(np.random.default_rng((seed, n)), callers, own) for n in numbers]
-            write(path, mimi, made)
+            write(path, mimi, codes, made)
             print(f"{part} {path.name}: {time.time() - started:.0f} s", flush=True)
 
 

@@ -18,6 +18,9 @@ PARTS = 3
 SPEEDS = (0.78, 1.28)
 #: Label of silence, after the states of all words.
 SILENCE = len(WORDS) * PARTS
+#: Frames after its end in which a word is still to be remembered, and the label of no such word.
+AFTER = 6
+NONE = len(WORDS)
 
 
 @dataclass
@@ -70,8 +73,20 @@ def labels(words: list[Placed], frames: int) -> NDArray[np.int64]:
     return out
 
 
+def ended(words: list[Placed], frames: int) -> NDArray[np.int64]:
+    """Label of each frame: the word that ended last, if that was not long before the frame's end.
+
+    Only then all of a word has been heard.
+    """
+    out = np.full(frames, NONE, np.int64)
+    for word in words:
+        first = max(-(-word.end // FRAME) - 1, 0)
+        out[first : first + AFTER] = word.word
+    return out
+
+
 def heard(rng: np.random.Generator, scene: Array) -> Array:
-    """The scene through a random microphone: tone, room, noise, loudness."""
+    """The scene through a random microphone: room, tone, band, loudness."""
     out = scene
     if rng.random() < 0.3:  # a room
         length = int(RATE * rng.uniform(0.05, 0.25))
@@ -81,13 +96,24 @@ def heard(rng: np.random.Generator, scene: Array) -> Array:
         size = 1 << int(len(out) + length).bit_length()
         wet = np.fft.irfft(np.fft.rfft(out, size) * np.fft.rfft(tail, size), size)
         out = wet[: len(out)].astype(np.float32)
-    if rng.random() < 0.5:  # a tone control: a tilt and one broad bump
+    tone, band = rng.random() < 0.5, rng.random() < 0.3
+    if tone or band:
         spectrum = np.fft.rfft(out)
-        octave = np.log2(np.linspace(1, 12000, len(spectrum)) / 1000)
-        curve = rng.uniform(-2.5, 2.5) * np.clip(octave, -3, 3)
-        curve += rng.uniform(-6, 6) * np.exp(-((octave - rng.uniform(-2, 3)) ** 2))
+        hertz = np.linspace(1, RATE / 2, len(spectrum))
+        octave = np.log2(hertz / 1000)
+        curve = np.zeros(len(spectrum))
+        if tone:  # a tilt and one broad bump
+            curve += rng.uniform(-2.5, 2.5) * np.clip(octave, -3, 3)
+            curve += rng.uniform(-6, 6) * np.exp(-((octave - rng.uniform(-2, 3)) ** 2))
+        if band:  # a telephone, or speech that was sampled at 8, 16 or 22 kHz
+            top = (3400, 4000, 5500, 8000, 11000)[int(rng.integers(5))]
+            curve -= 60 * np.clip((hertz - top) / (0.1 * top), 0, 1)
+            if top == 3400:
+                curve -= 30 * np.clip((300 - hertz) / 200, 0, 1)
         out = np.fft.irfft(spectrum * 10 ** (curve / 20), len(out)).astype(np.float32)
-    return out * np.float32(10 ** (rng.uniform(-20, 3) / 20))
+    if rng.random() < 0.1:  # too loud
+        return np.clip(out * np.float32(10 ** (rng.uniform(3, 10) / 20)), -1, 1)
+    return out * np.float32(10 ** (rng.uniform(-28, 4) / 20))
 
 
 def noisy(rng: np.random.Generator, scene: Array) -> Array:
@@ -105,29 +131,21 @@ def noisy(rng: np.random.Generator, scene: Array) -> Array:
     return out
 
 
-def own_scene(
-    rng: np.random.Generator, own: Clips, frames: int
-) -> tuple[Array, Array, NDArray[np.int64]]:
-    """The model's own words as it says them in conversations: beginning with frames, unchanged."""
-    scene = np.zeros(frames * FRAME, np.float32)
-    words: list[Placed] = []
-    frame = int(rng.integers(0, 8))
-    while frame < frames:
-        index = int(rng.integers(len(own)))
-        words += place(scene, frame * FRAME, own, index)
-        frame += -(-len(own.samples(index)) // FRAME) + 1
-        if rng.random() < 0.2:
-            frame += int(rng.integers(1, 16))
-    return scene, scene, labels(words, frames)
-
-
 def codec_scene(
     rng: np.random.Generator, train: Clips, own: Clips, frames: int
 ) -> tuple[Array, Array, NDArray[np.int64]]:
     """A crop for the codec: (what the microphone hears, the same without noise, labels)."""
+    sound, clean, words = crop(rng, train, own, frames)
+    return sound, clean, labels(words, frames)
+
+
+def crop(
+    rng: np.random.Generator, train: Clips, own: Clips, frames: int, share: float = 0.25
+) -> tuple[Array, Array, list[Placed]]:
+    """Like :func:`codec_scene` with the words themselves; ``share`` is that of the own voice."""
     scene = np.zeros(frames * FRAME, np.float32)
     words: list[Placed] = []
-    mine = rng.random() < 0.25
+    mine = rng.random() < share
     clips = own if mine else train
     at = int(rng.uniform(-0.4, 1.0) * RATE)
     while at < len(scene):
@@ -147,6 +165,6 @@ def codec_scene(
         words = []
     if mine:
         clean = scene * np.float32(10 ** (rng.uniform(-3, 1) / 20))
-        return clean, clean, labels(words, frames)
+        return clean, clean, words
     clean = heard(rng, scene)
-    return noisy(rng, clean), clean, labels(words, frames)
+    return noisy(rng, clean), clean, words

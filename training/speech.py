@@ -24,7 +24,11 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from training.clips import DIGITS, HEARD, RATE, WORDS, Array, Clip, save
+from training.speakers import speaker, spoken_by
 
+#: The voice of espeak-ng that has no name, and its usual speed, pitch and range.
+DEFAULT = "default"
+USUAL = {"speed": 175, "pitch": 50, "range": 50}
 #: Sounds of a word, by which a synthesiser's list of sounds is cut into words.
 SOUNDS = {
     "zero": 4,
@@ -169,6 +173,7 @@ def _espeak_library() -> tuple[Any, int]:
 def espeak(job: dict[str, Any]) -> list[Clip]:
     """Clips of espeak-ng, whose library tells where each word starts."""
     library, rate = _espeak_library()
+    variant = "" if job["voice"] == DEFAULT else f"+{job['voice']}"
     pieces: list[NDArray[np.int16]] = []
     starts: list[int] = []
 
@@ -188,10 +193,11 @@ def espeak(job: dict[str, Any]) -> list[Clip]:
     for words, text in job["texts"]:
         pieces.clear()
         starts.clear()
-        if library.espeak_SetVoiceByName(f"{job['dialect']}+{job['voice']}".encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice {job['dialect']}+{job['voice']}")
+        if library.espeak_SetVoiceByName(f"{job['dialect']}{variant}".encode()) != 0:
+            raise RuntimeError(f"espeak-ng has no voice {job['dialect']}{variant}")
         library.espeak_SetParameter(1, job["speed"], 0)
         library.espeak_SetParameter(3, job["pitch"], 0)
+        library.espeak_SetParameter(4, job["range"], 0)
         data = text.encode()
         library.espeak_Synth(data, len(data) + 1, 0, 1, 0, 1, None, None)
         library.espeak_Synchronize()
@@ -205,7 +211,7 @@ def espeak(job: dict[str, Any]) -> list[Clip]:
         lead = RATE // 100
         edges = [0, *(max(f - lead, 0) for f in firsts[1:]), len(audio)]
         bounds = list(itertools.pairwise(edges))
-        clip = cut(audio, words, bounds, f"espeak:{job['voice']}")
+        clip = cut(audio, words, bounds, f"{job.get('group', 'espeak')}:{job['voice']}")
         clips += [clip] if clip else []
     return clips
 
@@ -214,8 +220,18 @@ SYNTHS = {"flite": flite, "festival": festival, "accent": festival, "espeak": es
 
 
 def run(job: dict[str, Any]) -> list[Clip]:
-    """One job, in a process of its own."""
-    return SYNTHS[job["synth"]](job)
+    """One job, in a process of its own; its clips said by a new speaker if it names one."""
+    clips = SYNTHS[job["synth"]](job)
+    if "speaker" not in job:
+        return clips
+    rng = np.random.default_rng(job["speaker"])
+    who = speaker(rng)
+    others = [spoken_by(clip, who, rng) for clip in clips]
+    return [
+        Clip(other.audio, other.words, other.bounds, f"{other.voice}~{job['speaker']}")
+        for other in others
+        if other
+    ]
 
 
 def texts(rng: random.Random, phrases: int) -> list[tuple[list[str], str]]:
@@ -226,42 +242,78 @@ def texts(rng: random.Random, phrases: int) -> list[tuple[list[str], str]]:
             words = [rng.choice(DIGITS), "plus", rng.choice(DIGITS)]
             out.append((words, " ".join(words)))
         else:
-            words = [rng.choice(DIGITS) for _ in range(rng.randint(2, 4))]
-            out.append((words, rng.choice((" ", ", ")).join(words)))
+            words = [rng.choice(DIGITS) for _ in range(rng.randint(2, 6))]
+            out.append((words, rng.choice((" ", " ", ", ")).join(words)))
     return out
 
 
-def jobs(voices: dict[str, Any], dialects: list[str], seed: int, rounds: int) -> list[Any]:
-    """What to synthesise for a set of voices."""
-    rng = random.Random(seed)
+def recorded(voices: dict[str, Any], rng: random.Random, rounds: int, new: int) -> list[Any]:
+    """Jobs of flite and festival: each voice at its usual settings, at others, as new speakers."""
     out: list[dict[str, Any]] = []
     for synth in ("flite", "festival"):
-        for voice in voices.get(synth, []):
-            for _ in range(2 * rounds):
-                stretch = round(rng.uniform(0.75, 1.35), 2)
-                # Only flite takes it, and not with every voice.
-                pitch = round(rng.uniform(0.65, 1.4), 2)
-                job = {"synth": synth, "voice": voice, "stretch": stretch, "pitch": pitch}
-                out.append({**job, "texts": texts(rng, 20)})
+        for voice, number in itertools.product(voices.get(synth, []), range(rounds + new)):
+            job = {"synth": synth, "voice": voice, "stretch": 1.0, "texts": texts(rng, 22)}
+            if number >= rounds:
+                job |= {"stretch": rng.uniform(0.85, 1.15), "speaker": rng.randrange(1 << 30)}
+                job["texts"] = job["texts"][: len(HEARD) + 12]
+            elif number % 3:
+                # Only flite takes a pitch, and not with every voice.
+                job |= {"stretch": rng.uniform(0.7, 1.4), "pitch": rng.uniform(0.65, 1.5)}
+            out.append(job)
+    return out
+
+
+def accented(voices: dict[str, Any], rng: random.Random, rounds: int, new: int) -> list[Any]:
+    """Jobs of voices for other languages, which say the words in their spelling."""
+    out: list[dict[str, Any]] = []
     for spelling in voices.get("accents", []):
         spelled = dict(zip(HEARD, spelling["words"].split(), strict=True))
-        for voice, _ in itertools.product(spelling["voices"], range(2 * rounds)):
-            said = [(words, ", ".join(spelled[w] for w in words)) for words, _ in texts(rng, 10)]
-            stretch = round(rng.uniform(0.75, 1.2), 2)
-            out.append({"synth": "accent", "voice": voice, "stretch": stretch, "texts": said})
-    for voice in voices.get("espeak", []):
-        for _ in range(rounds):
-            out.append(
-                {
-                    "synth": "espeak",
-                    "voice": voice,
-                    "dialect": rng.choice(dialects),
-                    "speed": rng.randint(110, 210),
-                    "pitch": rng.randint(25, 75),
-                    "texts": texts(rng, 8),
-                }
-            )
+        for voice, number in itertools.product(spelling["voices"], range(rounds + new)):
+            said = [(words, ", ".join(spelled[w] for w in words)) for words, _ in texts(rng, 8)]
+            stretch = rng.uniform(0.75, 1.2)
+            job = {"synth": "accent", "voice": voice, "stretch": stretch, "texts": said}
+            if number >= rounds:
+                job["speaker"] = rng.randrange(1 << 30)
+            out.append(job)
     return out
+
+
+def formant(
+    voices: dict[str, Any], dialects: list[str], rng: random.Random, rounds: int, new: int
+) -> list[Any]:
+    """Jobs of espeak-ng: of each voice the usual settings, others, and new speakers."""
+    out: list[dict[str, Any]] = []
+    for voice in voices.get("espeak", []):
+        # Its voices are many and made by rule already: fewer new speakers.
+        size = rounds + new // 4
+        for number in range((8 if voice == DEFAULT else 1) * size):
+            job = {"synth": "espeak", "voice": voice, "texts": texts(rng, 10), **USUAL}
+            job["dialect"] = rng.choice(dialects)
+            if number % size:
+                job |= {"speed": rng.randint(90, 240), "pitch": rng.randint(5, 95)}
+                job["range"] = rng.randint(15, 90)
+            if number % size >= rounds:
+                job["speaker"] = rng.randrange(1 << 30)
+            out.append(job)
+    for spelling in voices.get("espeak_accents", []):
+        spelled = dict(zip(HEARD, spelling["words"].split(), strict=True))
+        for language, variant in itertools.product(spelling["languages"], spelling["variants"]):
+            said = [(words, " ".join(spelled[w] for w in words)) for words, _ in texts(rng, 8)]
+            settings = {"speed": rng.randint(110, 200), "pitch": rng.randint(15, 85)}
+            job = {"synth": "espeak", "dialect": language, "group": "accent", "texts": said}
+            out.append({**job, **USUAL, **settings, "voice": variant})
+    return out
+
+
+def jobs(
+    voices: dict[str, Any], dialects: list[str], seed: int, rounds: int, new: int
+) -> list[Any]:
+    """What to synthesise for a set of voices, at ``rounds`` settings and as ``new`` speakers."""
+    rng = random.Random(seed)
+    found = recorded(voices, rng, 2 * rounds, 3 * new)
+    found += accented(voices, rng, rounds, new)
+    found += formant(voices, dialects, rng, rounds, new)
+    return sorted(found, key=lambda _: rng.random())
 
 
 def main() -> None:
@@ -269,21 +321,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("training/work"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=3, help="settings per voice")
+    parser.add_argument("--rounds", type=int, default=4, help="settings per voice")
+    parser.add_argument("--new", type=int, default=4, help="new speakers per voice")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     voices = tomllib.loads((Path(__file__).parent / "voices.toml").read_text())
     dialects = voices["dialects"]["names"]
-    own = {"synth": "flite", "voice": voices["own"]["voice"], "stretch": 0.95}
+    own = voices["own"]
     parts = {
-        "train": jobs(voices["train"], dialects, options.seed, options.rounds),
-        "held_out": jobs(voices["held_out"], dialects, options.seed + 1, 2),
-        "own": [own | {"texts": [([w], w) for w in WORDS]}],
+        "train": jobs(voices["train"], dialects, options.seed, options.rounds, options.new),
+        "held_out": jobs(voices["held_out"], dialects, options.seed + 1, 3, 0),
+        "own": [
+            own | {"stretch": own["stretches"].get(w, own["stretch"]), "texts": [([w], w)]}
+            for w in WORDS
+        ],
     }
     with Pool(2) as pool:
         for name, work in parts.items():
-            clips = [c for found in pool.imap(run, work) for c in found]
-            save(options.work / f"clips_{name}.npz", clips)
+            path = options.work / f"clips_{name}.npz"
+            if path.exists():
+                continue
+            clips = [c for found in pool.imap(run, work, 4) for c in found]
+            save(path, clips)
             seconds = sum(len(c.audio) for c in clips) / RATE
             print(f"{name}: {len(clips)} clips, {seconds / 60:.1f} min", flush=True)
 

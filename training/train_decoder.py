@@ -21,13 +21,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from training import clips, mixing
+import kaiwa
+from training import clips, mixing, team
+from training.clips import Clips
 from training.codec import FILE, Codec, restore
 from training.train_codec import SpectralLoss, rate, save, write_row
+from training.voice import Codes, Voice
 
 #: Parts of the network that are trained.
 PARTS = ("decoder.", "decoder_transformer.", "upsample.")
 PROJECTION = "output_proj"
+#: Share of own answers that are broken off.
+CUT = 0.15
 
 
 class Others(IterableDataset[Any]):
@@ -42,7 +47,7 @@ class Others(IterableDataset[Any]):
         own = clips.load(options.work / "clips_own.npz")
         step = self.first
         while True:
-            rng = np.random.default_rng((options.seed, step))
+            rng = np.random.default_rng((options.seed, step, team.rank()))
             made = [
                 mixing.codec_scene(rng, train, own, options.frames)[:2]
                 for _ in range(options.batch - options.own)
@@ -51,16 +56,35 @@ class Others(IterableDataset[Any]):
             step += 1
 
 
+def own_scene(rng: np.random.Generator, own: Clips, frames: int) -> Voice:
+    """The model's own words as it says them in conversations, now and then broken off."""
+    voice = Voice(own, frames)
+    frame = int(rng.integers(0, 6))
+    while frame < frames:
+        said = [own.words[int(rng.integers(len(own)))][0] for _ in range(int(rng.integers(1, 7)))]
+        end = voice.say(frame, said)
+        if rng.random() < CUT and frame + 1 < frames:
+            end = int(rng.integers(frame + 1, min(end, frames) + 1))
+            voice.stop(end)
+        frame = end + int(rng.integers(2, 8))
+    return voice
+
+
 class Own:
-    """Scenes of the model's own words, coded once: what comes before the codes does not change."""
+    """Scenes of the model's own words with their codes."""
 
     def __init__(self, codec: Codec, options: argparse.Namespace) -> None:
         own = clips.load(options.work / "clips_own.npz")
+        codes = Codes(kaiwa.Mimi.from_pretrained(options.work / "codec", device="cpu"), own)
         rng = np.random.default_rng((options.seed, 1 << 32))
-        made = [mixing.own_scene(rng, own, options.frames)[0] for _ in range(options.scenes)]
-        self.audio = torch.from_numpy(np.stack(made))
-        parts = [coded(codec, some) for some in self.audio.split(32)]
-        self.codes = [torch.cat(part) for part in zip(*parts, strict=True)]
+        made = [own_scene(rng, own, options.frames) for _ in range(options.scenes)]
+        self.audio = torch.from_numpy(np.stack([voice.audio for voice in made]))
+        frames = torch.from_numpy(np.stack([codes.of(voice.parts) for voice in made]))
+        quantizer = codec.quantizer
+        self.codes = [
+            quantizer.rvq_first.lookup(frames[:, :1]).detach(),
+            quantizer.rvq_rest.lookup(frames[:, 1:]).detach(),
+        ]
 
     def some(self, rng: np.random.Generator, count: int) -> tuple[Tensor, list[Tensor]]:
         """Audio and codes, by their vectors, of a few scenes."""
@@ -91,23 +115,8 @@ def write(codec: Codec, folder: Path) -> None:
     temporary.replace(folder / FILE)
 
 
-def main() -> None:
+def work(options: argparse.Namespace) -> None:
     """Trains until the last step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("training/work"))
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--own", type=int, default=10, help="of them, of the model's own words")
-    parser.add_argument("--scenes", type=int, default=1000, help="of the model's own words")
-    parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--wave", type=float, default=1.0, help="weight of own waveforms")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
-    parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     half = partial(torch.autocast, "cpu", torch.bfloat16, enabled=not options.f32)
 
@@ -137,7 +146,7 @@ def main() -> None:
     while step < options.steps:
         for group in optimiser.param_groups:
             group["lr"] = rate(step, options)
-        clean, codes = mine.some(np.random.default_rng((options.seed, step, 1)), own)
+        clean, codes = mine.some(np.random.default_rng((options.seed, step, team.rank(), 1)), own)
         if own < options.batch:
             audio, wanted = next(others)
             clean = torch.cat((clean, wanted))
@@ -153,12 +162,15 @@ def main() -> None:
         loss = loss + options.wave * parts["own_wave"]
         optimiser.zero_grad()
         loss.backward()
+        team.average(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
         step += 1
         counted += 1
+        if team.rank():
+            continue
         if step % 50 == 0:
             row: dict[str, Any] = {"step": step}
             row |= {name: round(value / counted, 4) for name, value in sums.items()}
@@ -171,6 +183,24 @@ def main() -> None:
             kept = {n: v for n, v in codec.state_dict().items() if is_trained(n)}
             save(path, {"decoder": kept, "optimiser": optimiser.state_dict(), "step": step})
             write(codec, folder)
+
+
+def main() -> None:
+    """Reads the settings and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("training/work"))
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=6, help="of each process")
+    parser.add_argument("--own", type=int, default=5, help="of them, of the model's own words")
+    parser.add_argument("--scenes", type=int, default=500, help="of the model's own words")
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--wave", type=float, default=1.0, help="weight of own waveforms")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=2, help="of one thread each")
+    parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
+    parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
+    team.run(work, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training import conversations, mixing, words
+from training import conversations, mixing, team, words
 from training.codec import parameters
 from training.language import Language, LmSize, as_state, export, restore, size_of
 from training.train_codec import rate, save, write_row
@@ -28,15 +28,16 @@ from training.train_codec import rate, save, write_row
 MIDDLE = 2
 #: Weight of a frame without text beside one with text.
 PAD_WEIGHT = 0.2
-#: Silent steps per speaking one whose codes are learnt: they are many and all alike.
-SILENT = 0.3
+#: Speaking steps whose codes are learnt, and silent ones per speaking one: own words always have
+#: the same codes, so a share is enough.
+SPEAKING, SILENT = 0.5, 0.15
 
 
 def batch_of(
     frames: NDArray[np.uint16], labels: NDArray[np.uint8], seed: int, step: int, size: int
 ) -> tuple[Tensor, Tensor, torch.Generator]:
     """Conversations of a step: a function of seed and step, so that runs can go on."""
-    rng = np.random.default_rng((seed, step))
+    rng = np.random.default_rng((seed, step, team.rank()))
     chosen = np.sort(rng.choice(len(frames), size, replace=len(frames) < size))
     draws = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     picked = torch.from_numpy(frames[chosen].astype(np.int64))
@@ -85,7 +86,8 @@ def losses(
     heard = labels[:, :-1]
     hint_loss = F.cross_entropy(guess.flatten(0, 1), heard.flatten())
     loud = speaking(text)
-    take = loud | (torch.rand(loud.shape, generator=draws) < SILENT * loud.float().mean())
+    chance = torch.where(loud, SPEAKING, SILENT * loud.float().mean())
+    take = torch.rand(loud.shape, generator=draws) < chance
     take[:, 0] = False  # delayed rows have no code there
     rows = columns.transpose(1, 2)[take]
     codes = rows[:, 1 : 1 + books]
@@ -136,26 +138,9 @@ def publish(model: Language, work: Path) -> None:
     shutil.copytree(work / "codec", work / "model" / "mimi", dirs_exist_ok=True)
 
 
-def main() -> None:
+def work(options: argparse.Namespace) -> None:
     """Trains until the last step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("training/work"))
-    parser.add_argument("--data", type=Path, help="folder (default: WORK/conversations)")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="folder of an exported model to start from")
-    parser.add_argument("--muddle", type=float, default=0.12, help="share of caller codes replaced")
-    parser.add_argument("--dropout", type=float, default=0.1, help="of the temporal transformer")
-    parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
-    parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
-    parser.add_argument("--every", type=int, default=50, help="steps between rows of the curve")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-
     data = options.data or options.work / "conversations"
     frames, labels = conversations.load(data / "train")
     test_frames, test_labels = conversations.load(data / "held_out")
@@ -197,12 +182,15 @@ def main() -> None:
         loss = parts["text"] + parts["audio"] + 0.5 * parts["hint"]
         optimiser.zero_grad()
         loss.backward()
+        team.average(trained)
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
         step += 1
         counted += 1
+        if team.rank():
+            continue
         if step % options.every == 0 or step == options.steps:
             row: dict[str, Any] = {"step": step}
             row |= {name: round(value / counted, 4) for name, value in sums.items()}
@@ -225,6 +213,25 @@ def main() -> None:
                 },
             )
             publish(model, options.work)
+
+
+def main() -> None:
+    """Reads the settings and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("training/work"))
+    parser.add_argument("--data", type=Path, help="folder (default: WORK/conversations)")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=8, help="of each process")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="folder of an exported model to start from")
+    parser.add_argument("--muddle", type=float, default=0.12, help="share of caller codes replaced")
+    parser.add_argument("--dropout", type=float, default=0.1, help="of the temporal transformer")
+    parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
+    parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
+    parser.add_argument("--every", type=int, default=50, help="steps between rows of the curve")
+    parser.add_argument("--processes", type=int, default=2, help="of one thread each")
+    team.run(work, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -200,9 +200,9 @@ class BlockingSession(_Events):
             CapacityError: There is none.
         """
         while True:
-            raw = self._native.wait_events(0.1)
+            self._native.wait_ready(0.1)
             with self._lock:
-                self._take(raw)
+                self._take(self._native.events())
                 if self._started():
                     return
 
@@ -228,9 +228,10 @@ class BlockingSession(_Events):
             if event is not None:
                 yield event
                 continue
-            raw = self._native.wait_events(0.1)
+            self._native.wait_ready(0.1)
+            # Fetched under the lock: what two threads fetch must not change its order.
             with self._lock:
-                self._take(raw)
+                self._take(self._native.events())
 
     def close(self) -> None:
         """Ends the session."""
@@ -315,7 +316,7 @@ class AsyncSession(_Events):
             CapacityError: There is none.
         """
         while not self._started():
-            await self._more()
+            await self._more(len(self._buffer))
 
     async def send(self, pcm: NDArray[np.float32] | bytes) -> None:
         """Takes samples (float32 ``[n]``, 24 kHz) or, with transport ``opus``, bytes. Waits while
@@ -328,7 +329,11 @@ class AsyncSession(_Events):
         _push(self._native, pcm)
         while not self.ended and not self._native.has_room():
             self._news.clear()
-            self._take(self._native.events())
+            raw = self._native.events()
+            self._take(raw)
+            if raw:
+                # For the task that reads, which may be waiting for just these.
+                self._news.set()
             if not self.ended and not self._native.has_room():
                 await self._news.wait()
 
@@ -348,15 +353,13 @@ class AsyncSession(_Events):
             if not self.has_room:
                 await self._news.wait()
 
-    async def _more(self) -> None:
-        """Waits for events."""
-        while True:
+    async def _more(self, have: int = 0) -> None:
+        """Waits until the buffer has more than so many events. A task that sends fills it too."""
+        while len(self._buffer) <= have:
             self._news.clear()
-            raw = self._native.events()
-            if raw:
-                self._take(raw)
-                return
-            await self._news.wait()
+            self._take(self._native.events())
+            if len(self._buffer) <= have:
+                await self._news.wait()
 
     async def next(self) -> Event | None:
         """The next event; ``None`` after the last."""

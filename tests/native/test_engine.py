@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,8 +200,92 @@ def test_one_thread_sends_while_another_listens(engine: kaiwa.Engine) -> None:
 
         sender = threading.Thread(target=say)
         sender.start()
-        assert sum(isinstance(e, kaiwa.AudioEvent) for e in session) == 100
+        times = [e.t for e in session if isinstance(e, kaiwa.AudioEvent)]
         sender.join(5)
+    assert times == [round(0.08 * n, 3) for n in range(100)], "all, and in order"
+
+
+class _NoRoom:
+    """A native session without room, told what happens."""
+
+    id = 1
+
+    def __init__(self) -> None:
+        self.news: list[tuple[str, str, int]] = []
+
+    def events(self) -> list[tuple[str, str, int]]:
+        news, self.news = self.news, []
+        return news
+
+    def has_room(self) -> bool:
+        return False
+
+    def ended(self) -> bool:
+        return False
+
+    def send_pcm(self, pcm: object) -> None:
+        pass
+
+
+async def test_a_task_that_sends_keeps_no_event_from_one_that_reads() -> None:
+    native: Any = _NoRoom()
+    nobody: Any = SimpleNamespace(add=lambda _: None)
+    session = kaiwa.AsyncSession(native, None, 0, nobody)
+    sender = asyncio.create_task(session.send(FRAME))
+    await asyncio.sleep(0)
+    # The reader waits second, and so is woken second.
+    reader = asyncio.create_task(session.next())
+    await asyncio.sleep(0)
+    native.news.append(("state", "paused", 0))
+    session.wake()
+    event = await asyncio.wait_for(reader, 2)
+    assert isinstance(event, kaiwa.StateEvent)
+    assert event.state == "paused"
+    assert not sender.done()
+    sender.cancel()
+
+
+FORK = """
+import os, signal, sys
+import numpy as np
+import kaiwa
+
+engine = kaiwa.Engine.echo(slots=2)
+before = engine.session().__enter__()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    for use in (
+        lambda: engine.session().__enter__(),
+        lambda: before.send(np.zeros(1920, np.float32)),
+        lambda: list(before),
+    ):
+        try:
+            use()
+        except kaiwa.ClosedError as error:
+            assert "fork" in str(error) and "spawn" in str(error), error
+        else:
+            os._exit(1)
+    engine.close()
+    sys.exit(0)  # with everything that is done at an end
+assert os.waitpid(child, 0)[1] == 0
+before.send(np.zeros(1920, np.float32))
+before.finish()
+assert [event.type for event in before] == ["state", "audio", "end"]
+engine.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_is_told_that_the_engine_is_not_there() -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_several_event_loops(engine: kaiwa.Engine) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 import kaiwa
+from kaiwa import cli
 
 Audio = NDArray[np.float32]
 FRAMES = 30
@@ -75,6 +79,27 @@ async def test_among_seven_others(engine: kaiwa.Engine, by_hand: Audio) -> None:
 
 async def test_another_seed_differs(engine: kaiwa.Engine, by_hand: Audio) -> None:
     assert not np.array_equal(heard(await converse(engine, 3, 4)), by_hand)
+
+
+def test_the_command_run_says_the_same(engine: kaiwa.Engine, tmp_path: Path) -> None:
+    sound, answer, words = (tmp_path / name for name in ("in.wav", "out.wav", "text.jsonl"))
+    # What a file of 16 bits holds exactly.
+    said = np.rint(speech(3) * 32768) / 32768
+    soundfile.write(sound, said, 24_000, subtype="PCM_16")
+    arguments = ["run", str(sound), str(answer), "--text", str(words), "--quiet"]
+    assert cli.main([*arguments, "--model", "synth:tiny", "--seed", "3"]) == 0
+    with engine.session(seed=3) as session:
+        session.send(said.astype(np.float32))
+        session.finish()
+        events = list(session)
+    of_file, _ = soundfile.read(answer, dtype="float32")
+    # The file's samples are rounded to 16 bits, or cut where they are too loud.
+    difference = np.abs(of_file - np.clip(heard(events), -1, 32767 / 32768))
+    assert difference.max() <= 1.1 / 32768
+    pieces = [{"t": e.t, "text": e.text} for e in events if isinstance(e, kaiwa.TextEvent)]
+    lines = words.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == pieces
+    assert len(pieces) > 5
 
 
 def test_text_follows_the_audio_of_its_frame(engine: kaiwa.Engine) -> None:

@@ -249,6 +249,12 @@ async def test_a_hundred_messages_that_mean_nothing_end_the_call(echo: Live, wha
         {"seed": "x"},
         {"audio_seed": "0x10"},
         {"text_seed": "9" * 50},
+        {"text_topk": "1_0"},
+        {"audio_topk": "\u0663"},
+        {"text_temperature": " 1"},
+        {"pad_mult": "what"},
+        {"repetition_penalty": "x"},
+        {"repetition_penalty_context": "1.5"},
         {"max_steps": "ten"},
         {"clock": "sundial"},
         {"pace": "slow"},
@@ -275,7 +281,9 @@ async def test_numbers_are_brought_into_range_and_unknown_parameters_ignored(ech
         "text_topk": "-1",
         "audio_topk": "99999999999",
         "seed": "-5",
-        "pad_mult": "what",
+        "pad_mult": "-9",
+        "repetition_penalty": "1.5",
+        "repetition_penalty_context": "64",
         "email": "somebody@example.com",
         "worker_addr": "",
         "max_steps": "",
@@ -288,6 +296,10 @@ async def test_numbers_are_brought_into_range_and_unknown_parameters_ignored(ech
     assert about["text_topk"] == 0
     assert about["audio_topk"] == 1 << 20
     assert about["seed"] == 0
+    assert (about["pad_mult"], about["repetition_penalty"]) == (0, 1.0), "what is in force"
+    async with call(echo.url(text_seed=2**64 - 1)) as chat:
+        pass
+    assert json.loads(chat.seen[1][1:])["seed"] == 2**64 - 1
 
 
 async def test_the_same_seed_gives_the_same_answer(tiny: Live) -> None:

@@ -14,7 +14,7 @@ from tests.server.live import Live, eventually, running
 from tests.server.wire import AUDIO, FRAME, METADATA, TEXT, Call, call, pages, refusal, tone
 
 import kaiwa
-from kaiwa.server import connection
+from kaiwa.server import connection, run
 
 FILE = {"format": "pcm", "pace": "none"}
 SILENCE = bytes(2 * FRAME)
@@ -167,6 +167,59 @@ async def test_a_client_that_reads_too_late_is_told() -> None:
             assert await slow.gone() == (1008, "slow_consumer")
         assert "read faster" in slow.said[0]
         assert ended(live, "slow_consumer") == 1
+
+
+def quick_to_notice(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Shorter times for a client that answers no pings."""
+    monkeypatch.setattr(run, "PING_SECONDS", 0.1)
+    for name, value in seconds.items():
+        monkeypatch.setattr(connection, name, value)
+
+
+async def test_answers_to_pings_tell_of_a_client_whose_system_still_takes_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quick_to_notice(monkeypatch, SLOW_CLIENT=0.2, STUCK_CLIENT=1.0)
+    with running() as live:
+        began = time.monotonic()
+        # Opus is so little that the buffers on the way would take half a minute of it.
+        async with call(live.url(clock="server"), max_queue=1) as stuck:
+            await eventually(lambda: ended(live, "slow_consumer") == 1)
+            assert time.monotonic() - began < 5
+            assert await stuck.gone() == (1008, "slow_consumer")
+        assert "read faster" in stuck.said[0]
+
+
+async def test_a_client_that_reads_again_has_no_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_to_notice(monkeypatch, SLOW_CLIENT=0.2)
+    with running() as live:
+        async with call(live.url(clock="server"), max_queue=1) as slow:
+            name = 'kaiwa_frames_total{direction="out",kind="dropped_output"}'
+            await eventually(lambda: live.metric(name) >= 10, "what is too old is dropped")
+            waited = 0
+            with contextlib.suppress(asyncio.TimeoutError):
+                while True:
+                    await slow.find(AUDIO, 0.05)
+                    waited += 1
+            # 0.3 s on the line, and the eight frames that the engine keeps.
+            assert waited <= 16
+            await slow.frames(5)
+            dropped = live.metric(name)
+            await slow.frames(5)
+            assert live.metric(name) == dropped
+
+
+async def test_a_resumable_call_whose_client_takes_nothing_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quick_to_notice(monkeypatch, SLOW_CLIENT=0.2, LOST_CLIENT=0.6)
+    with running() as live:
+        async with call(live.url(resumable=1, clock="server"), begin=False, max_queue=1) as lost:
+            token = (await lost.begin())["resume_token"]
+            # Its queue is full, so that it stops to read.
+            await eventually(lambda: live.state.held, "held")
+            async with call(live.url(resume=token), begin=False) as again:
+                assert (await again.begin())["resumed"] is True
 
 
 async def test_an_operator_ends_a_call(echo: Live) -> None:

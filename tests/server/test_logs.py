@@ -269,6 +269,8 @@ def test_levels(level: str, heard: str) -> None:
     assert "".join(json.loads(x)["message"] for x in stream.getvalue().splitlines()) == heard
     # Other libraries: nothing below a warning.
     logging.getLogger("some.library").info("chatter")
+    if level != "debug":
+        logging.getLogger("uvicorn.error").info("chatter about every connection")
     assert "chatter" not in stream.getvalue()
 
 

@@ -227,6 +227,13 @@ def test_a_port_in_use() -> None:
     assert re.search(rf"cannot listen on 127\.0\.0\.1:{port}: .*in use.*--port", said), said
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_an_address_that_is_not_of_this_machine(host: str) -> None:
+    status, said = outcome(*ECHO, "--port", 0, "--host", host, "--no-auth", "--insecure")
+    assert status == 1
+    assert re.search(rf"cannot listen on {re.escape(host)}:0: .*--host", said), said
+
+
 def test_the_port_of_metrics_in_use() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -159,3 +159,33 @@ def test_what_the_model_cannot_hear_is_not_folded_down(blank: Page) -> None:
         blank.evaluate(RESAMPLE, [48_000, 24_000, np.sin(2 * np.pi * 14_500 * t).tolist(), 128])
     )
     assert np.sqrt(np.mean(heard[500:-500] ** 2)) < 1e-3
+
+
+def test_new_words_do_not_pull_back_a_reader_who_has_just_scrolled(blank: Page) -> None:
+    """All in one turn of the browser: its own event comes later than the words."""
+    at, button, end = blank.evaluate(
+        """async () => {
+            const { Captions } = await import("/static/js/captions.js");
+            const [log, spoken, latest] = ["log", "spoken", "latest"].map((id) => {
+                const old = document.getElementById(id);
+                const made = old.cloneNode(true);
+                old.replaceWith(made);
+                return made;
+            });
+            log.style.maxHeight = log.style.height = "100px";
+            log.style.overflowY = "auto";
+            const captions = new Captions({ log, spoken, latest });
+            const words = (count) => {
+                for (let n = 0; n < count; n++) captions.add(" " + "word".repeat(20), 1);
+            };
+            words(50);
+            log.scrollTop = 0;
+            words(1);
+            const at = [log.scrollTop, !latest.hidden];
+            latest.click();
+            words(1);
+            return [...at, log.scrollHeight - log.scrollTop - log.clientHeight];
+        }"""
+    )
+    assert (at, button) == (0, True)
+    assert end < 2

@@ -183,9 +183,10 @@ class Access:
 
     def limit_refusal(self, caller: Caller, reached: LimitReached) -> Refused:
         """What a caller is told whose key has no more room."""
+        many = "s" if reached.limit != 1 else ""
         what = {
-            "concurrency": "conversations at once; end one first",
-            "rate": "connections a minute; wait",
+            "concurrency": f"conversation{many} at once; end one first",
+            "rate": f"connection{many} a minute; wait",
         }[reached.code]
         return Refused(
             429,

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -71,12 +72,30 @@ def _framework(state: ServerState) -> FastAPI:
     async def refused(_: Request, error: Refused) -> Response:
         return JSONResponse(error.body(), status_code=error.status, headers=error.headers())
 
+    @app.exception_handler(HTTPException)
+    async def nothing_here(request: Request, error: HTTPException) -> Response:
+        told = Refused(error.status_code, *_no_such(request, error.status_code))
+        return JSONResponse(
+            told.body(),
+            status_code=error.status_code,
+            headers={**told.headers(), **(error.headers or {})},
+        )
+
     add_health(app, state)
+    if state.settings.metrics_port is None:
+        add_metrics(app, state)
     _add_pages(app, state)
     _add_callers(app, state)
     _add_operators(app, state)
 
     return app
+
+
+def _no_such(request: Request, status: int) -> tuple[str, str]:
+    """Word and sentence for a request that no route takes."""
+    if status == 405:
+        return "method", "this address does not take this method; docs/server.md lists what does"
+    return "not_found", "there is nothing at this address; docs/server.md lists what there is"
 
 
 class ChatFirst:
@@ -95,30 +114,38 @@ class ChatFirst:
             await self._app(scope, receive, send)
 
 
-def add_health(app: FastAPI, state: ServerState) -> None:
-    """Health and metrics: for infrastructure, which has no keys and names hosts as it likes."""
+#: Balancers and people like to ask by HEAD.
+_READ = ["GET", "HEAD"]
 
-    @app.get("/healthz")
+
+def add_health(app: FastAPI, state: ServerState) -> None:
+    """Health: for infrastructure, which has no keys and names hosts as it likes."""
+
+    @app.api_route("/healthz", methods=_READ)
     async def healthz() -> Response:
         stuck = state.stuck
         return JSONResponse(
             {"state": "stuck" if stuck else "ok"}, status_code=503 if stuck else 200
         )
 
-    @app.get("/startupz")
+    @app.api_route("/startupz", methods=_READ)
     async def startupz() -> Response:
         if state.engine is None:
             return JSONResponse({"state": "starting"}, status_code=503)
         return await healthz()
 
-    @app.get("/readyz")
+    @app.api_route("/readyz", methods=_READ)
     async def readyz() -> Response:
         body = figures.readiness(state)
         ready = body["state"] == "ready"
         headers = {} if ready else {"Retry-After": "5"}
         return JSONResponse(body, status_code=200 if ready else 503, headers=headers)
 
-    @app.get("/metrics")
+
+def add_metrics(app: FastAPI, state: ServerState) -> None:
+    """Metrics, likewise; on one port only, so that a port of their own keeps them from callers."""
+
+    @app.api_route("/metrics", methods=_READ)
     async def prometheus() -> Response:
         return Response(state.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
@@ -129,13 +156,25 @@ def _add_pages(app: FastAPI, state: ServerState) -> None:
     def page(name: str) -> FileResponse:
         return FileResponse(f"{STATIC}/{name}", headers=_PAGE_HEADERS)
 
-    @app.get("/")
+    @app.api_route("/", methods=_READ)
     async def index() -> Response:
         return page("index.html")
 
-    @app.get("/ops")
+    @app.api_route("/ops", methods=_READ)
     async def ops() -> Response:
         return page("ops.html")
+
+    @app.get("/favicon.ico")
+    async def icon() -> Response:
+        return FileResponse(f"{STATIC}/icon.svg", headers=_PAGE_HEADERS)
+
+    @app.get("/api/chat")
+    async def chat() -> Response:
+        headers = {"Upgrade": "websocket"}
+        told = Refused(
+            426, "websocket", "conversations are websockets; connect with ws:// or wss://"
+        )
+        return JSONResponse(told.body(), status_code=426, headers={**told.headers(), **headers})
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 

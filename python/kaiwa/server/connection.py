@@ -27,8 +27,14 @@ PROTOCOL = "kyutai"
 KEEPALIVE = 4.0
 #: Messages that mean nothing after which a client is sent away.
 GARBAGE = 100
-#: Seconds that a message to a client may take before the connection is given up.
+#: Seconds that a client may owe the answer to a ping, or that a message to it may take, until
+#: nothing more is put on its line (what is too old is dropped before it is encoded) ...
+SLOW_CLIENT = 1.0
+#: ... until a call that can be taken up again counts as lost ...
+LOST_CLIENT = 5.0
+#: ... and until any other is given up.
 STUCK_CLIENT = 8.0
+TOO_SLOW = "audio was not taken for too long; read faster or use a better connection"
 
 #: Close codes by the reason of a session's end.
 _CLOSE = {
@@ -83,6 +89,9 @@ class Connection:
         self._count_out = state.metrics.messages.labels(PROTOCOL, "out")
         self._size_out = state.metrics.bytes.labels(PROTOCOL, "out")
         self._closed = self._stuck = False
+        #: Cleared while the client's line is full.
+        self._flow = asyncio.Event()
+        self._flow.set()
 
     # ---- letting in ------------------------------------------------------------------------
 
@@ -249,7 +258,11 @@ class Connection:
 
     async def _write(self, session: AsyncSession, resumed: bool) -> None:
         """Sends what the engine gives until its end."""
-        while (event := await session.next()) is not None:
+        while True:
+            await self._flow.wait()
+            event = await session.next()
+            if event is None:
+                return
             await self._tell(event, resumed)
 
     async def _tell(self, event: Event, resumed: bool) -> None:
@@ -278,6 +291,9 @@ class Connection:
 
     async def _finish(self, end: EndEvent) -> None:
         """The last words: why, then the close frame."""
+        if self._lease is not None:
+            # Before the client is told: it may come back at once.
+            self._lease.release()
         message = end.message
         if end.reason == "drain":
             message = "server restarting"
@@ -347,13 +363,28 @@ class Connection:
             session.ask_end("revoked", "the key of this call was revoked")
         # Bytes that hold no audio are found out after they were taken.
         self._count_garbage(session)
-        if self._sending_since is not None:
-            if now - self._sending_since > STUCK_CLIENT and self._task is not None:
-                self._stuck = True
-                self._task.cancel()
-        elif (self._active or self.query.ours) and now - self._sent_at > KEEPALIVE:
+        self._watch_line(session, now)
+        idle = self._sending_since is None and now - self._sent_at > KEEPALIVE
+        if idle and (self._active or self.query.ours):
             self._sent_at = now
             self._pinging = asyncio.get_running_loop().create_task(self._ping())
+
+    def _watch_line(self, session: AsyncSession, now: float) -> None:
+        """What to do with a client that takes its audio late, or not at all."""
+        late = 0.0 if self._sending_since is None else now - self._sending_since
+        if self.query.paced:
+            # A file's answers may wait: nobody hears them late.
+            unanswered = self._socket.scope.get("extensions", {}).get("kaiwa.unanswered")
+            late = max(late, unanswered()) if unanswered is not None else late
+        if self.query.resumable and self._active and late > LOST_CLIENT:
+            self.drop()
+        elif late > STUCK_CLIENT and self._task is not None and not self._stuck:
+            self._stuck = True
+            self._task.cancel()
+        if late > SLOW_CLIENT and not session.ended:
+            self._flow.clear()
+        else:
+            self._flow.set()
 
     async def _ping(self) -> None:
         with contextlib.suppress(*_BROKEN):
@@ -397,7 +428,11 @@ class Connection:
             self._lease.release()
         # A task that was cancelled leaves the socket open.
         if self._socket.application_state == WebSocketState.CONNECTED and self._gone is None:
-            self.drop()
+            part = self._socket.scope.get("extensions", {}).get("kaiwa.part")
+            if self._stuck and part is not None:
+                part(kyutai.error(TOO_SLOW), _CLOSE["slow_consumer"], "slow_consumer")
+            else:
+                self.drop()
 
     def _about(self, resumed: bool) -> dict[str, Any]:
         state, engine, session, q = self._state, self._state.engine, self.session, self.query

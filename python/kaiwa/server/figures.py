@@ -146,6 +146,7 @@ def rejected(state: ServerState) -> dict[str, int]:
 
 def build_info() -> dict[str, str]:
     """`/api/build_info`, in the form of Kyutai's server."""
+    from kaiwa import _native
     from kaiwa.server.protocols import kyutai
 
     about = kyutai.about_session(
@@ -154,7 +155,7 @@ def build_info() -> dict[str, str]:
         version=_version(),
         extra={},
     )
-    return dict(about["build_info"])
+    return {**about["build_info"], "git_hash": _native.build_info()["revision"]}
 
 
 def modules_info(state: ServerState) -> list[dict[str, str]]:

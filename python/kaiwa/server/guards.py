@@ -10,6 +10,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 #: Bytes to a client that may wait in this process and in the kernel: more would be delay.
 WRITE_BUFFER = 8192
@@ -20,6 +21,8 @@ REQUEST_SECONDS = 10.0
 UNREAD = 64 << 10
 #: Pieces in which a message may come.
 PIECES = 1024
+#: Seconds from our close frame until a client that does not answer it is cut off.
+PARTING = 10.0
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -51,6 +54,8 @@ class ChatProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions: Any = self.scope["extensions"]
             extensions["kaiwa.transport"] = self.transport
+            extensions["kaiwa.unanswered"] = self.unanswered
+            extensions["kaiwa.part"] = self.part
 
     def handle_ping(self) -> None:
         """Answers, unless the client does not read what it asked for."""
@@ -67,6 +72,42 @@ class ChatProtocol(WebSocketsSansIOProtocol):
         if observe is not None and asked is not None and self.pending_ping_payload != asked:
             observe(self.last_ping_rtt)
 
+    def unanswered(self) -> float:
+        """Seconds that the client has owed the answer to a ping; 0 if it owes none. The ping waits
+        behind audio that it has not taken, so this is how late that audio is."""
+        if self.pending_ping_payload is None:
+            return 0.0
+        return self.loop.time() - self.ping_sent_at
+
+    def part(self, message: bytes, code: int, reason: str) -> None:
+        """Last message and close frame for a client that takes nothing: they are put behind what
+        waits for it, without waiting oneself."""
+        if self.close_sent or self.conn.state is not State.OPEN or self.transport.is_closing():
+            return
+        self.stop_keepalive()
+        self.conn.send_binary(message)
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._cut_later()
+
+    def _cut_later(self) -> None:
+        """A client that never takes the close frame must not keep its connection for ever, which
+        `transport.close` would wait for."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(PARTING, self._cut)
+
+    def _cut(self) -> None:
+        # What the system has taken over still gets to a client that reads again.
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
     def handle_cont(self, event: Any) -> None:
         """A piece of a message; empty ones cost memory too."""
         if self.close_sent:
@@ -82,6 +123,8 @@ class ChatProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             self.handshake_complete = True
+        if message["type"] == "websocket.close" and self.close_timer is not None:
+            self._cut_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Without a close frame it was lost (1006); uvicorn would say 1005, a normal end."""

@@ -118,8 +118,8 @@ def set_up(form: str, level: str, stream: TextIO | None = None) -> logging.Handl
 
     Args:
         form: `text` or `json`.
-        level: least serious messages of Kaiwa and uvicorn: `debug`, `info`, `warning`, `error`.
-            Other libraries are heard from `warning`.
+        level: least serious messages of Kaiwa: `debug`, `info`, `warning`, `error`. Other
+            libraries are heard from `warning`, uvicorn with `debug` from `info`.
         stream: where to write; None is standard error.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -132,8 +132,10 @@ def set_up(form: str, level: str, stream: TextIO | None = None) -> logging.Handl
     root.addHandler(handler)
     least = logging.getLevelName(level.upper())
     root.setLevel(max(least, logging.WARNING))
-    for name in ("kaiwa", "uvicorn"):
-        logging.getLogger(name).setLevel(least)
+    logging.getLogger("kaiwa").setLevel(least)
+    # Its lines about every connection say what Kaiwa's own say better.
+    talk = least if least < logging.INFO else max(least, logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(talk)
     return handler
 
 

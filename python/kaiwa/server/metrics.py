@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from kaiwa.server import memory
 
 if TYPE_CHECKING:
+    from kaiwa.engine import Engine
     from kaiwa.server.state import ServerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -118,10 +119,12 @@ class _EngineCollector(Collector):
         ready = float(state.readiness == "ready")
         yield _gauge("kaiwa_ready", "1 while one caller more would be taken.", ready)
         yield _gauge("kaiwa_draining", "1 while no new callers are taken.", float(state.draining))
-        build = GaugeMetricFamily("kaiwa_build_info", "Version.", labels=("version", "model"))
-        from kaiwa import __version__
+        labels = ("version", "revision", "model")
+        build = GaugeMetricFamily("kaiwa_build_info", "What runs.", labels=labels)
+        from kaiwa import __version__, _native
 
-        build.add_metric((__version__, engine.name if engine else ""), 1.0)
+        revision = _native.build_info()["revision"]
+        build.add_metric((__version__, revision, engine.name if engine else ""), 1.0)
         yield build
         uptime = state.clock() - state.began
         yield _gauge("kaiwa_uptime_seconds", "Since the server began.", uptime)
@@ -145,6 +148,7 @@ class _EngineCollector(Collector):
             readiness.predicted_seconds,
         )
         yield _gauge("kaiwa_state_bytes", "Running state of all slots.", readiness.state_bytes)
+        yield _gpu_memory(engine)
         stats = engine.stats()
         for name, what, key in (
             ("kaiwa_step_duration_seconds", "One step of all ready sessions.", "step"),
@@ -197,6 +201,19 @@ def _shared(state: ServerState) -> Iterator[Metric]:
     yield failures
     passed_on = float(sum(c.forward is not None for c in state.connections))
     yield _gauge("kaiwa_calls_passed_on", "Calls that another server holds.", passed_on)
+
+
+def _gpu_memory(engine: Engine) -> GaugeMetricFamily:
+    """What the engine keeps on a GPU; nothing where it runs on the processor."""
+    family = GaugeMetricFamily(
+        "kaiwa_gpu_memory_bytes", "What the engine keeps on the GPU.", labels=("kind",)
+    )
+    moshi = engine.moshi
+    on_gpu = moshi is not None and moshi.device != "cpu"
+    weights = moshi.weight_bytes if moshi is not None and on_gpu else 0
+    family.add_metric(("weights",), weights)
+    family.add_metric(("state",), engine.readiness.state_bytes if on_gpu else 0)
+    return family
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

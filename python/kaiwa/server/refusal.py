@@ -9,6 +9,8 @@ _TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "invalid_request_error",
+    405: "invalid_request_error",
+    426: "invalid_request_error",
     429: "rate_limit_error",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket as sockets
 import sys
@@ -21,7 +22,7 @@ from fastapi import FastAPI
 from kaiwa.engine import Engine
 from kaiwa.errors import KaiwaError
 from kaiwa.server import logs, tunnel
-from kaiwa.server.app import add_health, make_app
+from kaiwa.server.app import add_health, add_metrics, make_app
 from kaiwa.server.guards import ChatProtocol, RequestProtocol
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.startup import check_startup
@@ -31,6 +32,8 @@ log = logging.getLogger("kaiwa.server")
 
 #: Largest message of a client.
 MAX_MESSAGE = 1 << 20
+#: Seconds between pings: how soon it is noticed that a client takes its audio late.
+PING_SECONDS = 2.0
 #: Seconds from the end of a drain until what is left is cut off.
 CUT_SECONDS = 5
 
@@ -99,7 +102,7 @@ def config_of(settings: ServerSettings, app: Any, **more: Any) -> uvicorn.Config
         http=RequestProtocol,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
-        ws_ping_interval=20.0,
+        ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=20.0,
         timeout_graceful_shutdown=CUT_SECONDS,
         log_config=None,
@@ -126,11 +129,19 @@ def listen(host: str, port: int) -> sockets.socket:
         found.listen(2048)
     except OSError as error:
         raise KaiwaError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port, "
-            "or stop the program that has it"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; {_remedy(error)}"
         ) from None
     found.setblocking(False)
     return found
+
+
+def _remedy(error: OSError) -> str:
+    """What to do where an address cannot be had."""
+    if isinstance(error, sockets.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "name an address of this machine with --host (0.0.0.0 is all of them)"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 are kept for the system; choose another --port"
+    return "choose another --port, or stop the program that has it"
 
 
 def serve(settings: ServerSettings, load: Callable[[ServerSettings], Engine]) -> int:
@@ -140,6 +151,8 @@ def serve(settings: ServerSettings, load: Callable[[ServerSettings], Engine]) ->
         KaiwaError: a setting, the address, or the model is at fault.
     """
     check_startup(settings)
+    if settings.tunnel:
+        tunnel.check()
     logs.set_up(settings.log_format, settings.log_level)
     if sys.platform != "win32":
         import uvloop
@@ -162,6 +175,7 @@ async def _serve(settings: ServerSettings, load: Callable[[ServerSettings], Engi
     if at is not None:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         add_health(app, state)
+        add_metrics(app, state)
         own = uvicorn.Server(config_of(settings, app, lifespan="off"))
         # Only the main server listens to signals.
         own.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]

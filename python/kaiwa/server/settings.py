@@ -165,7 +165,7 @@ class ServerSettings:
         "port",
         None,
         NETWORK,
-        "port of its own for health and metrics, on the same address",
+        "port of its own for metrics, and health too, on the same address",
         metavar="PORT",
         high=65_535,
         shown_default="none, they are on the main port",

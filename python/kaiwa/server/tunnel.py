@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import re
 import shutil
 from typing import Any, Protocol
@@ -28,22 +29,31 @@ class Tunnel(Protocol):
         """Takes it down."""
 
 
+def check() -> None:
+    """Whether anything here can make a tunnel; for before a model is loaded in vain.
+
+    Raises:
+        KaiwaError: nothing can.
+    """
+    if shutil.which("cloudflared") is None and importlib.util.find_spec("gradio") is None:
+        raise KaiwaError(
+            "--tunnel needs cloudflared on the PATH, or the package gradio (pip install gradio); "
+            "install one of them, or leave out --tunnel"
+        )
+
+
 async def start(port: int, secure: bool) -> Tunnel:
     """Opens a tunnel to a port of this machine.
 
     Raises:
         KaiwaError: nothing that makes tunnels is installed, or it did not work.
     """
+    check()
     program = shutil.which("cloudflared")
     if program is not None:
         return await _Cloudflared.start(program, port, secure)
-    try:
-        from gradio import networking
-    except ImportError:
-        raise KaiwaError(
-            "--tunnel needs cloudflared on the PATH, or the package gradio (pip install gradio); "
-            "install one of them, or leave out --tunnel"
-        ) from None
+    from gradio import networking
+
     return await asyncio.to_thread(_Gradio, networking, port)
 
 

@@ -343,6 +343,17 @@ pub enum Error {
     /// The engine is closed.
     #[error("the engine is closed; make a new one")]
     EngineClosed,
+    /// The engine belongs to the process that this one was forked from.
+    #[error(
+        "the engine runs in process {parent}, of which this one ({process}) is a fork, and threads \
+         are not forked; start an engine in this process, or start processes by \"spawn\""
+    )]
+    Forked {
+        /// Process of the engine.
+        parent: u32,
+        /// This process.
+        process: u32,
+    },
     /// The caller's interrupt hook asked to stop.
     #[error("interrupted; no result was kept")]
     Interrupted,
@@ -380,7 +391,7 @@ impl Error {
             | Self::Backend(_)
             | Self::Opus { .. }
             | Self::Thread { .. } => ErrorKind::Device,
-            Self::SessionEnded | Self::EngineClosed => ErrorKind::Closed,
+            Self::SessionEnded | Self::EngineClosed | Self::Forked { .. } => ErrorKind::Closed,
             Self::Interrupted => ErrorKind::Interrupted,
         }
     }

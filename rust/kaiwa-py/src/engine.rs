@@ -256,7 +256,9 @@ pub struct Session {
 impl Session {
     fn get(&self, py: Python<'_>) -> PyResult<Arc<engine::Session>> {
         let session = lock(&self.session).clone();
-        session.ok_or_else(|| error::to_py(py, &Error::SessionEnded))
+        let session = session.ok_or_else(|| error::to_py(py, &Error::SessionEnded))?;
+        session.same_process().map_err(|e| error::to_py(py, &e))?;
+        Ok(session)
     }
 }
 
@@ -311,11 +313,10 @@ impl Session {
         give(py, self.get(py)?.events())
     }
 
-    /// What has happened, waiting for it up to `timeout` seconds.
-    fn wait_events<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyList>> {
+    /// Waits up to `timeout` seconds until `events` has something; false if there is nothing.
+    fn wait_ready(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
         let session = self.get(py)?;
-        let events = detached(py, || Ok(session.wait_events(seconds(timeout))))?;
-        give(py, events)
+        detached(py, || Ok(session.wait_ready(seconds(timeout))))
     }
 
     fn has_room(&self, py: Python<'_>) -> PyResult<bool> {

@@ -50,6 +50,11 @@ pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     .filter_map(|(name, on)| on.then_some(name))
     .collect();
     facts.set_item("version", env!("CARGO_PKG_VERSION"))?;
+    // Whoever builds may tell the revision of the source; a wheel from a plain tree has none.
+    facts.set_item(
+        "revision",
+        option_env!("KAIWA_BUILD_REVISION").unwrap_or_default(),
+    )?;
     facts.set_item("features", features)?;
     facts.set_item(
         "target",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ _BUILD_KEYS = (
     "cargo_target_triple",
 )
 
+#: What other clients of this protocol send and no model here has: checked like the rest, without
+#: effect. The metadata says what is in force.
+_NUMBERS_WITHOUT_EFFECT = ("pad_mult", "repetition_penalty")
+_WHOLE_WITHOUT_EFFECT = ("repetition_penalty_context", "image_resolution")
+#: Forms of numbers; Python itself would take `1_000` and digits of other scripts too.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.I | re.A)
+_WHOLE = re.compile(r"[+-]?\d{1,40}", re.A)
+
 
 @dataclass(frozen=True)
 class ChatQuery:
@@ -57,16 +66,17 @@ def parse_query(query: Mapping[str, str]) -> ChatQuery:
     Raises:
         Refused: 400, a value is none of its kind.
     """
-    seed = None
-    for name in ("seed", "audio_seed", "text_seed"):
-        if seed is None:
-            seed = _whole(query, name, 0, 2**63 - 1)
+    seeds = [_whole(query, name, 0, 2**64 - 1) for name in ("seed", "audio_seed", "text_seed")]
+    for name in _NUMBERS_WITHOUT_EFFECT:
+        _number(query, name, -math.inf, math.inf)
+    for name in _WHOLE_WITHOUT_EFFECT:
+        _whole(query, name, 0, 0)
     return ChatQuery(
         temp=_number(query, "audio_temperature", 0.0, 10.0),
         temp_text=_number(query, "text_temperature", 0.0, 10.0),
         top_k=_whole(query, "audio_topk", 0, 1 << 20),
         top_k_text=_whole(query, "text_topk", 0, 1 << 20),
-        seed=seed,
+        seed=next((seed for seed in seeds if seed is not None), None),
         max_frames=_whole(query, "max_steps", 1, 1 << 40),
         server_clock=_choice(query, "clock", ("input", "server")) == "server",
         paced=_choice(query, "pace", ("realtime", "none")) == "realtime",
@@ -86,12 +96,9 @@ def _number(query: Mapping[str, str], name: str, low: float, high: float) -> flo
     text = query.get(name)
     if text is None or text == "":
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
+    if not _NUMBER.fullmatch(text):
         raise _bad(name, text, "a number")
+    value = float(text)
     return min(max(value, low), high)
 
 
@@ -99,12 +106,9 @@ def _whole(query: Mapping[str, str], name: str, low: int, high: int) -> int | No
     text = query.get(name)
     if text is None or text == "":
         return None
-    try:
-        value = int(text) if len(text) <= 40 else None
-    except ValueError:
-        value = None
-    if value is None:
+    if not _WHOLE.fullmatch(text):
         raise _bad(name, text, "a whole number")
+    value = int(text)
     return min(max(value, low), high)
 
 

@@ -43,6 +43,8 @@ pub(super) struct Hub {
     rung: Mutex<bool>,
     bell: Condvar,
     pool: rayon::ThreadPool,
+    /// The process whose threads these are.
+    process: u32,
 }
 
 impl Hub {
@@ -67,7 +69,19 @@ impl Hub {
             rung: Mutex::new(false),
             bell: Condvar::new(),
             pool,
+            process: std::process::id(),
         })
+    }
+
+    /// Fails in a process that was forked from that of the engine: its threads are not there, and
+    /// its locks may be held for ever.
+    pub fn same_process(&self) -> Result<()> {
+        let (parent, process) = (self.process, std::process::id());
+        if parent == process {
+            Ok(())
+        } else {
+            Err(Error::Forked { parent, process })
+        }
     }
 
     pub fn stats(&self) -> MutexGuard<'_, Stats> {

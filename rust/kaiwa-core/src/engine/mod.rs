@@ -111,12 +111,14 @@ impl Engine {
     /// Asks for a session. Its first event tells whether it waits, runs, or was refused.
     ///
     /// # Errors
-    /// [`Error::EngineClosed`]; [`Error::OptionValue`] for settings that no model takes.
+    /// [`Error::EngineClosed`]; [`Error::Forked`]; [`Error::OptionValue`] for settings that no
+    /// model takes.
     pub fn open(
         &self,
         options: SessionOptions,
         notifier: Option<Arc<Notifier>>,
     ) -> Result<Session> {
+        self.same_process()?;
         if self.hub.closed.load(Ordering::SeqCst) {
             return Err(Error::EngineClosed);
         }
@@ -127,6 +129,14 @@ impl Engine {
         let shared = Shared::new(id, self.hub.clone(), options, notifier);
         self.hub.request(shared.clone());
         Ok(Session(shared))
+    }
+
+    /// Whether this is still the process in which the engine was started.
+    ///
+    /// # Errors
+    /// [`Error::Forked`]: it is a fork, and nothing of the engine may be touched.
+    pub fn same_process(&self) -> Result<()> {
+        self.hub.same_process()
     }
 
     /// Whether the engine takes callers.
@@ -171,8 +181,12 @@ impl Engine {
         self.hub.ring();
     }
 
-    /// Ends every session and the thread, and waits for it.
+    /// Ends every session and the thread, and waits for it. Does nothing in a fork, which has no
+    /// such thread.
     pub fn close(&self) {
+        if self.same_process().is_err() {
+            return;
+        }
         self.hub.closed.store(true, Ordering::SeqCst);
         self.hub.ring();
         let thread = self

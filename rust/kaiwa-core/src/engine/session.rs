@@ -748,15 +748,19 @@ impl Session {
         self.0.fetch(&mut state)
     }
 
-    /// What has happened, waiting for it up to `timeout`.
-    pub fn wait_events(&self, timeout: Duration) -> Vec<Event> {
+    /// Waits up to `timeout` until [`Self::events`] has something, and fetches nothing; false if
+    /// there is nothing.
+    pub fn wait_ready(&self, timeout: Duration) -> bool {
         let until = Instant::now() + timeout;
         let mut state = self.0.lock();
         loop {
-            let events = self.0.fetch(&mut state);
+            let samples = self.0.options.transport == Transport::Pcm && !state.out.is_empty();
             let left = until.saturating_duration_since(Instant::now());
-            if !events.is_empty() || left.is_zero() {
-                return events;
+            if samples || !state.ready.is_empty() {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
             }
             let woken = self.0.changed.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
@@ -781,6 +785,14 @@ impl Session {
         }
     }
 
+    /// Whether this is still the process of the engine; see [`super::Engine::same_process`].
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn same_process(&self) -> Result<()> {
+        self.0.hub.same_process()
+    }
+
     /// Figures of this session.
     pub fn info(&self) -> SessionInfo {
         info(&self.0)
@@ -797,7 +809,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.close("client", "");
+        if self.same_process().is_ok() {
+            self.close("client", "");
+        }
     }
 }
 

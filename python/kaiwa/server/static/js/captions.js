@@ -22,6 +22,7 @@ export class Captions {
   #last = 0;
   #kept = 0;
   #follow = true;
+  #at = 0; // where the log was scrolled to
   #unspoken = "";
   #speaking = 0;
   #quiet = 0;
@@ -31,12 +32,10 @@ export class Captions {
     this.#spoken = spoken;
     this.#latest = latest;
     this.#empty = log.firstElementChild;
-    log.addEventListener("scroll", () => {
-      this.#follow = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-      if (this.#follow) latest.hidden = true;
-    });
+    log.addEventListener("scroll", () => this.#look());
     latest.addEventListener("click", () => {
       this.#follow = true;
+      latest.hidden = true;
       this.#scroll();
       log.focus();
     });
@@ -49,10 +48,12 @@ export class Captions {
     this.#line = null;
     this.#kept = 0;
     this.#follow = true;
+    this.#at = 0;
     this.#unspoken = "";
   }
 
   add(text, seconds) {
+    this.#look();
     const now = performance.now();
     const words = this.#line?.words;
     if (!words || now - this.#last > PAUSE_MS || words.data.length > LINE_MAX) {
@@ -71,6 +72,7 @@ export class Captions {
 
   /** A line that nobody said. */
   note(text) {
+    this.#look();
     this.#rest();
     this.#line = null;
     const note = document.createElement("p");
@@ -115,9 +117,23 @@ export class Captions {
     }
   }
 
+  /** Whether the reader has scrolled. Asked before words are added, too: its event may come after
+   * them, and they must not pull the reader back. */
+  #look() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#log;
+    if (scrollTop === this.#at) return;
+    this.#at = scrollTop;
+    this.#follow = scrollHeight - scrollTop - clientHeight < 40;
+    if (this.#follow) this.#latest.hidden = true;
+  }
+
   #scroll() {
-    if (this.#follow) this.#log.scrollTop = this.#log.scrollHeight;
-    else this.#latest.hidden = false;
+    if (!this.#follow) {
+      this.#latest.hidden = false;
+      return;
+    }
+    this.#log.scrollTop = this.#log.scrollHeight;
+    this.#at = this.#log.scrollTop;
   }
 
   #speak(text) {

@@ -57,7 +57,7 @@ function words(state, detail) {
     case "resuming":
       return {
         title: "Connection lost, resuming…",
-        detail: "The conversation goes on as soon as the network is back.",
+        detail: "It goes on as soon as the network is back.",
       };
     case "restarting":
       return detail.kind === "starting"
@@ -67,11 +67,17 @@ function words(state, detail) {
             detail: "A new conversation begins when it is back.",
           };
     case "ended":
+      return { title: detail.title, detail: detail.detail || lasted() };
     case "error":
       return { title: detail.title, detail: detail.detail };
     default:
       return WELCOME;
   }
+}
+
+/** How long the call was that is over. */
+function lasted() {
+  return call?.startedAt ? `You talked for ${clock(call.seconds)}.` : "";
 }
 
 const IN_CALL = new Set(["active", "resuming", "restarting"]);

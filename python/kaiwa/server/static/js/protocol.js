@@ -9,6 +9,13 @@ export function message(type, payload) {
   return out;
 }
 
+/** A message of the server as a sentence for people. */
+function sentenceOf(text) {
+  const said = text.trim().slice(0, 500);
+  if (!said) return "";
+  return said[0].toUpperCase() + said.slice(1) + (/[.!?…]$/.test(said) ? "" : ".");
+}
+
 /** An address beside this page, which may lie under a prefix. */
 export const address = (path) => new URL(path, document.baseURI);
 
@@ -133,7 +140,7 @@ export class Link {
       case TYPE.METADATA:
         return this.#metadata(payload);
       case TYPE.ERROR:
-        this.#sentence = new TextDecoder().decode(payload).slice(0, 500);
+        this.#sentence = sentenceOf(new TextDecoder().decode(payload));
         return undefined;
       case TYPE.PING:
         if (payload.length) on.pong(payload);

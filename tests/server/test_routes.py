@@ -1,0 +1,63 @@
+"""HTTP around the calls: what is where, and what is told to those who ask for something else."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+from tests.server.live import Live, program
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/v1/realtime", "/docs", "/static/none.js"])
+def test_what_there_is_not_is_refused_like_everything_else(echo: Live, path: str) -> None:
+    answer = echo.ask(path)
+    assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+    assert answer.json["error"]["type"] == "invalid_request_error"
+
+
+def test_a_method_that_an_address_does_not_take(echo: Live) -> None:
+    answer = echo.ask("/v1/models", "PUT")
+    assert (answer.status, answer.json["error"]["code"]) == (405, "method")
+    assert answer.headers["allow"] == "GET"
+
+
+def test_a_conversation_without_a_websocket(echo: Live) -> None:
+    answer = echo.ask("/api/chat")
+    assert answer.status == 426
+    assert answer.headers["upgrade"] == "websocket"
+    assert "ws://" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/ops", "/healthz", "/startupz", "/readyz", "/metrics"])
+def test_whoever_asks_by_head_gets_the_status_alone(echo: Live, path: str) -> None:
+    full, head = echo.ask(path), echo.ask(path, "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-type"] == full.headers["content-type"]
+
+
+def test_the_page_has_its_icon_where_browsers_look_for_one(echo: Live) -> None:
+    answer = echo.ask("/favicon.ico")
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+
+
+def test_metrics_with_a_port_of_their_own_are_not_on_that_of_callers() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with program("--model", "synth:echo", "--metrics-port", port) as served:
+        assert served.ask("/metrics").status == 404
+        for path in ("/healthz", "/startupz", "/readyz"):
+            assert served.ask(path).status == 200
+
+        def side(path: str) -> bytes:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                read: bytes = answer.read()
+                return read
+
+        assert b"kaiwa_ready 1.0" in side("/metrics")
+        assert side("/readyz")
+        with pytest.raises(urllib.error.HTTPError):
+            side("/v1/models")
