@@ -93,7 +93,7 @@ impl Core {
                 let now = self.hub.clock.now();
                 // The first step of a conversation is two in one.
                 if repeat > 0 {
-                    self.times.record(now, size, now - started);
+                    self.times.measure(size, now - started);
                 }
                 self.hub.beat();
             }
@@ -104,7 +104,6 @@ impl Core {
         for slot in 0..slots {
             self.pipeline.begin(slot, &Start::default())?;
         }
-        self.times.forget_recent();
         self.publish();
         Ok(())
     }
@@ -121,6 +120,7 @@ impl Core {
         if self.hub.draining.load(Ordering::SeqCst) {
             self.admission.drain();
         }
+        self.times.forget_old(now);
         self.sweep(now);
         self.admit(now);
         self.publish();
