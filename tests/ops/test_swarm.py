@@ -17,7 +17,7 @@ import pytest
 from tests.demo.call import ask
 from tests.demo.conftest import DATA
 from tests.ops import docker, images, swarm, test_dashboards
-from tests.ops.swarm import FRAME, Caller, Stack, until
+from tests.ops.swarm import FRAME, Caller, Stack, in_peace, until
 from tests.server.wire import FRAME as FRAME_SIZE
 from tests.server.wire import HANDSHAKE, METADATA, RATE, call, pcm16, refusal
 from training.conversations import Callers
@@ -76,6 +76,7 @@ def faultless(caller: Caller) -> bool:
     return unbroken(caller) and caller.hole < 0.2
 
 
+@in_peace
 async def test_calls_spread_and_nothing_else_is_public(stack: Stack) -> None:
     callers, tasks = await begin(stack, 6)
     await asyncio.sleep(2)
@@ -88,6 +89,7 @@ async def test_calls_spread_and_nothing_else_is_public(stack: Stack) -> None:
     assert stack.public.ask("/v1/models").status == 401
 
 
+@in_peace
 async def test_a_full_house_says_so_and_raises_alarms(stack: Stack) -> None:
     callers, tasks = await begin(stack, 12)
     alarms = {"KaiwaNoReplicaReady", "KaiwaCallersRejected"}
@@ -111,6 +113,7 @@ async def test_a_full_house_says_so_and_raises_alarms(stack: Stack) -> None:
     await until(lambda: stack.rests(fired), "the alarm ends", 60)
 
 
+@in_peace
 async def test_who_waits_is_told_the_place_and_gets_in(stack: Stack) -> None:
     await until(lambda: not any(stack.calls().values()), "the last test's calls are gone", 30)
     callers, tasks = await begin(stack, 12)
@@ -149,6 +152,7 @@ async def test_a_lost_call_is_resumed_through_the_balancer(stack: Stack) -> None
             await second.frames(1)
 
 
+@in_peace
 async def test_a_rolling_update_loses_no_call(stack: Stack) -> None:
     callers, tasks = await begin(stack, 3)
     before = set(await asyncio.to_thread(stack.containers))
@@ -166,7 +170,8 @@ async def test_a_rolling_update_loses_no_call(stack: Stack) -> None:
             await task
 
     visiting = asyncio.create_task(visit())
-    await asyncio.to_thread(stack.deploy, KAIWA_SLOTS="5")
+    other = "5" if stack.variables["KAIWA_SLOTS"] == "4" else "4"
+    await asyncio.to_thread(stack.deploy, KAIWA_SLOTS=other)
     # Old replicas stop one after the other; each waits for its call.
     await asyncio.sleep(12)
     during = [caller.closed for caller in callers]
@@ -189,6 +194,7 @@ async def test_a_rolling_update_loses_no_call(stack: Stack) -> None:
     assert wrong == []
 
 
+@in_peace
 async def test_lost_calls_are_taken_up_while_every_replica_is_exchanged(stack: Stack) -> None:
     """`docker service update --force`: whoever is cut off meanwhile gets the call, or a new one."""
     callers, tasks = await begin(stack, 2)
@@ -233,6 +239,7 @@ async def test_lost_calls_are_taken_up_while_every_replica_is_exchanged(stack: S
     assert sum(resumed) > len(resumed) / 2, resumed
 
 
+@in_peace
 async def test_a_bad_image_is_taken_back_and_nobody_notices(stack: Stack) -> None:
     good = stack.variables["KAIWA_IMAGE"]
     callers, tasks = await begin(stack, 3)
@@ -248,24 +255,28 @@ async def test_a_bad_image_is_taken_back_and_nobody_notices(stack: Stack) -> Non
     await until(lambda: stack.healthy() == 3, "three replicas", 60)
 
 
+@in_peace
 async def test_one_that_never_becomes_healthy_is_taken_back(stack: Stack) -> None:
     callers, tasks = await begin(stack, 3)
     text = swarm.SIZES.read_text(encoding="utf-8")
     sick = stack.folder / "sick.yml"
     sick.write_text(text.replace('"kaiwa-health"', '"false"').replace("60s", "3s"))
     assert sick.read_text(encoding="utf-8") != text
-    await asyncio.to_thread(stack.deploy, sick, KAIWA_SLOTS="6")
-    await until(
-        lambda: stack.update_state() == "rollback_completed", "the update is taken back", 180
-    )
+    good = stack.variables["KAIWA_SLOTS"]
+    try:
+        await asyncio.to_thread(stack.deploy, sick, KAIWA_SLOTS="6")
+        await until(
+            lambda: stack.update_state() == "rollback_completed", "the update is taken back", 180
+        )
+    finally:
+        stack.variables["KAIWA_SLOTS"] = good
     await finish(callers, tasks)
     assert all(map(faultless, callers)), [(c.closed, c.refused, c.gap, c.hole) for c in callers]
-    stack.variables["KAIWA_SLOTS"] = "5"
     await until(lambda: stack.healthy() == 3, "three replicas", 60)
 
 
 @pytest.fixture
-async def one_slot_each(stack: Stack) -> AsyncIterator[Stack]:
+async def one_slot_each(stack: Stack) -> AsyncIterator[None]:
     """The stack with a slot a replica and no room for a spare one; afterwards as it was."""
 
     async def become(slots: str, order: str) -> None:
@@ -275,17 +286,19 @@ async def one_slot_each(stack: Stack) -> AsyncIterator[Stack]:
         await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
 
     await become("1", "stop-first")
-    yield stack
+    yield
     await until(lambda: stack.update_state() == "completed", "the update's end", 180)
     await become("4", "start-first")
 
 
-async def test_without_a_spare_calls_end_and_new_callers_wait(one_slot_each: Stack) -> None:
+@pytest.mark.usefixtures("one_slot_each")
+@in_peace
+async def test_without_a_spare_calls_end_and_new_callers_wait(stack: Stack) -> None:
     """Stop-first, every slot taken."""
-    stack = one_slot_each
     callers, tasks = await begin(stack, 3)
     before = set(await asyncio.to_thread(stack.containers))
-    await asyncio.to_thread(stack.deploy, KAIWA_MAX_SECONDS="110")
+    other = "110" if stack.variables["KAIWA_MAX_SECONDS"] == "120" else "120"
+    await asyncio.to_thread(stack.deploy, KAIWA_MAX_SECONDS=other)
     await asyncio.sleep(6)
     headers = {"Authorization": f"Bearer {stack.key}"}
     url = stack.public.url(format="pcm", client="kaiwa")
@@ -301,6 +314,7 @@ async def test_without_a_spare_calls_end_and_new_callers_wait(one_slot_each: Sta
     )
 
 
+@in_peace
 async def test_a_cut_cable_is_noticed_and_raises_an_alarm(stack: Stack) -> None:
     if os.geteuid() != 0 or shutil.which("nsenter") is None:
         pytest.skip("needs root and nsenter to cut a replica off")
@@ -328,6 +342,7 @@ async def test_a_cut_cable_is_noticed_and_raises_an_alarm(stack: Stack) -> None:
     await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
 
 
+@in_peace
 async def test_a_killed_replica_ends_its_calls_and_no_other(stack: Stack) -> None:
     callers, tasks = await begin(stack, 3)
     await asyncio.sleep(1)
@@ -355,6 +370,7 @@ async def test_a_killed_replica_ends_its_calls_and_no_other(stack: Stack) -> Non
     await until(lambda: stack.healthy() == 3, "the replica is back", 90)
 
 
+@in_peace
 async def test_a_paused_replica_gets_no_calls_and_no_requests(stack: Stack) -> None:
     # Each in turn: none may matter more than the others.
     for victim in await asyncio.to_thread(stack.containers):
@@ -372,6 +388,7 @@ async def test_a_paused_replica_gets_no_calls_and_no_requests(stack: Stack) -> N
         await until(lambda: stack.healthy() == 3 and stack.balanced() == 3, "three replicas", 90)
 
 
+@in_peace
 async def test_redis_goes_and_comes_back(stack: Stack) -> None:
     callers, tasks = await begin(stack, 2)
     redis = await asyncio.to_thread(stack.containers, "redis")
@@ -386,6 +403,7 @@ async def test_redis_goes_and_comes_back(stack: Stack) -> None:
     )
 
 
+@in_peace
 async def test_without_redis_for_long_an_alarm_fires_and_clears(stack: Stack) -> None:
     fired = "KaiwaSharedStateDown"
     await asyncio.to_thread(docker.docker, "service", "scale", "-d", f"{swarm.STACK}_redis=0")
@@ -400,6 +418,7 @@ async def test_without_redis_for_long_an_alarm_fires_and_clears(stack: Stack) ->
     await until(lambda: stack.rests(fired), "the alarm ends", 150)
 
 
+@in_peace
 async def test_an_update_spares_what_the_demo_model_says(stack: Stack) -> None:
     await asyncio.to_thread(stack.deploy, KAIWA_MODEL="demo")
     await until(lambda: stack.update_state() == "completed", "the demo model runs", 180)
@@ -408,7 +427,8 @@ async def test_an_update_spares_what_the_demo_model_says(stack: Stack) -> None:
     frames = np.split(asked.audio, len(asked.audio) // FRAME_SIZE)
     callers, tasks = await begin(stack, 3, [pcm16(frame) for frame in frames])
     before = set(await asyncio.to_thread(stack.containers))
-    await asyncio.to_thread(stack.deploy, KAIWA_SLOTS="5")
+    other = "5" if stack.variables["KAIWA_SLOTS"] == "4" else "4"
+    await asyncio.to_thread(stack.deploy, KAIWA_SLOTS=other)
     await until(lambda: all(c.sent > len(frames) for c in callers), "all was said", 60)
     still = before & set(await asyncio.to_thread(stack.containers))
     await finish(callers, tasks)
