@@ -2,7 +2,7 @@
 
 import { AudioDevice, AudioProblem } from "./audio.js";
 import { OpusReceiver, OpusSender, PcmReceiver, PcmSender, RATE, opusSupport } from "./codec.js";
-import { Link, TYPE, address, chatAddress, meaning } from "./protocol.js";
+import { Link, TYPE, address, chatAddress, meaning, sentenceOf } from "./protocol.js";
 
 const AGAIN_SECONDS = 60; // how long a new conversation is tried for after a lost one
 const BACKOFF_FIRST = 250;
@@ -33,7 +33,7 @@ async function fetchToken(key) {
   });
   const body = await response.json().catch(() => ({}));
   if (response.ok && body.token) return body.token;
-  const detail = body.error?.message ?? "";
+  const detail = sentenceOf(body.error?.message ?? "");
   const refuse = (kind, title, fallback) => {
     throw new TokenRefused({ then: "end", kind, title, detail: detail || fallback });
   };

@@ -10,7 +10,7 @@ export function message(type, payload) {
 }
 
 /** A message of the server as a sentence for people. */
-function sentenceOf(text) {
+export function sentenceOf(text) {
   const said = text.trim().slice(0, 500);
   if (!said) return "";
   return said[0].toUpperCase() + said.slice(1) + (/[.!?…]$/.test(said) ? "" : ".");
