@@ -522,8 +522,11 @@ class FakeServer:
             while len(late) >= 2 * FRAME:
                 frame, late = late[:FRAME], late[FRAME:]
                 await ws.send_bytes(b"\x01" + coding.encode(frame))
-                count = self.sessions.get(self._token_of(call), 0) + 1
-                self.sessions[self._token_of(call)] = count
+                token = self._token_of(call)
+                count = self.sessions.get(token, 0) + 1
+                # A frame that was on its way must not bring back what was forgotten.
+                if token in self.sessions:
+                    self.sessions[token] = count
                 if self.script.words_every and count % self.script.words_every == 0:
                     piece = words[(count // self.script.words_every - 1) % len(words)]
                     await ws.send_bytes(b"\x02" + piece.encode())
