@@ -178,4 +178,6 @@ async def test_every_query_has_data_and_a_full_house_raises_its_alarm(scraped: A
         assert prometheus.ask(rule["record"]), rule["record"]
     # It goes on to fire after a minute; that it would is tested with promtool.
     assert prometheus.ask('ALERTS{alertname="KaiwaCallersRejected", alertstate="pending"}')
-    assert not prometheus.ask('ALERTS{alertname!="KaiwaCallersRejected"}')
+    # Nor does any other, but those that tell of a slow machine, which this one may be.
+    others = "KaiwaCallersRejected|KaiwaEventLoopLate|KaiwaSlowSteps|KaiwaDeadlinesMissed"
+    assert not prometheus.ask(f'ALERTS{{alertname!~"{others}"}}')

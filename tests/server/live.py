@@ -228,7 +228,7 @@ def program(
         assert found, line + process.stderr.read()
         served = Program(process, int(found[1]))
         if ready:
-            wait_until(lambda: served.ask("/readyz").status == 200, "ready")
+            wait_until(lambda: served.ask("/readyz").status == 200, "ready", 60)
         yield served
     finally:
         process.kill()
