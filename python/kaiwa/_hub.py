@@ -53,8 +53,8 @@ class Repository:
             return Path(found)
         return None
 
-    def only(self, pattern: str) -> Path | None:
-        """The repository's only file of a pattern at its top level, or ``None``."""
+    def matching(self, pattern: str) -> list[str]:
+        """Names of the files of a pattern at the repository's top level."""
         from huggingface_hub import errors, list_repo_files, snapshot_download
 
         with self._explained("the list of files"):
@@ -69,11 +69,15 @@ class Repository:
                         local_files_only=True,
                     )
                 except errors.LocalEntryNotFoundError:
-                    return None
+                    return []
                 names = [path.name for path in Path(folder).glob(pattern)]
-            found = [n for n in names if fnmatch(n, pattern) and "/" not in n]
-            return self.file(found[0]) if len(found) == 1 else None
-        return None
+            return sorted(n for n in names if fnmatch(n, pattern) and "/" not in n)
+        return []
+
+    def only(self, pattern: str) -> Path | None:
+        """The repository's only file of a pattern at its top level, or ``None``."""
+        found = self.matching(pattern)
+        return self.file(found[0]) if len(found) == 1 else None
 
     def _note(self, what: str, error: Exception) -> None:
         self.unreachable = DownloadError(

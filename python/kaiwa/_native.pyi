@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 _Progress = Callable[[int, int], object]
 
 __all__ = [
+    "MAX_SLOTS",
     "Engine",
     "LmFiles",
     "Mimi",
@@ -23,6 +24,7 @@ __all__ = [
     "OggOpusWriter",
     "Resampler",
     "Session",
+    "available_memory",
     "build_info",
     "cpu_info",
     "lm_file_name",
@@ -290,8 +292,12 @@ class Resampler:
     def finish(self) -> NDArray[np.float32]: ...
 
 def safetensors_summary(path: str | PathLike[str]) -> str: ...
+
+MAX_SLOTS: int
+
 def lm_formats() -> list[str]: ...
 def lm_file_name(target: str) -> str: ...
+def available_memory() -> int | None: ...
 def cpu_info() -> CpuInfo: ...
 def build_info() -> BuildInfo: ...
 def read_bandwidth(bytes: int, seconds: float) -> float: ...  # noqa: A002

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,14 +24,19 @@ MODEL_NAMES = (
     "model.q4.gguf",
     "model.gguf",
 )
-#: Lists the parts of a model that is cut into several files.
-INDEX_NAME = "model.safetensors.index.json"
+#: How a file that lists the parts of a model ends, and the usual one.
+INDEX_ENDING = ".safetensors.index.json"
+INDEX_NAME = f"model{INDEX_ENDING}"
+#: A part of a model: what it is a part of, its number, and how many there are.
+PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 MIMI_NAMES = (
     "tokenizer-e351c8d8-checkpoint125.safetensors",
     "mimi-pytorch-e351c8d8@125.safetensors",
     "mimi.safetensors",
 )
 TOKENIZER_NAMES = ("tokenizer_spm_32k_3.model", "tokenizer.model")
+#: How weight files end, and the lists of their parts.
+PATTERNS = (f"*{INDEX_ENDING}", "*.gguf", "*.safetensors", "*.sft", "*.sfts")
 LORA_NAMES = ("lora.safetensors", "consolidated/lora.safetensors")
 
 
@@ -72,6 +78,36 @@ class LmSource:
             return self.place.only("*.model")
         return found
 
+    def references(self, folder: Path) -> dict[str, str]:
+        """Entries for the config.json of another form of this model in ``folder``: where its codec
+        and tokenizer are."""
+        usual = {
+            "mimi_name": MIMI_NAMES[0],
+            "mimi_config_name": None,
+            "tokenizer_name": TOKENIZER_NAMES[0],
+        }
+        found = {}
+        for key, name in usual.items():
+            value = self.config.get(key)
+            if isinstance(value, str) and "://" in value:
+                found[key] = value
+            elif isinstance(self.place, Repository):
+                # By name, so that nothing is downloaded for it.
+                name = value if isinstance(value, str) else name
+                if name is not None:
+                    found[key] = f"hf://{self.place.name}/{name}"
+            else:
+                path = self._local(key)
+                if path is not None:
+                    found[key] = os.path.relpath(path.resolve(), folder.resolve())
+        return found
+
+    def _local(self, key: str) -> Path | None:
+        """A file beside a local model, under the key that names it."""
+        if key == "mimi_name":
+            return self.mimi()
+        return self.tokenizer() if key == "tokenizer_name" else self.beside(key, ())
+
 
 def resolve(
     source: str | PathLike[str],
@@ -89,7 +125,7 @@ def resolve(
         CheckpointError: A configuration file is not JSON.
         InputError: An argument has a wrong type.
     """
-    place, file = _place_of(source, revision, cache_dir)
+    place, file, name = _place_of("source", source, revision, cache_dir)
     given = sources.given_config(config)
     read: dict[str, Any] = {}
     config_json = given
@@ -99,7 +135,11 @@ def resolve(
         if not sources.is_mimi_config(value):
             read = value
             config_json = config_json or sources.read_text(path)
-    weights = [file] if file is not None else _weights(place, read, cache_dir)
+    weights = (
+        _weights(place, read, cache_dir)
+        if file is None
+        else _parts(place, name, cache_dir) or [file]
+    )
     adapter, adapter_config = None, None
     if lora is not None:
         adapter, adapter_config = _adapter(lora, revision, cache_dir)
@@ -118,30 +158,34 @@ def resolve(
 
 
 def _place_of(
-    source: str | PathLike[str], revision: str | None, cache_dir: str | PathLike[str] | None
-) -> tuple[sources.Place, Path | None]:
-    """The folder or repository of a source, and the file in it that was named, if one was."""
+    name: str,
+    source: str | PathLike[str],
+    revision: str | None,
+    cache_dir: str | PathLike[str] | None,
+) -> tuple[sources.Place, Path | None, str]:
+    """The folder or repository of a source, and the file in it that was named, if one was, with
+    its name there."""
     if not isinstance(source, str | PathLike):
         raise InputError(
-            f"source is a {type(source).__name__}; pass a repository id, a folder or a file"
+            f"{name} is a {type(source).__name__}; pass a repository id, a folder or a file"
         )
     if demo.is_demo(source):
-        return sources.Folder(demo.folder()), None
+        return sources.Folder(demo.folder()), None, ""
     text = os.fspath(source)
     if not isinstance(text, str) or not text:
-        raise InputError(f"source is {text!r}; pass a repository id, a folder or a file")
+        raise InputError(f"{name} is {text!r}; pass a repository id, a folder or a file")
     if text.startswith("hf://"):
-        owner, name, *rest = [*text.removeprefix("hf://").split("/", 2), ""]
-        place = Repository(f"{owner}/{name}", revision, cache_dir)
+        owner, repository, *rest = [*text.removeprefix("hf://").split("/", 2), ""]
+        place = Repository(f"{owner}/{repository}", revision, cache_dir)
         wanted = rest[0] if rest else ""
-        return place, (sources.named_file(place, wanted, cache_dir) if wanted else None)
+        return place, (sources.named_file(place, wanted, cache_dir) if wanted else None), wanted
     path = sources.expanded(text.removeprefix("file://"))
     if sources.is_kind(path, stat.S_ISREG):
-        return sources.Folder(path.parent), path
+        return sources.Folder(path.parent), path, path.name
     if sources.is_kind(path, stat.S_ISDIR):
-        return sources.Folder(path), None
+        return sources.Folder(path), None, ""
     if isinstance(source, str) and sources.is_repo_id(text):
-        return Repository(text, revision, cache_dir), None
+        return Repository(text, revision, cache_dir), None, ""
     raise CheckpointNotFoundError(
         f"{text} does not exist as a file or folder; check the path, or give a Hugging Face "
         "repository such as kyutai/moshika-candle-q8"
@@ -154,21 +198,26 @@ def _weights(
     """The weight files of a folder or repository."""
     named = config.get("moshi_name")
     if isinstance(named, str):
-        return [sources.named_file(place, named, cache_dir)]
+        parts = _parts(place, named, cache_dir)
+        return parts or [sources.named_file(place, named, cache_dir)]
     for name in MODEL_NAMES:
         path = place.file(name)
         if path is not None:
             return [path]
-    index = place.file(INDEX_NAME)
-    if index is not None:
-        parts = sources.read_json(index).get("weight_map")
-        if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
-            raise CheckpointError(f"{index} has no weight_map of file names; download it again")
-        return [sources.named_file(place, name, cache_dir) for name in sorted(set(parts.values()))]
-    for pattern in ("*.gguf", "*.safetensors"):
-        path = place.only(pattern)
-        if path is not None:
-            return [path]
+    if place.file(INDEX_NAME) is not None:
+        return _parts(place, INDEX_NAME, cache_dir)
+    others = [name for pattern in PATTERNS for name in place.matching(pattern)]
+    for name in others:
+        parts = _parts(place, name, cache_dir)
+        if parts:
+            return parts
+    # The codec and adapters may lie beside a model of any name.
+    own = [
+        name for name in others if name not in (*MIMI_NAMES, *(Path(n).name for n in LORA_NAMES))
+    ]
+    path = place.file(own[0]) if len(own) == 1 else None
+    if path is not None:
+        return [path]
     if place.unreachable is not None:
         raise place.unreachable
     raise CheckpointNotFoundError(
@@ -177,11 +226,32 @@ def _weights(
     )
 
 
+def _parts(place: sources.Place, name: str, cache_dir: str | PathLike[str] | None) -> list[Path]:
+    """All parts of a model of which ``name`` is the index or a part; empty if it is neither."""
+    part = PART.fullmatch(name)
+    if part is not None:
+        stem, _, count = part.groups()
+        files = [f"{stem}-{i:05}-of-{count}.safetensors" for i in range(1, int(count) + 1)]
+        return [sources.named_file(place, file, cache_dir, f"the name {name}") for file in files]
+    if not name.endswith(INDEX_ENDING):
+        return []
+    index = sources.named_file(place, name, cache_dir)
+    listed = sources.read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(p, str) for p in listed.values()):
+        raise CheckpointError(f"{index} has no weight_map of file names; download it again")
+    if not listed:
+        raise CheckpointError(f"{index} names no files; download it again")
+    # Beside the index, wherever in a repository that is.
+    folder = name[: -len(name.rpartition("/")[2])]
+    files = [file if "://" in file else folder + file for file in sorted(set(listed.values()))]
+    return [sources.named_file(place, file, cache_dir, index.name) for file in files]
+
+
 def _adapter(
     lora: str | PathLike[str], revision: str | None, cache_dir: str | PathLike[str] | None
 ) -> tuple[Path, str | None]:
     """An adapter's file and the text of its configuration."""
-    place, file = _place_of(lora, revision, cache_dir)
+    place, file, _ = _place_of("lora", lora, revision, cache_dir)
     if file is None:
         found = (place.file(name) for name in LORA_NAMES)
         file = next((path for path in found if path is not None), None)

@@ -14,8 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kaiwa import _native, demo, lm_sources
-from kaiwa.errors import InputError
+from kaiwa import _native, demo, lm_sources, sources
+from kaiwa.errors import CheckpointNotFoundError, InputError
 from kaiwa.mimi import Mimi
 from kaiwa.moshi import Moshi, Progress
 from kaiwa.text import Tokenizer
@@ -90,12 +90,14 @@ def load(
     found = lm_sources.resolve(
         source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
     )
+    # Before minutes go into reading the model.
+    beside = _codec_beside(found, source, revision, cache_dir) if mimi is None else mimi
     moshi = Moshi.from_source(
         found, device=device, dtype=dtype, quantize=quantize, kv_dtype=kv_dtype, progress=progress
     )
     books = max(moshi.num_codebooks_in, 1)
     codec = Mimi.from_pretrained(
-        mimi if mimi is not None else found.place.name if found.place else source,
+        beside,
         num_codebooks=books,
         device=device,
         revision=None if mimi is not None else revision,
@@ -106,6 +108,28 @@ def load(
     if path is not None:
         words = Tokenizer.load(path, expected_pieces=moshi.text_card)
     return Parts(moshi, codec, words, public_name(source), synthetic=False)
+
+
+def _codec_beside(
+    found: lm_sources.LmSource,
+    source: str | PathLike[str],
+    revision: str | None,
+    cache_dir: str | PathLike[str] | None,
+) -> str | PathLike[str]:
+    """The source of the codec that lies beside a model."""
+    place = found.place.name if found.place else source
+    try:
+        files = sources.resolve(place, revision=revision, cache_dir=cache_dir)
+    except CheckpointNotFoundError as error:
+        reason: CheckpointNotFoundError | None = error
+    else:
+        if files.weights not in found.weights:
+            return place
+        reason = None  # the lone file of the folder: the model itself
+    raise CheckpointNotFoundError(
+        f"{place} has no codec beside the language model; name one with mimi= (--mimi), such as "
+        "kyutai/mimi or the tokenizer-e351c8d8-checkpoint125.safetensors of a Moshi repository"
+    ) from reason
 
 
 def _random(

@@ -277,9 +277,7 @@ class Moshi:
     @property
     def default_sampling(self) -> Sampling:
         """What the repository asks for (``lm_gen_config``), else the usual settings."""
-        temp, temp_text, top_k, top_k_text = self._native.default_sampling
-        # The core keeps float32: 0.8 comes back as 0.800000012.
-        return Sampling(round(temp, 6), round(temp_text, 6), top_k, top_k_text)
+        return _sampling(self._native.default_sampling)
 
     def __repr__(self) -> str:
         return (
@@ -314,6 +312,9 @@ class Moshi:
             InputError: A number outside its range, or a list of another length than ``slots``.
         """
         count = _arrays.positive("slots", slots)
+        # Before the lists below are made for each.
+        if count > _native.MAX_SLOTS:
+            raise InputError(f"slots is {count}; pass 1 to {_native.MAX_SLOTS}")
         if seed is None:
             seeds = [secrets.randbits(64) for _ in range(count)]
         else:
@@ -397,10 +398,10 @@ class MoshiStream:
 
     def step(
         self,
-        user_codes: NDArray[Any],
+        user_codes: NDArray[Any] | Sequence[Sequence[int]],
         active: Sequence[bool] | NDArray[Any] | None = None,
         force_text: Sequence[int | None] | NDArray[Any] | None = None,
-        force_audio: NDArray[Any] | None = None,
+        force_audio: Sequence[Sequence[int | None]] | NDArray[Any] | None = None,
     ) -> StepOutput:
         """One frame of every active slot.
 
@@ -411,21 +412,19 @@ class MoshiStream:
             active: One boolean per slot; all if left out. Paused slots keep their state.
             force_text: A text token per slot to be said instead of a sampled one; ``None`` or
                 negative leaves the choice to the model.
-            force_audio: Integers ``[slots, dep_q]`` to be spoken instead; negative leaves the
-                choice to the model.
+            force_audio: Integers ``[slots, dep_q]`` to be spoken instead; ``None`` or negative
+                leaves the choice to the model.
 
         Raises:
             InputError: Wrong type, shape or mask, or a token outside its vocabulary. Nothing has
                 changed then.
         """
         codes = _tokens("user_codes", user_codes, (self.slots, None))
-        text = None
+        text = audio = None
         if force_text is not None:
-            free = [-1 if token is None else token for token in force_text]
-            text = _tokens("force_text", np.asarray(free), (self.slots,))
-        audio = None
+            text = _tokens("force_text", _free(force_text), (self.slots,))
         if force_audio is not None:
-            audio = _tokens("force_audio", force_audio, (self.slots, self._moshi.dep_q))
+            audio = _tokens("force_audio", _free(force_audio), (self.slots, self._moshi.dep_q))
         out = self._native.step(codes, _arrays.mask(active, self.slots), text, audio)
         return StepOutput(*out)
 
@@ -460,7 +459,7 @@ class MoshiStream:
 
     def sampling(self, slot: int) -> Sampling:
         """The settings of a slot."""
-        return Sampling(*self._native.sampling(self._slot(slot)))
+        return _sampling(self._native.sampling(self._slot(slot)))
 
     def set_condition(self, slot: int, name: str, value: str | None) -> None:
         """Chooses the value of a conditioner for a slot; ``None`` means absent."""
@@ -517,13 +516,19 @@ def _seed(value: Any) -> int:
     return number
 
 
+def _sampling(settings: tuple[float, float, int, int]) -> Sampling:
+    """Settings of the core, which keeps float32: 0.8 comes back from it as 0.800000012."""
+    temp, temp_text, top_k, top_k_text = settings
+    return Sampling(round(temp, 6), round(temp_text, 6), top_k, top_k_text)
+
+
 def _number(name: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = -1.0
-    if not 0 <= number < 1e6:
-        raise InputError(f"{name} is {value!r}; pass a number of at least 0")
+    if not 0 <= number <= 1e6:
+        raise InputError(f"{name} is {value!r}; pass a number from 0 (greedy) to 1000000")
     return number
 
 
@@ -533,14 +538,34 @@ def _count(name: str, value: Any) -> int:
     except TypeError:
         number = -1
     if not 0 <= number < 2**31:
-        raise InputError(f"{name} is {value!r}; pass a whole number of at least 0")
+        raise InputError(f"{name} is {value!r}; pass a whole number from 0 to {2**31 - 1}")
     return number
 
 
+def _free(tokens: Any) -> Any:
+    """Forced tokens with -1 where ``None`` leaves the choice to the model."""
+    if isinstance(tokens, np.ndarray) and tokens.dtype != object:
+        return tokens
+    try:
+        rows = list(tokens)
+    except TypeError:  # no sequence: told of by its shape
+        return tokens
+    return [-1 if row is None else _free(row) if _is_row(row) else row for row in rows]
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
 def _tokens(name: str, value: Any, shape: tuple[int | None, ...]) -> NDArray[np.int64]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
     if array.dtype.kind not in "iu":
-        raise InputError(f"{name} has dtype {array.dtype}, but integers were wanted")
+        raise InputError(
+            f"{name} has dtype {array.dtype}, but integers in rows of one length were wanted"
+        )
     fits = array.ndim == len(shape) and all(
         want is None or have == want for have, want in zip(array.shape, shape, strict=True)
     )
@@ -550,4 +575,7 @@ def _tokens(name: str, value: Any, shape: tuple[int | None, ...]) -> NDArray[np.
             f"{name} has shape {list(array.shape)}, but [{wanted}] was wanted; give every slot a "
             "row and mask idle ones with active="
         )
+    if array.dtype == np.uint64:
+        # What int64 cannot hold is no token either way, and must not come out negative.
+        array = np.minimum(array, np.iinfo(np.int64).max)
     return array.astype(np.int64)

@@ -116,7 +116,8 @@ def given_config(config: Mapping[str, Any] | str | PathLike[str] | None) -> str 
 def read_text(path: Path) -> str:
     """A text file, with our own error."""
     try:
-        return path.read_text(encoding="utf-8")
+        # Some editors begin a file with a mark that is no part of JSON.
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; pass another config=") from error
 
@@ -160,8 +161,11 @@ class Place(Protocol):
     def file(self, name: str) -> Path | None:
         """The local path of a file, or ``None`` if there is none."""
 
+    def matching(self, pattern: str) -> list[str]:
+        """Names of the files of a pattern such as ``*.safetensors``."""
+
     def only(self, pattern: str) -> Path | None:
-        """The only file of a pattern such as ``*.safetensors``, or ``None``."""
+        """The only file of a pattern, or ``None``."""
 
 
 class Folder:
@@ -178,10 +182,14 @@ class Folder:
         path = self._path / name
         return path if path.is_file() else None
 
+    def matching(self, pattern: str) -> list[str]:
+        """Names of the files of a pattern."""
+        return sorted(path.name for path in self._path.glob(pattern) if path.is_file())
+
     def only(self, pattern: str) -> Path | None:
         """The only file of a pattern, or ``None``."""
-        found = sorted(self._path.glob(pattern))
-        return found[0] if len(found) == 1 else None
+        found = self.matching(pattern)
+        return self._path / found[0] if len(found) == 1 else None
 
 
 def _in_place(place: Place, given: str | None, cache_dir: str | PathLike[str] | None) -> Files:
@@ -218,8 +226,11 @@ def _in_place(place: Place, given: str | None, cache_dir: str | PathLike[str] | 
     )
 
 
-def named_file(place: Place, name: str, cache_dir: str | PathLike[str] | None) -> Path:
-    """A file named in a config.json: beside it, or ``hf://owner/name/file`` elsewhere."""
+def named_file(
+    place: Place, name: str, cache_dir: str | PathLike[str] | None, by: str = "config.json"
+) -> Path:
+    """A file named in a config.json (or in ``by``): beside it, or ``hf://owner/name/file``
+    elsewhere."""
     if name.startswith("hf://"):
         owner, repo, name = [*name.removeprefix("hf://").split("/", 2), "", ""][:3]
         place = Repository(f"{owner}/{repo}", None, cache_dir)
@@ -229,6 +240,6 @@ def named_file(place: Place, name: str, cache_dir: str | PathLike[str] | None) -
     if place.unreachable is not None:
         raise place.unreachable
     raise CheckpointNotFoundError(
-        f"config.json of {place.name} names {name}, which is not there; download it too, or name "
-        "the codec's file itself"
+        f"{by} of {place.name} names {name}, which is not there; download it too, or name the file "
+        "that is to be used itself"
     )

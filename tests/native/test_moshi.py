@@ -100,6 +100,7 @@ def test_facts(small: kaiwa.Moshi) -> None:
     assert small.config["dim"] == small.config.dim == 64
     assert small.config["delays"][:3] == [0, 0, 1]
     assert small.default_sampling == kaiwa.Sampling(0.8, 0.7, 250, 25)
+    assert small.stream().sampling(0) == kaiwa.Sampling(0.8, 0.7, 250, 25)
     assert dict(small.step_bytes)["text_head"] == 48 * 64 * 4 or small.step_bytes
     with pytest.raises(AttributeError, match="no entry"):
         _ = small.config.nothing
@@ -156,9 +157,11 @@ def test_forced_tokens(small: kaiwa.Moshi) -> None:
     codes = np.zeros((1, 8), np.int32)
     out = stream.step(codes, force_text=[5])
     assert out.step_text_tokens[0] == 5
+    out = stream.step(codes.tolist(), force_text=[None], force_audio=[[*range(7), None]])
+    assert (out.step_audio_tokens[0, :7] == np.arange(7)).all()
+    assert out.text[0] == 5
     out = stream.step(codes, force_text=[None], force_audio=np.arange(8)[None])
     assert (out.step_audio_tokens[0] == np.arange(8)).all()
-    assert out.text[0] == 5
     assert out.ready[0]
     stage = stream.stage_seconds
     assert stage["depth"] > 0
@@ -178,6 +181,12 @@ BAD_STEPS: list[tuple[str, Callable[[kaiwa.MoshiStream], Any]]] = [
     ("force_text", lambda s: s.step(np.zeros((1, 8), int), force_text=[48])),
     ("force_text", lambda s: s.step(np.zeros((1, 8), int), force_text=[1, 2])),
     ("force_audio", lambda s: s.step(np.zeros((1, 8), int), force_audio=np.zeros((1, 7), int))),
+    ("rows of one length", lambda s: s.step([[1] * 8, [1]])),
+    ("dtype bool", lambda s: s.step(np.zeros((1, 8), bool))),
+    ("below 60", lambda s: s.step(np.full((1, 8), 2**64 - 1, np.uint64))),
+    ("force_text", lambda s: s.step(np.zeros((1, 8), int), force_text=5)),  # type: ignore[arg-type]
+    ("force_text", lambda s: s.step(np.zeros((1, 8), int), force_text="ab")),  # type: ignore[arg-type]
+    ("force_audio", lambda s: s.step(np.zeros((1, 8), int), force_audio=[None])),  # type: ignore[list-item]
     ("slots", lambda s: s.reset(1)),
     ("seed", lambda s: s.reset(seed=-1)),
     ("temp", lambda s: s.set_sampling(0, kaiwa.Sampling(temp=-1))),
@@ -203,6 +212,8 @@ def test_bad_input_is_refused_and_changes_nothing(
     ("words", "arguments"),
     [
         ("slots", {"slots": 0}),
+        ("slots", {"slots": 10**9}),
+        ("from 0", {"temp": float("inf")}),
         ("seed", {"seed": -1}),
         ("seed", {"slots": 2, "seed": [1]}),
         ("temp", {"temp": "hot"}),

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kaiwa import _native
 from kaiwa.errors import InputError
 
 Floats = NDArray[np.float32]
@@ -140,14 +141,7 @@ def kinds(text: str) -> list[str]:
 
 def available_memory() -> int | None:
     """Bytes that can be had without swapping; None where the system does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return _native.available_memory()
 
 
 def weights_in(source: Path) -> float | None:

@@ -22,6 +22,9 @@ FORMATS = (
     "mlx-q4",
 )
 
+#: Entries of a config.json that tell one model from another.
+SIZES = ("dim", "num_layers", "n_q", "dep_q", "card", "text_card")
+
 
 def add_parser(commands: Any) -> None:
     """Adds the command to the program's parser."""
@@ -29,7 +32,8 @@ def add_parser(commands: Any) -> None:
         "convert",
         help="a language model in another format",
         description="Write a language model in another published format, tensor by tensor and in "
-        "bounded memory. A config.json is written beside the file if there is none.",
+        "bounded memory. A config.json is written beside the file if there is none; it refers to "
+        "the codec and tokenizer of SRC.",
     )
     parser.add_argument("source", metavar="SRC", help="repository, folder or file")
     parser.add_argument("output", metavar="OUT", help="file to write, or a folder for it")
@@ -45,6 +49,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts; see the parser for the arguments."""
+    import json
     import time
     from pathlib import Path
 
@@ -70,20 +75,24 @@ def run(args: argparse.Namespace) -> int:
     if any(output.exists() and output.samefile(path) for path in found.weights):
         raise InputError(f"{output} is also the source; name another file to write to")
     files = open_files(found)
-    started = time.perf_counter()
-    with progress.bar("converting", 1000, quiet=args.quiet) as advance:
-        shown = 0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal shown
-            now = done * 1000 // max(total, 1)
-            advance(now - shown)
-            shown = now
-
-        size = files.convert(output, args.to, tell)
     config = output.with_name("config.json")
-    if not config.exists():
-        config.write_text(files.config_for(args.to, output.name), encoding="utf-8")
+    wanted = json.loads(files.config_for(args.to, output.name))
+    there = json.loads(config.read_text(encoding="utf-8")) if config.exists() else None
+    if there is not None and any(there.get(key, wanted[key]) != wanted[key] for key in SIZES):
+        raise InputError(
+            f"{config} belongs to a model of other sizes; write to another folder, or move it away"
+        )
+    started = time.perf_counter()
+    with progress.share("converting", quiet=args.quiet) as tell:
+        size = files.convert(output, args.to, tell)
+    if there is None:
+        wanted.update(found.references(output.parent))
+        config.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
+    elif there.get("moshi_name", output.name) != output.name:
+        progress.warn(
+            f"the folder's config.json names {there['moshi_name']}: to use the new file, name "
+            f"{output} itself"
+        )
     elapsed = time.perf_counter() - started
     progress.summary(
         f"{output}: {files.layout} to {args.to}, {files.parameters:,} parameters, "

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 #: Told how many units are done; the total may be None if it is unknown.
 Advance = Callable[[int], None]
+#: Told (done, total), as the core tells it.
+Tell = Callable[[int, int], None]
 
 
 @contextmanager
@@ -34,6 +36,21 @@ def bar(title: str, total: int | None, *, quiet: bool) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)
+
+
+@contextmanager
+def share(title: str, *, quiet: bool) -> Iterator[Tell]:
+    """The same for work that tells how much of how much is done."""
+    with bar(title, 1000, quiet=quiet) as advance:
+        shown = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal shown
+            now = done * 1000 // max(total, 1)
+            advance(now - shown)
+            shown = now
+
+        yield tell
 
 
 def summary(text: str, *, quiet: bool) -> None:

@@ -65,10 +65,13 @@ def run(args: argparse.Namespace) -> int:
             path = stack.enter_context(replacing(args.text, reading=args.input))
             text_file = stack.enter_context(path.open("w", encoding="utf-8"))
         started = time.perf_counter()
-        bar = progress.bar("loading", None, quiet=args.quiet)
-        with bar:
+        with progress.share("loading", quiet=args.quiet) as tell:
             duplex = Duplex.from_pretrained(
-                source, prime=True, **lm_options.loading(args), **lm_options.sampling(args)
+                source,
+                prime=True,
+                progress=tell,
+                **lm_options.loading(args),
+                **lm_options.sampling(args),
             )
         loaded = time.perf_counter()
         if args.text and duplex.tokenizer is None:

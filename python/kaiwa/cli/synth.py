@@ -114,15 +114,7 @@ def run_moshi(args: argparse.Namespace) -> int:
     from kaiwa.synth import write_moshi
 
     started = time.perf_counter()
-    with progress.bar("writing", 1000, quiet=args.quiet) as advance:
-        shown = 0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal shown
-            now = done * 1000 // max(total, 1)
-            advance(now - shown)
-            shown = now
-
+    with progress.share("writing", quiet=args.quiet) as tell:
         path = write_moshi(
             args.output,
             size=args.size,

@@ -83,9 +83,25 @@ pub enum Error {
         /// Number of entries of a codebook.
         cardinality: usize,
     },
+    /// A code of a caller is none that a language model takes.
+    #[error(
+        "user_codes holds {value} for slot {slot}, codebook {codebook}; a code must be below \
+         {card}, or {card} for the initial token, or -1 for nothing: check that the codec belongs \
+         to the model and that paused slots are masked with active="
+    )]
+    UserCode {
+        /// Slot.
+        slot: usize,
+        /// Codebook index.
+        codebook: usize,
+        /// The offending code.
+        value: i64,
+        /// Number of entries of a codebook.
+        card: usize,
+    },
     /// A forced token is outside the vocabulary.
     #[error(
-        "{what} holds {value} for slot {slot}; a token must be in 0..{size}, or negative to let \
+        "{what} holds {value} for slot {slot}; a token must be below {size}, or negative to let \
          the model choose"
     )]
     TokenRange {
@@ -367,6 +383,7 @@ impl Error {
             | Self::Empty { .. }
             | Self::NotFinite { .. }
             | Self::CodeRange { .. }
+            | Self::UserCode { .. }
             | Self::TokenRange { .. }
             | Self::CodebookCount { .. }
             | Self::SlotIndex { .. }

@@ -29,6 +29,12 @@ pub fn cpu_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(facts)
 }
 
+/// Bytes of memory that can be used without swapping; `None` where the system does not say.
+#[pyfunction]
+pub fn available_memory(py: Python<'_>) -> PyResult<Option<u64>> {
+    detached(py, || Ok(kaiwa_core::lm::available_memory()))
+}
+
 /// Bytes per second at which the kernels' threads read memory; see `cpu::read_bandwidth`. At most
 /// 4 GiB and a minute.
 #[pyfunction]

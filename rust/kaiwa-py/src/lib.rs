@@ -30,9 +30,11 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<lm_files::LmFiles>()?;
     m.add_class::<lm::Moshi>()?;
     m.add_class::<lm::MoshiStream>()?;
+    m.add("MAX_SLOTS", kaiwa_core::lm::MAX_SLOTS)?;
     m.add_function(wrap_pyfunction!(lm_files::lm_formats, m)?)?;
     m.add_function(wrap_pyfunction!(lm_files::lm_file_name, m)?)?;
     m.add_function(wrap_pyfunction!(info::safetensors_summary, m)?)?;
+    m.add_function(wrap_pyfunction!(info::available_memory, m)?)?;
     m.add_function(wrap_pyfunction!(info::cpu_info, m)?)?;
     m.add_function(wrap_pyfunction!(info::build_info, m)?)?;
     m.add_function(wrap_pyfunction!(info::read_bandwidth, m)?)?;

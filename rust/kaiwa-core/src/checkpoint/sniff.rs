@@ -13,7 +13,7 @@ pub(super) fn looks_like(head: &[u8]) -> Option<(&'static str, &'static str)> {
     if head.is_empty() {
         return Some(("an empty file", "download it again"));
     }
-    let magic: [(&[u8], &str, &str); 9] = [
+    let magic: [(&[u8], &str, &str); 11] = [
         (
             b"version https://git-lfs",
             "a git-lfs pointer (a few lines naming the real file)",
@@ -39,6 +39,16 @@ pub(super) fn looks_like(head: &[u8]) -> Option<(&'static str, &'static str)> {
             "a WAV file",
             "pass the codec's .safetensors file as weights",
         ),
+        (
+            b"lmgg",
+            "a GGML file, as whisper.cpp uses it",
+            "use the .safetensors or .gguf file of a Moshi model",
+        ),
+        (
+            b"tjgg",
+            "an old GGML file",
+            "use the .safetensors or .gguf file of a Moshi model",
+        ),
         (b"\x93NUMPY", "a numpy array", DOWNLOAD),
         (b"\x89HDF", "an HDF5 file", "use the .safetensors file"),
         (
@@ -56,6 +66,10 @@ pub(super) fn looks_like(head: &[u8]) -> Option<(&'static str, &'static str)> {
         if head.starts_with(start) {
             return Some((what, remedy));
         }
+    }
+    // Protobuf: the version of the format, then the name of the program that wrote it.
+    if let [0x08, 1..=30, 0x12, ..] = head {
+        return Some(("an ONNX model", "use the .safetensors file"));
     }
     let text = head
         .strip_prefix(b"\xef\xbb\xbf")

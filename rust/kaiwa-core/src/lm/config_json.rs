@@ -24,11 +24,28 @@ pub struct Envelope {
     pub lora: bool,
     /// Rank of the adapter.
     pub lora_rank: Option<usize>,
-    /// Scaling of the adapter.
-    pub lora_scaling: f64,
+    /// Scaling of the adapter, if it is given.
+    pub lora_scaling: Option<f64>,
     /// True if matrices are 8-bit rows.
     pub quantize: bool,
+    /// Entries of the architecture that are missing and so take a default that no released model
+    /// has (spec checkpoints.md 7).
+    pub left_out: Vec<&'static str>,
 }
+
+/// Entries whose defaults no released model has.
+const TOY_DEFAULTS: [&str; 10] = [
+    "dim",
+    "num_heads",
+    "hidden_scale",
+    "gating",
+    "norm",
+    "n_q",
+    "dep_q",
+    "card",
+    "delays",
+    "depformer_dim",
+];
 
 /// Keys that name files or belong to training and other programs.
 const ENVELOPE: [&str; 17] = [
@@ -126,8 +143,12 @@ impl Envelope {
             lora_name: reader.text("lora_name")?,
             lora: reader.flag("lora")?.unwrap_or(false),
             lora_rank: reader.size("lora_rank")?,
-            lora_scaling: reader.number("lora_scaling")?.unwrap_or(2.0),
+            lora_scaling: reader.number("lora_scaling")?,
             quantize: reader.flag("quantize")?.unwrap_or(false),
+            left_out: TOY_DEFAULTS
+                .into_iter()
+                .filter(|key| reader.get(key).is_none())
+                .collect(),
         })
     }
 }
@@ -589,6 +610,9 @@ fn check(c: &LmConfig) -> Result<()> {
         got,
         wanted.into(),
     )?;
+    let wanted = format!("it must not be more than text_card = {}", c.text_card);
+    let got = c.text_card_out.to_string();
+    rule(c.text_card_out <= c.text_card, "text_card_out", got, wanted)?;
     let got = format!("{} entries", c.delays.len());
     let wanted = format!("it needs n_q + 1 = {} entries, text first", c.n_q + 1);
     rule(c.delays.len() == c.n_q + 1, "delays", got, wanted)?;

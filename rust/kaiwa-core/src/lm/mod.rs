@@ -28,6 +28,6 @@ mod tensors;
 pub use checkpoint::{Layout, LmCheckpoint};
 pub use config::{Condition, DepthConfig, Gating, LmConfig, Norm, Rope, Sampling};
 pub use config_json::Envelope;
-pub use moshi::{KvType, LmDtype, Moshi, MoshiOptions, Quantize};
-pub use stream::{MoshiStream, StepInput, StepOutput, check_sampling};
+pub use moshi::{KvType, LmDtype, Moshi, MoshiOptions, Quantize, available_memory};
+pub use stream::{MAX_SLOTS, MoshiStream, StepInput, StepOutput, check_sampling};
 pub use tensors::{Encoding, LmTensors, RawRows, TensorInfo};

@@ -103,6 +103,12 @@ impl Default for MoshiOptions {
     }
 }
 
+/// Bytes of memory that a model can take without swapping; `None` where the system does not say.
+/// Loading on the processor refuses a model that needs more.
+pub fn available_memory() -> Option<u64> {
+    crate::cpu::available_memory()
+}
+
 /// A language model's weights. Cheap to clone; running state lives in [`MoshiStream`].
 #[derive(Clone)]
 pub struct Moshi {

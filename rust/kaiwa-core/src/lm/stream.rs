@@ -9,7 +9,7 @@ use crate::cpu::{Isa, for_each_chunk};
 use crate::error::{Error, Result};
 
 /// Largest number of slots of a stream: a guard against sizes given in the wrong unit.
-const MAX_SLOTS: usize = 1 << 16;
+pub const MAX_SLOTS: usize = 1 << 16;
 
 /// What a step is given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,7 +74,7 @@ impl MoshiStream {
             return Err(Error::OptionValue {
                 name: "slots",
                 got: count.to_string(),
-                allowed: format!("1..={MAX_SLOTS}"),
+                allowed: format!("1 to {MAX_SLOTS}"),
             });
         }
         if sampling.len() != count {
@@ -229,7 +229,7 @@ impl MoshiStream {
     /// choice before it.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::CodeRange`] or [`Error::OptionValue`] for bad input; nothing
+    /// [`Error::Shape`], [`Error::UserCode`] or [`Error::TokenRange`] for bad input; nothing
     /// has changed then.
     pub fn step(&mut self, input: StepInput<'_>) -> Result<StepOutput> {
         let count = self.slots.len();
@@ -377,11 +377,10 @@ impl MoshiStream {
         if input.user_codes.len() != count * input.codebooks || input.codebooks < books {
             return Err(Error::Shape {
                 what: "user_codes",
-                got: format!(
-                    "{} codes in rows of {}",
-                    input.user_codes.len(),
-                    input.codebooks
-                ),
+                got: match input.codebooks {
+                    0 => "no codebooks".into(),
+                    k => format!("[{}, {k}]", input.user_codes.len() / k),
+                },
                 wanted: format!("[{count}, {books}]"),
                 remedy: "give a row per slot with at least the codebooks that the model listens to",
             });
@@ -408,12 +407,11 @@ impl MoshiStream {
             let row = &input.user_codes[slot * input.codebooks..][..books];
             for (codebook, &value) in row.iter().enumerate() {
                 if !(-1..=config.card as i64).contains(&value) {
-                    return Err(Error::CodeRange {
-                        row: slot,
+                    return Err(Error::UserCode {
+                        slot,
                         codebook,
-                        frame: 0,
                         value,
-                        cardinality: config.card,
+                        card: config.card,
                     });
                 }
             }

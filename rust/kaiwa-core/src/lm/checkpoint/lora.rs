@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 
@@ -12,15 +13,22 @@ use super::open::NO_ADAPTER;
 use super::{LmCheckpoint, Place};
 use crate::error::{Error, Result};
 use crate::lm::config_json::Envelope;
-use crate::lm::encoding::decode_row;
+use crate::lm::encoding::{decode_row, row_bytes};
 use crate::lm::{Encoding, RawRows};
+
+/// Scaling of an adapter whose configuration is missing (spec checkpoints.md 7).
+const USUAL_SCALING: f64 = 2.0;
 
 /// The changes an adapter makes.
 pub(super) struct Adapter {
+    pub(super) path: PathBuf,
     scaling: f32,
     rank: usize,
     /// Canonical name to the names of A and B.
     pairs: BTreeMap<String, [(String, Encoding); 2]>,
+    /// The A that was read last, under its name: a matrix is merged a few rows at a time, and each
+    /// of them needs the whole of it.
+    last: Mutex<Option<(String, Tensor)>>,
 }
 
 /// A or B: name in the files, shape, type.
@@ -40,11 +48,16 @@ pub(super) fn merge(
     };
     let envelope = match config_json {
         Some(text) => Envelope::from_json(text)?,
-        None => Envelope {
-            lora_scaling: 2.0,
-            ..Envelope::default()
-        },
+        None => Envelope::default(),
     };
+    let scaling = envelope.lora_scaling.or(base.lora_scaling);
+    if scaling.is_none() {
+        base.warnings.push(format!(
+            "no config.json beside {} says lora_scaling: {USUAL_SCALING} is taken, which \
+             moshi-finetune trains with unless told otherwise",
+            file.display()
+        ));
+    }
     let at = base.files.add_beside(Backing::open(file)?)?;
     let names: Vec<String> = base.files.names_of(at);
     let plain = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
@@ -158,9 +171,11 @@ pub(super) fn merge(
     }
     base.warnings.retain(|text| text != NO_ADAPTER);
     base.adapter = Some(Adapter {
-        scaling: envelope.lora_scaling as f32,
+        scaling: scaling.unwrap_or(USUAL_SCALING) as f32,
+        path: file.to_owned(),
         rank,
         pairs,
+        last: Mutex::default(),
     });
     Ok(base)
 }
@@ -205,23 +220,46 @@ impl Adapter {
         let Some([(a, a_encoding), (b, b_encoding)]) = self.pairs.get(name) else {
             return Ok(());
         };
-        let read = |name: &str, encoding: Encoding, first: usize, rows: usize, cols: usize| {
-            let each = cols * if encoding == Encoding::F32 { 4 } else { 2 };
-            let mut raw = RawRows::default();
-            files.read(name, (first * each) as u64, rows * each, &mut raw.data)?;
-            let mut values = vec![0f32; rows * cols];
-            decode_row(encoding, rows * cols, &raw, 1, 0, &mut values);
-            Ok::<_, Error>(values)
-        };
-        let (count, device) = (rows.len(), Device::Cpu);
-        let a = read(a, *a_encoding, 0, self.rank, cols)?;
-        let b = read(b, *b_encoding, rows.start, count, self.rank)?;
-        let a = Tensor::from_vec(a, (self.rank, cols), &device)?;
-        let b = Tensor::from_vec(b, (count, self.rank), &device)?;
+        let a = self.first(files, a, *a_encoding, cols)?;
+        let b = half(files, b, *b_encoding, rows, self.rank)?;
         let change: Vec<f32> = b.matmul(&a)?.flatten_all()?.to_vec1()?;
         for (out, change) in out.iter_mut().zip(change) {
             *out += self.scaling * change;
         }
         Ok(())
     }
+
+    /// A `[rank, cols]`.
+    fn first(&self, files: &Files, name: &str, encoding: Encoding, cols: usize) -> Result<Tensor> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((held, a)) if held == name => Ok(a.clone()),
+            _ => {
+                let a = half(files, name, encoding, 0..self.rank, cols)?;
+                *last = Some((name.to_owned(), a.clone()));
+                Ok(a)
+            }
+        }
+    }
+}
+
+/// Some rows of A or B.
+fn half(
+    files: &Files,
+    name: &str,
+    encoding: Encoding,
+    rows: Range<usize>,
+    cols: usize,
+) -> Result<Tensor> {
+    let [each, ..] = row_bytes(encoding, cols);
+    let (count, mut raw) = (rows.len(), RawRows::default());
+    files.read(
+        name,
+        (rows.start * each) as u64,
+        count * each,
+        &mut raw.data,
+    )?;
+    let mut values = vec![0f32; count * cols];
+    decode_row(encoding, count * cols, &raw, 1, 0, &mut values);
+    Ok(Tensor::from_vec(values, (count, cols), &Device::Cpu)?)
 }

@@ -30,6 +30,8 @@ pub struct LmCheckpoint {
     names: Vec<String>,
     places: HashMap<String, Place>,
     adapter: Option<Adapter>,
+    /// Of adapters, by the model's own configuration.
+    lora_scaling: Option<f64>,
     warnings: Vec<String>,
 }
 

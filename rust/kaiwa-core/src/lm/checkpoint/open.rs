@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::affine;
 use super::files::Files;
 use super::hint::{self, listed};
-use super::layout::{Candidate, Layout, candidates, repeats};
+use super::layout::{Candidate, Layout, candidates, repeats, written};
 use super::{LmCheckpoint, Place};
 use crate::error::{Error, Result};
 use crate::lm::config_json::Envelope;
@@ -22,9 +22,10 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
     let files = Files::open(paths)?;
     let layout = detect(&files)?;
     let mut warnings = Vec::new();
+    let mut envelope = Envelope::default();
     let mut config = match config_json {
         Some(text) => {
-            let envelope = Envelope::from_json(text)?;
+            envelope = Envelope::from_json(text)?;
             if envelope.lora && envelope.lora_name.is_none() {
                 warnings.push(NO_ADAPTER.into());
             }
@@ -32,12 +33,20 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
         }
         None => LmConfig::moshi_7b(),
     };
+    // The only one of them that no tensor's shape tells.
+    if envelope.left_out.contains(&"num_heads") {
+        warnings.push(format!(
+            "config.json leaves out num_heads, which is then {}: with another number the model \
+             says nonsense",
+            config.num_heads
+        ));
+    }
     correct_steps(&mut config, &files);
     let layout = match layout {
         Layout::MlxQuantized { .. } => affine::detect(&files, &config)?,
         other => other,
     };
-    let found = find(&files, layout, &config);
+    let found = find(&files, layout, &config, &envelope.left_out);
     let (names, places) = match (found, config_json) {
         (Ok(found), _) => found,
         (Err(error), Some(_)) => return Err(error),
@@ -57,20 +66,21 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
         names,
         places,
         adapter: None,
+        lora_scaling: envelope.lora_scaling,
         warnings,
     })
 }
 
 /// The layout by names and types alone (spec checkpoints.md 9).
 fn detect(files: &Files) -> Result<Layout> {
+    if let Some(error) = hint::foreign(files) {
+        return Err(error);
+    }
     if files.is_gguf() {
         return Ok(Layout::Gguf);
     }
     let has = |name: &str| files.entries.contains_key(name);
     let any = |test: &dyn Fn(&str) -> bool| files.entries.keys().any(|name| test(name));
-    if let Some(error) = hint::foreign(files) {
-        return Err(error);
-    }
     let words = |name: &str| {
         let base = name.strip_suffix(".scales");
         let weight = base.and_then(|b| files.entries.get(&format!("{b}.weight")));
@@ -111,6 +121,7 @@ fn find(
     files: &Files,
     layout: Layout,
     config: &LmConfig,
+    left_out: &[&str],
 ) -> Result<(Vec<String>, HashMap<String, Place>)> {
     let mut places = HashMap::new();
     let (mut missing, mut names) = (Vec::new(), Vec::new());
@@ -119,11 +130,15 @@ fn find(
         let spellings = candidates(layout, &spec.name, config);
         let known = |c: &&Candidate| files.entries.contains_key(&c.name);
         let Some(candidate) = spellings.iter().find(known) else {
-            let likely = spellings.into_iter().next_back();
-            missing.push(likely.map_or(spec.name, |c| c.name));
+            // In the spelling of released files, where weight sets may share a tensor.
+            let released = written(layout, &spec.name, config).into_iter().next();
+            let name = released.map_or(spec.name, |c| c.name);
+            if missing.last() != Some(&name) && !missing.contains(&name) {
+                missing.push(name);
+            }
             continue;
         };
-        let place = locate(files, layout, candidate, &spec, config)?;
+        let place = locate(files, layout, candidate, &spec, config, left_out)?;
         used.extend(place.scales.iter().chain(&place.biases).cloned());
         used.insert(place.name.clone());
         used.extend(repeats(layout, &spec.name, config));
@@ -145,7 +160,7 @@ fn find(
     }
     Err(Error::TensorNames {
         path: files.path(0),
-        hint: hint::likely(layout, config, &missing, &unexpected),
+        hint: hint::likely(layout, config, &missing, &unexpected, left_out),
         missing: listed(&missing),
         unexpected: listed(&unexpected),
     })
@@ -158,6 +173,7 @@ fn locate(
     candidate: &Candidate,
     spec: &Spec,
     config: &LmConfig,
+    left_out: &[&str],
 ) -> Result<Place> {
     let name = candidate.name.clone();
     let entry = &files.entries[&name];
@@ -186,7 +202,8 @@ fn locate(
             Kind::Vector => vec![spec.cols],
             _ => vec![spec.rows * candidate.runs, spec.cols],
         };
-        return Err(hint::misshapen(path(), name, shape, expected, spec, config));
+        let error = hint::misshapen(path(), name, shape, expected, spec, config, left_out);
+        return Err(error);
     }
     let scales = match encoding {
         Encoding::Int8Rows => Some(row_scales(files, &name, spec.rows * candidate.runs)?),

@@ -1,6 +1,7 @@
 //! Reading rows of a tensor.
 
 use std::ops::Range;
+use std::path::Path;
 
 use half::f16;
 
@@ -99,6 +100,19 @@ fn substitute(config: &LmConfig, name: &str, row: usize) -> usize {
     }
 }
 
+/// Values must be numbers.
+fn finite(values: &[f32], path: &Path, name: &str) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(Error::TensorNotFinite {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            index,
+            value: values[index],
+        }),
+    }
+}
+
 impl LmTensors for LmCheckpoint {
     fn config(&self) -> &LmConfig {
         &self.config
@@ -156,17 +170,11 @@ impl LmTensors for LmCheckpoint {
         for (row, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
             decode_row(place.encoding, cols, &raw, count, row, out);
         }
-        if let Some(adapter) = &self.adapter {
+        finite(out, &self.files.path(0), &place.name)?;
+        if let Some(adapter) = self.adapter.as_ref().filter(|a| a.changes(name)) {
             adapter.add(&self.files, name, rows, cols, out)?;
+            finite(out, &adapter.path, name)?;
         }
-        match out.iter().position(|v| !v.is_finite()) {
-            None => Ok(()),
-            Some(index) => Err(Error::TensorNotFinite {
-                path: self.files.path(0),
-                name: place.name.clone(),
-                index,
-                value: out[index],
-            }),
-        }
+        Ok(())
     }
 }

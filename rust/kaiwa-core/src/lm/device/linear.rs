@@ -12,7 +12,33 @@ pub(super) enum Linear {
     /// GGML blocks. The device quantises each input vector to 8-bit blocks itself (Metal does
     /// not), and wants it in f32 and contiguous. Metal reads several rows from the beginning of
     /// their storage, wherever they begin: inputs must be results of their own, never parts.
-    Blocks { product: QMatMul, bytes: usize },
+    Blocks {
+        product: QMatMul,
+        bytes: usize,
+        beside: Option<Beside>,
+    },
+}
+
+/// What blocks made of other integers do not say (see [`super::reblock`]).
+pub(super) struct Beside {
+    /// Factor of every output, `[outputs]`.
+    pub factors: Tensor,
+    /// Addends of the weights, `[groups, outputs]`, if there are any.
+    pub addends: Option<Tensor>,
+}
+
+impl Beside {
+    /// What `y`, the blocks' product with `x`, stands for.
+    fn complete(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let y = y.broadcast_mul(&self.factors)?;
+        let Some(addends) = &self.addends else {
+            return Ok(y);
+        };
+        // One addend for all weights of a group: it meets the sum of the group's inputs.
+        let ((rows, inputs), groups) = (x.dims2()?, addends.dim(0)?);
+        let sums = x.reshape((rows, groups, inputs / groups.max(1)))?.sum(2)?;
+        Ok((y + sums.matmul(addends)?)?)
+    }
 }
 
 impl Linear {
@@ -23,7 +49,16 @@ impl Linear {
                 .to_dtype(weight.dtype())?
                 .matmul(&weight.t()?)?
                 .to_dtype(DType::F32)?,
-            Self::Blocks { product, .. } => product.forward(&x.contiguous()?)?,
+            Self::Blocks {
+                product, beside, ..
+            } => {
+                let x = x.contiguous()?;
+                let y = product.forward(&x)?;
+                match beside {
+                    Some(beside) => beside.complete(&x, &y)?,
+                    None => y,
+                }
+            }
         })
     }
 

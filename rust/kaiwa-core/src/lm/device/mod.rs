@@ -20,6 +20,7 @@ mod layer;
 mod linear;
 mod norm;
 mod raw;
+mod reblock;
 mod state;
 mod table;
 mod temporal;
@@ -49,12 +50,13 @@ pub(crate) enum DeviceWeights {
     F32,
     /// Rounded to bf16; on Candle's processor device in f32, which is the same arithmetic.
     Bf16,
-    /// GGML blocks as they are (an adapter's changes are quantised again); everything else as
-    /// bf16, or on Candle's processor device exactly, in f32.
+    /// Integers as they are, in GGML blocks (GGUF's that an adapter changes are quantised again);
+    /// everything else as bf16, or on Candle's processor device exactly, in f32.
     AsFile,
-    /// Q8_0 blocks; matrices with other than a multiple of 32 inputs as with `Bf16`.
+    /// Q8_0 blocks, or the file's own integers; matrices with other than a multiple of 32 inputs
+    /// as with `Bf16`.
     Q8,
-    /// Q4_0 blocks; as above.
+    /// Q4_0 blocks, or MLX's own 4-bit integers; as above.
     Q4,
 }
 

@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::linear::Linear;
+use super::linear::{Beside, Linear};
+use super::reblock::{self, Reblocked};
 use super::table::Table;
 use super::{DeviceWeights, misuse, raw};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ enum Form {
     /// Rounded to bf16; held in f32 where the device multiplies no bf16.
     Bf16,
     Blocks(GgmlDType),
+    /// The file's integers in blocks of this type.
+    Reblocked(GgmlDType),
 }
 
 /// What every part needs to load itself.
@@ -82,6 +85,7 @@ impl<'a> Loader<'a> {
             Form::F32 => Linear::Dense(self.f32(name, &info)?),
             Form::Bf16 => Linear::Dense(self.bf16(name, &info)?),
             Form::Blocks(kind) => self.blocks(name, &info, kind)?,
+            Form::Reblocked(kind) => self.reblocked(name, &info, kind)?,
         };
         self.count(&info, made.bytes())?;
         Ok(made)
@@ -129,6 +133,14 @@ impl<'a> Loader<'a> {
     }
 
     fn form(&self, info: &TensorInfo) -> Form {
+        let coarse = match self.weights {
+            DeviceWeights::AsFile | DeviceWeights::Q8 => reblock::kind(info),
+            DeviceWeights::Q4 => reblock::kind(info).filter(|kind| *kind == GgmlDType::Q4_1),
+            DeviceWeights::F32 | DeviceWeights::Bf16 => None,
+        };
+        if let Some(kind) = coarse {
+            return Form::Reblocked(kind);
+        }
         let wanted = match self.weights {
             DeviceWeights::F32 => return Form::F32,
             DeviceWeights::Bf16 => None,
@@ -197,7 +209,38 @@ impl<'a> Loader<'a> {
         let bytes = bytes.len();
         // Never dense here: only kinds that stay blocks get this far.
         let product = QMatMul::from_qtensor(made)?;
-        Ok(Linear::Blocks { product, bytes })
+        Ok(Linear::Blocks {
+            product,
+            bytes,
+            beside: None,
+        })
+    }
+
+    /// The file's integers in blocks, and what these do not say beside them.
+    fn reblocked(&self, name: &str, info: &TensorInfo, kind: GgmlDType) -> Result<Linear> {
+        let Reblocked {
+            blocks,
+            factors,
+            addends,
+        } = reblock::reblock(info, &self.raw(name, info)?);
+        let bytes = blocks.len() + 4 * (factors.len() + addends.len());
+        let made = raw::blocks(&blocks, kind, (info.rows, info.cols), self.device)?;
+        let groups = addends.len() / info.rows.max(1);
+        let addends = match groups {
+            0 => None,
+            _ => {
+                let made = Tensor::from_vec(addends, (info.rows, groups), self.device)?;
+                Some(made.t()?.contiguous()?)
+            }
+        };
+        Ok(Linear::Blocks {
+            product: QMatMul::from_qtensor(made)?,
+            bytes,
+            beside: Some(Beside {
+                factors: Tensor::from_vec(factors, info.rows, self.device)?,
+                addends,
+            }),
+        })
     }
 
     /// All rows as they lie in the file, checked to be numbers.

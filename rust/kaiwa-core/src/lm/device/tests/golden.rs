@@ -1,13 +1,17 @@
 //! The reference's tokens and logits.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use candle_core::quantized::GgmlDType;
 
 use super::drive::{Chosen, solo, tokens};
 use super::source::{Tensors, gguf, layout_a, requantised};
-use super::{DeviceKv, DeviceOptions, DeviceWeights, EXACT, data, load, with};
+use super::{DeviceKv, DeviceLm, DeviceOptions, DeviceWeights, EXACT, data, load, with};
 use crate::checkpoint::SafeTensorsFile;
-use crate::lm::Encoding;
+use crate::codec::Device;
 use crate::lm::backend::LmBackend;
+use crate::lm::{Encoding, LmCheckpoint};
 
 pub(super) struct Expected(SafeTensorsFile);
 
@@ -136,6 +140,61 @@ fn gguf_blocks_stay_blocks() {
     let bytes = |weights| load(&tensors, with(weights)).weight_bytes() as f64;
     let part = bytes(DeviceWeights::AsFile) / bytes(DeviceWeights::F32);
     assert!(part < 0.35, "{part}");
+}
+
+/// MLX's integers and 8-bit rows stay integers, and multiply 8-bit activations as GGUF's do.
+#[test]
+fn integers_of_every_format_stay_integers() {
+    for (name, file, weights, part) in [
+        (
+            "mlx_q4",
+            "model.q4.safetensors",
+            DeviceWeights::AsFile,
+            0.22,
+        ),
+        ("mlx_q4", "model.q4.safetensors", DeviceWeights::Q4, 0.22),
+        (
+            "mlx_q8",
+            "model.q8.safetensors",
+            DeviceWeights::AsFile,
+            0.35,
+        ),
+        (
+            "pytorch_int8",
+            "model.q8.safetensors",
+            DeviceWeights::AsFile,
+            0.35,
+        ),
+        (
+            "pytorch_int8",
+            "model.q8.safetensors",
+            DeviceWeights::Q8,
+            0.35,
+        ),
+    ] {
+        let case = format!("formats/{name}");
+        let config = std::fs::read_to_string(data(&case).join("config.json")).unwrap();
+        let file = LmCheckpoint::open(&[data(&case).join(file)], Some(&config)).unwrap();
+        let load = |weights| {
+            let mut go_on = |_, _| ControlFlow::Continue(());
+            let options = with(weights);
+            Arc::new(DeviceLm::load(&file, Device::CandleCpu, &options, &mut go_on).unwrap())
+        };
+        let (held, exact) = (load(weights), load(DeviceWeights::F32));
+        let expected = Expected::of(&case);
+        let made = solo(&held, &expected.columns("user_codes"));
+        for (step, (wanted, made)) in expected.tokens("").iter().zip(tokens(&made)).enumerate() {
+            assert_eq!(*wanted, made, "{case}: step {step}");
+        }
+        let off = expected.off("dequant_", &made);
+        assert!(off > 0.01 && off < 1.2, "{case}: logits differ by {off}");
+        let bytes = held.weight_bytes() as f64 / exact.weight_bytes() as f64;
+        assert!(bytes < part + 0.1, "{case}: {bytes}");
+        assert_eq!(
+            held.weights(),
+            if name == "mlx_q4" { "int4" } else { "int8" }
+        );
+    }
 }
 
 /// A long run whose tokens leave the path if values are only nearly right.

@@ -7,9 +7,9 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
-use super::super::raw;
 use super::super::table::Table;
 use super::super::weights::Loader;
+use super::super::{raw, reblock};
 use super::source::{Held, Tensors, gguf, layout_a};
 use super::{DeviceLm, DeviceWeights, EXACT, load, with};
 use crate::codec;
@@ -151,6 +151,78 @@ fn table_rows_are_what_their_encoding_says() {
         let mut row = vec![0.0; COLS];
         table.add_row(1, &mut row).unwrap();
         assert_eq!(row, merged.values[COLS..2 * COLS]);
+    }
+}
+
+/// What blocks, factors and addends stand for together are the file's values, to the last digits
+/// of f32.
+#[test]
+fn integers_in_blocks_are_the_files_values() {
+    let mut cases: Vec<(Encoding, Held)> = tables();
+    cases.retain(|(encoding, held)| {
+        let kind = reblock::kind(&held.info);
+        let foreign = matches!(encoding, Encoding::Int8Rows | Encoding::Affine { .. });
+        assert_eq!(kind.is_some(), foreign, "{encoding:?}");
+        foreign
+    });
+    // Scales and addends of the sizes and signs that MLX writes, and of ranges it would not.
+    for (bits, group, spread) in [
+        (4u8, 32usize, 1e-3f32),
+        (4, 64, 1e4),
+        (8, 32, 1e-5),
+        (8, 64, 3e3),
+    ] {
+        let groups = ROWS * COLS / group;
+        let number = |i: usize, sign: f32| {
+            bf16::from_f32(sign * spread * (1.0 + (i * 29 % 31) as f32) / (1 << (i % 6)) as f32)
+        };
+        let scales: Vec<bf16> = (0..groups)
+            .map(|g| number(g, if g % 3 == 0 { 1.0 } else { -1.0 }))
+            .collect();
+        let biases: Vec<bf16> = (0..groups).map(|g| number(g + 3, -9.0)).collect();
+        let data: Vec<u8> = (0..ROWS * COLS * usize::from(bits) / 8)
+            .map(|i| (i * 83 % 256) as u8)
+            .collect();
+        let q = |i: usize| match bits {
+            8 => data[i],
+            _ => data[i / 2] >> (4 * (i % 2)) & 15,
+        };
+        let values = (0..ROWS * COLS)
+            .map(|i| scales[i / group].to_f32() * f32::from(q(i)) + biases[i / group].to_f32())
+            .collect();
+        let bytes = |halves: &[bf16]| halves.iter().flat_map(|h| h.to_le_bytes()).collect();
+        let encoding = Encoding::Affine { bits, group };
+        let mut held = Held::new(ROWS, values, encoding, Vec::new());
+        held.raw = RawRows {
+            scales: bytes(&scales),
+            biases: bytes(&biases),
+            data,
+        };
+        cases.push((encoding, held));
+    }
+    assert_eq!(cases.len(), 7);
+    for (encoding, held) in cases {
+        let kind = reblock::kind(&held.info).unwrap();
+        let made = reblock::reblock(&held.info, &held.raw);
+        let blocks = raw::blocks(&made.blocks, kind, (ROWS, COLS), &Device::Cpu).unwrap();
+        let inside = blocks.dequantize(&Device::Cpu).unwrap();
+        let inside: Vec<f32> = inside.flatten_all().unwrap().to_vec1().unwrap();
+        let groups = made.addends.len() / ROWS;
+        let largest = held.values.iter().fold(0f32, |most, v| most.max(v.abs()));
+        for (i, (inside, wanted)) in inside.iter().zip(&held.values).enumerate() {
+            let addend = match groups {
+                0 => 0.0,
+                _ => made.addends[i / (COLS / groups)],
+            };
+            let got = inside * made.factors[i / COLS] + addend;
+            assert!(
+                (got - wanted).abs() <= 3e-7 * largest,
+                "{encoding:?} {i}: {got} {wanted}"
+            );
+        }
+        let mut merged = held.info.clone();
+        merged.merged = true;
+        assert_eq!(reblock::kind(&merged), None);
     }
 }
 
