@@ -90,6 +90,31 @@ def test_convert_and_run_on(model: Path, tmp_path: Path, name: str) -> None:
     assert not list(out.glob(".*"))
 
 
+def test_what_convert_writes_runs(
+    model: Path, wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new config.json refers to the codec and tokenizer of the source, also through two."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["convert", str(model), str(first), "--to", "mlx-q4"]) == 0
+    assert main(["convert", str(first), str(second), "--to", "pytorch-int8"]) == 0
+    text = tmp_path / "t.jsonl"
+    arguments = ["run", str(wav), str(tmp_path / "o.wav"), "--text", str(text), "--model"]
+    assert main([*arguments, str(second)]) == 0
+    assert all("text" in json.loads(line) for line in text.read_text().splitlines())
+    capsys.readouterr()
+    assert main(["convert", str(model), str(first), "--to", "gguf-q4"]) == 0
+    assert "names model.q4.safetensors" in capsys.readouterr().err
+    config = json.loads((second / "config.json").read_text())
+    (second / "config.json").write_text(json.dumps({**config, "num_layers": 3}))
+    assert main(["convert", str(model), str(second), "--to", "gguf-q4"]) == 2
+    assert "other sizes" in capsys.readouterr().err
+    assert not (second / "model.q4.gguf").exists()
+    bare = tmp_path / "bare"
+    assert main(["synth", "moshi", "--no-mimi", "--no-tokenizer", str(bare)]) == 0
+    assert main([*arguments, str(bare)]) == 2
+    assert "no codec beside the language model" in capsys.readouterr().err
+
+
 def test_info_tells_a_language_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for source in (model, model / "model.q8.gguf"):
         assert main(["info", str(source), "--json"]) == 0
