@@ -489,7 +489,8 @@ def open_files(found: lm_sources.LmSource) -> _native.LmFiles:
 def _name(option: str, value: Any, allowed: tuple[str, ...]) -> str | None:
     if value is None:
         return None
-    name = _DTYPES.get(value) if isinstance(value, str) else None
+    # Also the types of numpy and torch that have these names.
+    name = _DTYPES.get(str(getattr(value, "__name__", value)).removeprefix("torch."))
     if name not in allowed:
         raise InputError(f"{option} is {value!r}; use {', '.join(allowed)}, or None")
     return name

@@ -102,6 +102,8 @@ def test_facts(small: kaiwa.Moshi) -> None:
     assert small.default_sampling == kaiwa.Sampling(0.8, 0.7, 250, 25)
     assert small.stream().sampling(0) == kaiwa.Sampling(0.8, 0.7, 250, 25)
     assert dict(small.step_bytes)["text_head"] == 48 * 64 * 4 or small.step_bytes
+    again = kaiwa.Moshi.from_pretrained(DATA / "moshi_small", device="cpu", dtype=np.float32)
+    assert (again.dtype, again.kv_dtype) == ("float32", "float32")
     with pytest.raises(AttributeError, match="no entry"):
         _ = small.config.nothing
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from tests.native.plain_moshi import PlainMoshi, random_weights, shapes
 
 import kaiwa
+from kaiwa.cli.main import main
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -120,3 +121,23 @@ def test_other_configurations(name: str, device: str, tmp_path: Path) -> None:
             ready += 1
             assert [out.text[0], *out.audio[0]] == frame
     assert ready == 20 - max(config["delays"])
+
+
+@pytest.mark.parametrize("form", ["pytorch-int8", "candle-bf16", "gguf-q8", "mlx-bf16", "mlx-q4"])
+def test_sixteen_sub_steps_are_counted_in_the_file(form: str, tmp_path: Path) -> None:
+    """The configuration of such a repository may say eight (checkpoints.md 8)."""
+    config = config_of({"dep_q": 16})
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    save_file(random_weights(config, seed=8), source / "model.safetensors")
+    (source / "config.json").write_text(json.dumps(config))
+    assert main(["convert", str(source), str(out), "--to", form, "--quiet"]) == 0
+    said = []
+    for steps in (16, 8):
+        written = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps({**written, "dep_q": steps}))
+        moshi = kaiwa.Moshi.from_pretrained(out, device="cpu")
+        assert (moshi.dep_q, moshi.num_codebooks_in, moshi.config.dep_q) == (8, 8, 16)
+        stream = moshi.stream(temp=0, temp_text=0)
+        said.append([stream.step(np.full((1, 8), n)).step_audio_tokens.tolist() for n in range(5)])
+    assert said[0] == said[1]

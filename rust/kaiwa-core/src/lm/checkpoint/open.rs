@@ -17,6 +17,9 @@ use crate::lm::{Encoding, LmConfig};
 pub(super) const NO_ADAPTER: &str =
     "the configuration says lora, but names no adapter: the weights are taken as they are";
 
+/// What the names of heads begin with that tell of pauses in what is heard (spec moshi-lm.md 9.3).
+const EXTRA: &str = "extra_heads.";
+
 /// See [`LmCheckpoint::open`].
 pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmCheckpoint> {
     let files = Files::open(paths)?;
@@ -59,6 +62,10 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
             });
         }
     };
+    if files.entries.keys().any(|name| name.starts_with(EXTRA)) {
+        warnings
+            .push("the model's extra heads are not computed, and not written by convert".into());
+    }
     Ok(LmCheckpoint {
         config,
         layout,
@@ -102,7 +109,11 @@ fn detect(files: &Files) -> Result<Layout> {
 /// Sixteen heads with eight streams of the user's: the configuration's number of sub-steps is not
 /// to be trusted there (spec checkpoints.md 8).
 fn correct_steps(config: &mut LmConfig, files: &Files) {
-    let sixteen = ["linears.15.weight", "depformer.15.linear_out.weight"];
+    let sixteen = [
+        "linears.15.weight",
+        "depformer.15.linear_out.weight",
+        "depformer.slices.15.linear_out.weight",
+    ];
     let more = sixteen.iter().any(|name| files.entries.contains_key(*name));
     if let Some(depth) = &mut config.depth
         && more
@@ -152,7 +163,7 @@ fn find(
         used.insert(format!("{base}.biases"));
         used.insert(format!("{name}_scb"));
     }
-    let extra = |name: &&String| !used.contains(*name) && !name.starts_with("extra_heads.");
+    let extra = |name: &&String| !used.contains(*name) && !name.starts_with(EXTRA);
     let unexpected: Vec<String> = files.entries.keys().filter(extra).cloned().collect();
     if missing.is_empty() && unexpected.is_empty() {
         hint::check_repeats(files, layout, config)?;

@@ -11,21 +11,6 @@ pub(super) struct Encoded {
     pub parts: [Vec<u8>; 3],
 }
 
-/// Bytes of a row in each part.
-pub(super) fn row_bytes(form: Form, cols: usize) -> [usize; 3] {
-    match form {
-        Form::F32 => [cols * 4, 0, 0],
-        Form::Bf16 => [cols * 2, 0, 0],
-        Form::Q8_0 => [cols / 32 * 34, 0, 0],
-        Form::Q4_0 => [cols / 32 * 18, 0, 0],
-        Form::Int8Rows => [cols, 4, 0],
-        Form::Affine { bits, group } => {
-            let groups = cols / group * 2;
-            [cols * usize::from(bits) / 8, groups, groups]
-        }
-    }
-}
-
 /// Encodes whole rows of `cols` values.
 pub(super) fn encode(form: Form, cols: usize, values: &[f32]) -> Encoded {
     let mut out = Encoded::default();

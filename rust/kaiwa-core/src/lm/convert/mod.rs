@@ -14,11 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use config_out::config_json;
 pub use target::Target;
 
-use encode::{encode, row_bytes};
+use encode::encode;
 use plan::{Item, Plan, plan};
-use target::Form;
 
-use super::{Encoding, LmTensors, RawRows};
+use super::{LmTensors, RawRows};
 use crate::cpu::for_each_chunk;
 use crate::error::{Error, Result};
 
@@ -109,20 +108,14 @@ impl Writer<'_> {
             .map(|first| first..(first + step).min(item.rows))
             .collect();
         let info = source.info(&item.source)?;
-        let same = matches!(
-            (info.encoding, item.form),
-            (Encoding::F32, Form::F32)
-                | (Encoding::Bf16, Form::Bf16)
-                | (Encoding::Q8_0, Form::Q8_0)
-                | (Encoding::Q4_0, Form::Q4_0)
-        ) && !info.merged;
-        let each = row_bytes(item.form, item.cols);
+        let same = info.encoding == item.form.encoding() && !info.merged;
+        let each = item.form.row_bytes(item.cols);
         for_each_chunk(&mut pieces, 1, |_, piece| {
             let rows = piece[0].clone();
             let parts = if same {
                 let mut raw = RawRows::default();
                 source.read_raw(&item.source, rows.clone(), &mut raw)?;
-                [raw.data, Vec::new(), Vec::new()]
+                [raw.data, raw.scales, raw.biases]
             } else {
                 let mut values = vec![0f32; rows.len() * item.cols];
                 source.read_f32(&item.source, rows.clone(), &mut values)?;

@@ -1,6 +1,5 @@
 //! What a file of a format holds: names, shapes and places, before a byte is written.
 
-use super::encode::row_bytes;
 use super::target::{Form, Target};
 use crate::error::{Error, Result};
 use crate::lm::LmConfig;
@@ -53,7 +52,7 @@ pub(super) fn plan(config: &LmConfig, target: Target) -> Result<Plan> {
                 allowed: format!("pytorch-bf16: this format has no place for {}", spec.name),
             });
         }
-        let each = row_bytes(form, spec.cols);
+        let each = form.row_bytes(spec.cols);
         let mut places = Vec::new();
         for one in written {
             let shape = match spec.kind {

@@ -1,8 +1,9 @@
 //! The formats that a model can be written in.
 
 use crate::error::{Error, Result};
-use crate::lm::Layout;
+use crate::lm::encoding::row_bytes;
 use crate::lm::schema::{Kind, Spec};
+use crate::lm::{Encoding, Layout};
 
 /// A published format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,25 @@ pub(super) enum Form {
     Q4_0,
     Int8Rows,
     Affine { bits: u8, group: usize },
+}
+
+impl Form {
+    /// The same, as files that are read have it.
+    pub(super) fn encoding(self) -> Encoding {
+        match self {
+            Self::F32 => Encoding::F32,
+            Self::Bf16 => Encoding::Bf16,
+            Self::Q8_0 => Encoding::Q8_0,
+            Self::Q4_0 => Encoding::Q4_0,
+            Self::Int8Rows => Encoding::Int8Rows,
+            Self::Affine { bits, group } => Encoding::Affine { bits, group },
+        }
+    }
+
+    /// Bytes of a row: numbers, scales, biases.
+    pub(super) fn row_bytes(self, cols: usize) -> [usize; 3] {
+        row_bytes(self.encoding(), cols)
+    }
 }
 
 const NAMES: [(&str, Target); 11] = [
