@@ -302,3 +302,58 @@ class TestAdapters:
             assert len(tokens) == 9
             np.testing.assert_allclose(stream.text_logits[0], text, atol=2e-4)
             np.testing.assert_allclose(stream.audio_logits[0], audio, atol=2e-4)
+
+
+def changed(data: bytes, rng: np.random.Generator, end: int) -> bytes:
+    """A few bytes before `end` replaced, removed or put in, or the end cut off."""
+    made = bytearray(data)
+    for _ in range(rng.integers(1, 5)):
+        at = int(rng.integers(0, min(end, len(made)) or 1))
+        kind = rng.random()
+        if kind < 0.5:
+            made[at : at + 1] = bytes([int(rng.choice([0, 1, 0x22, 0x7F, 0x80, 0xFF]))])
+        elif kind < 0.7:
+            number = int(rng.choice([0, 1, 2**31, 2**32 - 1, 2**63 - 1]))
+            made[at : at + 8] = number.to_bytes(8, "little")
+        elif kind < 0.8:
+            del made[at : at + int(rng.integers(1, 40))]
+        elif kind < 0.95:
+            made[at:at] = rng.bytes(int(rng.integers(1, 20)))
+        else:
+            del made[int(rng.integers(1, len(made))) :]
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("file", "end"),
+    [
+        ("moshi_small/model.safetensors", 9_000),
+        ("formats/candle_q8/model.q8.gguf", 9_600),
+        ("formats/mlx_q4/model.q4.safetensors", 40_000),
+        ("formats/pytorch_int8/model.q8.safetensors", 20_000),
+        ("moshi_small_lora/lora.safetensors", 17_000),
+        ("hibiki_small/config.json", 2_000),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_changed_bytes_are_refused_or_run(file: str, end: int, tmp_path: Path) -> None:
+    """Damage anywhere in names, shapes, places and settings: one of our errors, or a model."""
+    path = DATA / file
+    rng = np.random.default_rng(0)
+    model, lora, config = tmp_path / path.name, None, path.with_name("config.json")
+    if path.name == "lora.safetensors":
+        model, lora = SMALL / "model.safetensors", tmp_path / path.name
+    elif path.name == "config.json":
+        model, config = path.with_name("model.safetensors"), tmp_path / path.name
+    refused = []
+    for _ in range(60):
+        (tmp_path / path.name).write_bytes(changed(path.read_bytes(), rng, end))
+        try:
+            moshi = kaiwa.Moshi.from_pretrained(model, device="cpu", config=config, lora=lora)
+            codes = np.zeros((2, max(moshi.num_codebooks_in, 1)), int)
+            stream = moshi.stream(2, seed=1)
+            assert stream.step(codes).step_text_tokens.max() < moshi.text_card
+        except kaiwa.errors.KaiwaError as error:
+            refused.append(len(str(error)))
+    assert len(refused) > 30
+    assert max(refused) < 8000
