@@ -357,3 +357,18 @@ def test_changed_bytes_are_refused_or_run(file: str, end: int, tmp_path: Path) -
             refused.append(len(str(error)))
     assert len(refused) > 30
     assert max(refused) < 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("pytorch_int8", "pytorch-int8"), ("mlx_q8", "mlx-q8"), ("mlx_q4", "mlx-q4")],
+)
+def test_integers_are_copied_to_the_format_they_have(name: str, form: str, tmp_path: Path) -> None:
+    source, copy = DATA / "formats" / name, tmp_path / "copy"
+    assert main(["convert", str(source), str(copy), "--to", form, "--quiet"]) == 0
+    values = []
+    for i, model in enumerate((source, copy)):
+        plain = tmp_path / f"plain{i}"
+        assert main(["convert", str(model), str(plain), "--to", "safetensors-f32", "--quiet"]) == 0
+        values.append(load_file(plain / "model.safetensors"))
+    assert all((values[0][tensor] == values[1][tensor]).all() for tensor in values[0])
