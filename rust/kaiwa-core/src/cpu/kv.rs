@@ -191,7 +191,8 @@ pub(crate) struct KvAttention<'a> {
     pub layer: usize,
     /// Queries of all heads, then keys, then values: one row a slot, not yet rotated.
     pub qkv: &'a [f32],
-    /// Rotary cosines and sines of each slot: `[slots, head_dim]`, cos and sin in turn.
+    /// Rotary cosines and sines of each slot: `[slots, head_dim]`, cos and sin in turn; or nothing
+    /// where nothing is rotated.
     pub rope: &'a [f32],
     /// Result: `[slots, heads * repeat * head_dim]`.
     pub out: &'a mut [f32],
@@ -210,7 +211,8 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
     let (count, hd) = (slots.len(), layout.head_dim);
     let (width, out_width) = (layout.qkv_width(), layout.out_width());
     assert!(qkv.len() >= count * width && out.len() >= count * out_width);
-    assert!(rope.len() >= count * hd && hd.is_multiple_of(2) && layer < layout.layers);
+    assert!(rope.is_empty() || rope.len() >= count * hd);
+    assert!(hd.is_multiple_of(2) && layer < layout.layers);
     for slot in slots.iter() {
         let needed = (slot.pos + 1).min(layout.capacity() as u64) as usize;
         assert!(slot.blocks.len() * layout.block() >= needed);
@@ -230,7 +232,7 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
             first,
             count: together.min(layout.heads - first),
             pos: slots[slot].pos,
-            rope: &rope[slot * hd..][..hd],
+            rope: rope.get(slot * hd..(slot + 1) * hd).unwrap_or(&[]),
             qkv: &qkv[slot * width..][..width],
             blocks: &slots[slot].blocks,
         };
@@ -409,11 +411,14 @@ struct Query<'a> {
 trait Element: Copy {
     /// True if there is a scale per position, and rows lie in twos.
     const SCALED: bool;
-    /// Nearest elements of `x` at `place`; `inverse` is one over the scale.
+    /// Writes the key at position `at` of a block of `B`, each element the nearest there is;
+    /// `inverse` is one over the scale.
     ///
-    /// One element at a time: the scatter that the compiler would make of it is far slower, hence
-    /// the volatile writes.
-    unsafe fn put<S: Simd>(x: &[f32], inverse: f32, to: *mut Self, place: impl Fn(usize) -> usize);
+    /// One store at a time: the scatter that the compiler would make of it is far slower, hence the
+    /// volatile writes.
+    unsafe fn put_key<S: Simd, const B: usize>(x: &[f32], inverse: f32, to: *mut Self, at: usize);
+    /// Writes the value at position `at`; rows are `width` apart.
+    unsafe fn put_value<S: Simd>(x: &[f32], inverse: f32, to: *mut Self, at: usize, width: usize);
     /// Products of the query with the keys of the first `V` vectors of a block of `B`.
     unsafe fn scores<S: Simd, const B: usize, const V: usize>(
         query: Query<'_>,
@@ -435,7 +440,36 @@ trait Element: Copy {
 
 /// Elements that widen to a float each.
 macro_rules! wide_element {
-    ($element:ty, $load:ident) => {
+    ($element:ty, $load:ident, $narrow:expr) => {
+        const SCALED: bool = false;
+
+        #[inline(always)]
+        unsafe fn put_key<S: Simd, const B: usize>(
+            x: &[f32],
+            _: f32,
+            to: *mut $element,
+            at: usize,
+        ) {
+            for (d, v) in x.iter().enumerate() {
+                // SAFETY: the caller promises room for all of `x`.
+                unsafe { to.add(d * B + at).write_volatile($narrow(*v)) };
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn put_value<S: Simd>(
+            x: &[f32],
+            _: f32,
+            to: *mut $element,
+            at: usize,
+            width: usize,
+        ) {
+            for (d, v) in x.iter().enumerate() {
+                // SAFETY: the caller promises room for all of `x`.
+                unsafe { to.add(at * width + d).write($narrow(*v)) };
+            }
+        }
+
         #[inline(always)]
         unsafe fn scores<S: Simd, const B: usize, const V: usize>(
             query: Query<'_>,
@@ -447,11 +481,16 @@ macro_rules! wide_element {
                 if V == 1 {
                     // Four sums over the dimensions, to hide the latency of a multiply-add.
                     let mut parts = [S::splat(0.0); 4];
-                    for (d, q) in query.floats.chunks(4).enumerate() {
+                    let (whole, rest) = query.floats.as_chunks::<4>();
+                    for (d, q) in whole.iter().enumerate() {
                         for ((i, q), part) in q.iter().enumerate().zip(&mut parts) {
                             let key = S::$load(keys.add((4 * d + i) * B));
                             *part = S::fma(S::splat(*q), key, *part);
                         }
+                    }
+                    for ((i, q), part) in rest.iter().enumerate().zip(&mut parts) {
+                        let key = S::$load(keys.add((4 * whole.len() + i) * B));
+                        *part = S::fma(S::splat(*q), key, *part);
                     }
                     let sum = S::add(S::add(parts[0], parts[1]), S::add(parts[2], parts[3]));
                     return [sum; V];
@@ -500,42 +539,44 @@ macro_rules! wide_element {
 }
 
 impl Element for f32 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    unsafe fn put<S: Simd>(x: &[f32], _: f32, to: *mut f32, place: impl Fn(usize) -> usize) {
-        for (d, v) in x.iter().enumerate() {
-            // SAFETY: the caller promises room for all of `x`.
-            unsafe { to.add(place(d)).write_volatile(*v) };
-        }
-    }
-    wide_element!(f32, load);
+    wide_element!(f32, load, |v: f32| v);
 }
 
 impl Element for u16 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    unsafe fn put<S: Simd>(x: &[f32], _: f32, to: *mut u16, place: impl Fn(usize) -> usize) {
-        for (d, v) in x.iter().enumerate() {
-            let v = bf16::from_f32(*v).to_bits();
-            // SAFETY: the caller promises room for all of `x`.
-            unsafe { to.add(place(d)).write_volatile(v) };
-        }
-    }
-    wide_element!(u16, load_bf16);
+    wide_element!(u16, load_bf16, |v: f32| bf16::from_f32(v).to_bits());
 }
 
 impl Element for i8 {
     const SCALED: bool = true;
+
     #[inline(always)]
-    unsafe fn put<S: Simd>(x: &[f32], inverse: f32, to: *mut i8, place: impl Fn(usize) -> usize) {
+    unsafe fn put_key<S: Simd, const B: usize>(x: &[f32], inverse: f32, to: *mut i8, at: usize) {
         for (part, x) in x.chunks(16).enumerate() {
             let mut pairs = [0i32; 8];
-            // SAFETY: the caller promises room for all of `x`.
+            // SAFETY: the caller promises room for all of `x`; a pair of dimensions is two bytes
+            // side by side.
             unsafe {
                 round::<S>(x, inverse, &mut pairs);
+                for (i, pair) in pairs[..x.len() / 2].iter().enumerate() {
+                    let bytes = [*pair as u8, (*pair >> 16) as u8];
+                    let to = to.cast::<[u8; 2]>().add((part * 8 + i) * B + at);
+                    to.write_volatile(bytes);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn put_value<S: Simd>(x: &[f32], inverse: f32, to: *mut i8, at: usize, width: usize) {
+        for (part, x) in x.chunks(16).enumerate() {
+            let mut pairs = [0i32; 8];
+            // SAFETY: the caller promises room for all of `x`; two positions lie side by side.
+            unsafe {
+                round::<S>(x, inverse, &mut pairs);
+                let to = to.add((at / 2 * width + part * 16) * 2 + at % 2);
                 for d in 0..x.len() {
                     let v = (pairs[d / 2] >> (16 * (d % 2))) as i8;
-                    to.add(place(part * 16 + d)).write_volatile(v);
+                    to.add(2 * d).write_volatile(v);
                 }
             }
         }
@@ -611,9 +652,15 @@ unsafe fn round<S: Simd>(x: &[f32], by: f32, pairs: &mut [i32; 8]) {
     };
 }
 
-/// Rotates a head's vector: `rope` holds cos and sin of each pair.
+/// Rotates a head's vector: `rope` holds cos and sin of each pair, or nothing.
 #[inline(always)]
 fn rotate(x: &[f32], rope: &[f32], interleaved: bool, scale: f32, out: &mut [f32]) {
+    if rope.is_empty() {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = x * scale;
+        }
+        return;
+    }
     let half = x.len() / 2;
     for i in 0..half {
         let (a, b) = match interleaved {
@@ -753,24 +800,8 @@ unsafe fn store_new<S: Simd, E: Element, const B: usize>(
     let ((key_scale, key_inverse), (value_scale, value_inverse)) = (scale(room), scale(value));
     // SAFETY: the block of the newest position exists; places are within its keys and values.
     unsafe {
-        E::put::<S>(
-            room,
-            key_inverse,
-            run.add(keys).cast(),
-            |d| match E::SCALED {
-                true => (d / 2 * B + at) * 2 + d % 2,
-                false => d * B + at,
-            },
-        );
-        E::put::<S>(
-            value,
-            value_inverse,
-            run.add(values).cast(),
-            |d| match E::SCALED {
-                true => (at / 2 * vw + d) * 2 + at % 2,
-                false => at * vw + d,
-            },
-        );
+        E::put_key::<S, B>(room, key_inverse, run.add(keys).cast(), at);
+        E::put_value::<S>(value, value_inverse, run.add(values).cast(), at, vw);
         if E::SCALED {
             run.cast::<f32>().add(at).write(key_scale);
             run.add(value_scales)
@@ -818,9 +849,8 @@ unsafe fn block<S: Simd, E: Element, const B: usize, const V: usize>(
             }
         }
         let masked = part.hidden.iter().any(|(start, end)| start < end);
-        let mut weights = [0f32; B];
         if masked {
-            hide::<S, B, V>(part, &mut p, f32::NEG_INFINITY, &mut weights);
+            hide::<S, V>(part, &mut p, f32::NEG_INFINITY);
         }
         let mut top = p[0];
         for p in &p[1..used] {
@@ -834,13 +864,14 @@ unsafe fn block<S: Simd, E: Element, const B: usize, const V: usize>(
         }
         if masked {
             // `exp` never gives zero; what is out of sight must weigh exactly nothing.
-            hide::<S, B, V>(part, &mut p, 0.0, &mut weights);
+            hide::<S, V>(part, &mut p, 0.0);
         }
         let mut total = S::mul(S::load(soft.total.as_ptr()), S::splat(fade));
         for p in &p[..used] {
             total = S::add(total, *p);
         }
         S::store(soft.total.as_mut_ptr(), total);
+        let mut weights = [0f32; B];
         let (mut pairs, mut step) = ([[0i32; 8]; V], 0.0);
         if E::SCALED {
             let mut top = S::splat(0.0);
@@ -902,27 +933,29 @@ unsafe fn fade<S: Simd>(x: f32) -> f32 {
     lanes[0]
 }
 
-/// Sets what is out of sight to `value`; `room` holds a block's positions.
+/// Sets what is out of sight to `value`.
 #[inline(always)]
-unsafe fn hide<S: Simd, const B: usize, const V: usize>(
-    part: &Part,
-    p: &mut [S::F; V],
-    value: f32,
-    room: &mut [f32; B],
-) {
-    // SAFETY: `V` vectors are the positions of a block.
+unsafe fn hide<S: Simd, const V: usize>(part: &Part, p: &mut [S::F; V], value: f32) {
+    // SAFETY: the array is a vector.
     unsafe {
-        for (v, p) in p.iter().enumerate() {
-            S::store(room.as_mut_ptr().add(v * 16), *p);
-        }
+        let lanes = S::load(LANES.as_ptr());
         for (start, end) in part.hidden {
-            room[start..end.max(start)].fill(value);
-        }
-        for (v, p) in p.iter_mut().enumerate() {
-            *p = S::load(room.as_ptr().add(v * 16));
+            if start >= end {
+                continue;
+            }
+            for (v, p) in p.iter_mut().enumerate() {
+                let [start, end] = [start, end].map(|at| S::splat(at as f32 - 16.0 * v as f32));
+                let inside = S::select_lt(lanes, end, S::splat(value), *p);
+                *p = S::select_lt(lanes, start, *p, inside);
+            }
         }
     }
 }
+
+/// The numbers of a vector's lanes.
+const LANES: [f32; 16] = [
+    0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -1056,6 +1089,118 @@ mod tests {
                         assert!(*first.get_or_insert_with(|| got.clone()) == got);
                     }
                 }
+            }
+        }
+    }
+
+    /// The stored key and value of a position as numbers.
+    fn stored(layout: &KvLayout, slot: &KvSlot, head: usize, pos: usize) -> [Vec<f64>; 2] {
+        let (hd, vw, block) = (layout.head_dim, layout.value_width(), layout.block());
+        let [value_scales, keys, values, end] = layout.offsets();
+        let (b, at) = (pos % layout.capacity() / block, pos % block);
+        let run = &slot.blocks[b].bytes()[(layout.heads + head) * end..][..end];
+        let scale = |start: usize| {
+            let bytes = run[start + 4 * at..].first_chunk::<4>().unwrap();
+            f64::from(f32::from_le_bytes(*bytes))
+        };
+        let byte = |at: usize| f64::from(run[at] as i8);
+        let key = |d: usize| scale(0) * byte(keys + (d / 2 * block + at) * 2 + d % 2);
+        let value = |d: usize| scale(value_scales) * byte(values + (at / 2 * vw + d) * 2 + at % 2);
+        [(0..hd).map(key).collect(), (0..hd).map(value).collect()]
+    }
+
+    #[test]
+    fn integer_attention_equals_double_precision_on_what_is_stored() {
+        for (hd, context, steps) in [(8, 12, 30), (32, 100, 90), (128, 130, 300), (640, 64, 70)] {
+            let layout = layout(KvBits::Int8, 2, 2, hd, context);
+            let rows: Vec<_> = (0..steps)
+                .map(|t| noise(layout.qkv_width(), t as u32 + 1))
+                .collect();
+            for isa in Isa::available() {
+                let (mut pool, mut slot) = (KvPool::default(), KvSlot::default());
+                for row in &rows {
+                    slot.prepare(&layout, &mut pool);
+                    let mut out = vec![0f32; layout.out_width()];
+                    let job = KvAttention {
+                        layout,
+                        layer: 1,
+                        qkv: row,
+                        rope: &[],
+                        out: &mut out,
+                    };
+                    attend_step(isa, job, &mut [&mut slot]);
+                    let now = slot.pos as usize;
+                    slot.pos += 1;
+                    let first = (now + 1).saturating_sub(context);
+                    for (query, got) in out.chunks(hd).enumerate() {
+                        let seen = first..=now;
+                        let seen = seen.map(|pos| stored(&layout, &slot, query / 2, pos));
+                        let kept: Vec<_> = seen.collect();
+                        let x = &row[query * hd..][..hd];
+                        let score = |[key, _]: &[Vec<f64>; 2]| {
+                            let dot: f64 = x.iter().zip(key).map(|(x, k)| f64::from(*x) * k).sum();
+                            (dot / (hd as f64).sqrt()).exp()
+                        };
+                        let weights: Vec<f64> = kept.iter().map(score).collect();
+                        let total: f64 = weights.iter().sum();
+                        for (d, got) in got.iter().enumerate() {
+                            let sum = weights
+                                .iter()
+                                .zip(&kept)
+                                .map(|(w, [_, value])| w * value[d]);
+                            let want = sum.sum::<f64>() / total;
+                            let error = (f64::from(*got) - want).abs();
+                            assert!(error < 1e-4, "{isa:?} {hd} {now} {error}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_of_a_task_and_slots_of_a_step_do_not_matter() {
+        for bits in [KvBits::F32, KvBits::Bf16, KvBits::Int8] {
+            let layout = layout(bits, 24, 1, 16, 70);
+            let isa = Isa::detect();
+            let mut pool = KvPool::default();
+            let mut slots: Vec<KvSlot> = (0..6).map(|_| KvSlot::default()).collect();
+            for t in 0..90 {
+                let rows = noise(6 * layout.qkv_width(), t + 1);
+                let mut rope = vec![0.0; 6 * 16];
+                for angles in rope.chunks_mut(16) {
+                    rope_table(u64::from(t), 16, 10_000.0, angles);
+                }
+                let mut alone: Vec<KvSlot> = slots
+                    .iter()
+                    .map(|slot| slot.copy(&layout, &mut pool))
+                    .collect();
+                let mut run = |slots: &mut [KvSlot], rows: &[f32], rope: &[f32]| {
+                    let mut out = vec![0f32; slots.len() * layout.out_width()];
+                    let mut slots: Vec<&mut KvSlot> = slots.iter_mut().collect();
+                    for slot in &mut slots {
+                        slot.prepare(&layout, &mut pool);
+                    }
+                    let job = KvAttention {
+                        layout,
+                        layer: 0,
+                        qkv: rows,
+                        rope,
+                        out: &mut out,
+                    };
+                    attend_step(isa, job, &mut slots);
+                    out
+                };
+                let together = run(&mut slots, &rows, &rope);
+                for (i, slot) in alone.iter_mut().enumerate() {
+                    let row = &rows[i * layout.qkv_width()..][..layout.qkv_width()];
+                    let one = run(std::slice::from_mut(slot), row, &rope[..16]);
+                    assert_eq!(
+                        one,
+                        together[i * layout.out_width()..][..layout.out_width()]
+                    );
+                }
+                slots.iter_mut().for_each(|slot| slot.pos += 1);
             }
         }
     }

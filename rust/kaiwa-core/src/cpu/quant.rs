@@ -23,7 +23,7 @@ use half::{bf16, f16};
 use super::gemm::{Job, finish_row};
 use super::isa::{Isa, integer_kernel};
 use super::pack::Packed;
-use super::pool::{self, Shared};
+use super::pool;
 use super::simd::Simd;
 
 /// Outputs of a panel, for every instruction set.
@@ -655,7 +655,13 @@ mod tests {
     #[test]
     fn products_equal_double_precision_on_the_dequantised_weights() {
         for encoding in ENCODINGS {
-            for (n, k, rows) in [(40, 128, 1), (97, 384, 11), (32, 256, 3), (64, 2176, 8)] {
+            for (n, k, rows) in [
+                (40, 128, 1),
+                (97, 384, 11),
+                (32, 256, 3),
+                (64, 2176, 8),
+                (20, 640, 29),
+            ] {
                 let (raw, values) = random(encoding, n, k);
                 let mut next = noise(3);
                 let a: Vec<f32> = (0..rows * k)

@@ -79,8 +79,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_f16(p: *const u16) -> Self::F;
     /// Every lane rounded to the nearest f16.
     unsafe fn round_f16(v: Self::F) -> Self::F;
-    /// Sixteen i8 from `p` as floats.
-    unsafe fn load_i8(p: *const i8) -> Self::F;
 
     /// Asks for the cache line at `p`, which may lie anywhere: nothing is read.
     #[inline(always)]
@@ -335,11 +333,6 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn round_f16(v: Lanes) -> Lanes {
         Lanes(v.0.map(|x| half::f16::from_f32(x).to_f32()))
-    }
-    #[inline(always)]
-    unsafe fn load_i8(p: *const i8) -> Lanes {
-        // SAFETY: the caller promises sixteen readable values at `p`.
-        Lanes(unsafe { p.cast::<[i8; 16]>().read_unaligned() }.map(f32::from))
     }
 }
 
@@ -604,10 +597,6 @@ mod x86 {
         unsafe fn round_f16(v: __m512) -> __m512 {
             unsafe { _mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
         }
-        #[inline(always)]
-        unsafe fn load_i8(p: *const i8) -> __m512 {
-            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
-        }
     }
 
     /// AVX2 with FMA: two registers are one vector.
@@ -866,15 +855,6 @@ mod x86 {
                 (
                     _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(v.0)),
                     _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(v.1)),
-                )
-            }
-        }
-        #[inline(always)]
-        unsafe fn load_i8(p: *const i8) -> Self::F {
-            unsafe {
-                (
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))),
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()))),
                 )
             }
         }
