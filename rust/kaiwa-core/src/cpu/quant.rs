@@ -38,7 +38,7 @@ const AHEAD: usize = 4096;
 const ROUND_WORK: usize = 1 << 13;
 
 /// Rows of a register tile at most.
-const MR: usize = 8;
+const MR: usize = 4;
 
 /// Largest rounded activation: both of its bytes are then within -128..=127.
 const LARGEST: f32 = 32639.0;
@@ -326,20 +326,16 @@ unsafe fn round_group<S: Simd>(
         let mut out = to.quads.add(to.shape.quad(at.0, at.1));
         let by = S::splat(inverse);
         let mut total = S::isplat(0);
-        let mut four = [[0i32; 2]; 4];
         for v in whole {
             let v = S::mul(S::load(v.as_ptr()), by);
-            total = S::iadd(total, S::round_quads(&mut four, v));
-            for quad in four {
-                out.write(quad);
-                out = out.add(to.shape.height);
-            }
+            total = S::iadd(total, S::round_quads(out, to.shape.height, v));
+            out = out.add(4 * to.shape.height);
         }
         if !rest.is_empty() {
-            let mut last = [0f32; 16];
+            let (mut last, mut four) = ([0f32; 16], [[0i32; 2]; 4]);
             last[..rest.len()].copy_from_slice(rest);
             let v = S::mul(S::load(last.as_ptr()), by);
-            total = S::iadd(total, S::round_quads(&mut four, v));
+            total = S::iadd(total, S::round_quads(four.as_mut_ptr(), 1, v));
             for quad in &four[..rest.len() / 4] {
                 out.write(*quad);
                 out = out.add(to.shape.height);

@@ -63,9 +63,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// values. Exact as long as the sum fits.
     unsafe fn dot_quads(acc: Self::A, w: Self::Q, x: *const i32) -> Self::A;
     unsafe fn close(acc: Self::A) -> Self::I;
-    /// Nearest integers (halves to even) of lanes within +-32639, as factors of
-    /// [`Self::dot_quads`], and as they are.
-    unsafe fn round_quads(to: &mut [[i32; 2]; 4], v: Self::F) -> Self::I;
+    /// Nearest integers (halves to even) of lanes within +-32639: as four factors of
+    /// [`Self::dot_quads`], `apart` from one another, and as they are.
+    unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: Self::F) -> Self::I;
     unsafe fn to_f32(v: Self::I) -> Self::F;
     /// Absolute values.
     unsafe fn abs(v: Self::F) -> Self::F;
@@ -131,15 +131,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
-/// Neighbouring pairs `(a, b) (c, d)` become `(a, c) (b, d)`.
+/// Neighbouring pairs `(a, b) (c, d)` become `(a, c) (b, d)`, `apart` from the next.
+///
+/// # Safety
+/// There is room for four of them at `to`.
 #[inline(always)]
-fn crosswise(pairs: &[i32; 8], to: &mut [[i32; 2]; 4]) {
-    for (pair, to) in pairs.as_chunks::<2>().0.iter().zip(to) {
-        let [ab, cd] = *pair;
-        *to = [
+unsafe fn crosswise(pairs: &[i32; 8], to: *mut [i32; 2], apart: usize) {
+    for (i, [ab, cd]) in pairs.as_chunks::<2>().0.iter().enumerate() {
+        let quad = [
             (ab & 0xffff) | (cd << 16),
             (ab >> 16 & 0xffff) | (cd & !0xffff),
         ];
+        // SAFETY: the caller's promise.
+        unsafe { to.add(i * apart).write(quad) };
     }
 }
 
@@ -292,12 +296,14 @@ impl Simd for Portable {
         acc
     }
     #[inline(always)]
-    unsafe fn round_quads(to: &mut [[i32; 2]; 4], v: Lanes) -> [i32; 16] {
+    unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: Lanes) -> [i32; 16] {
         let mut pairs = [0i32; 8];
-        // SAFETY: room for eight pairs.
-        let q = unsafe { Self::round_pairs(pairs.as_mut_ptr(), v) };
-        crosswise(&pairs, to);
-        q
+        // SAFETY: room for eight pairs; the caller promises room for four quads.
+        unsafe {
+            let q = Self::round_pairs(pairs.as_mut_ptr(), v);
+            crosswise(&pairs, to, apart);
+            q
+        }
     }
     #[inline(always)]
     unsafe fn to_f32(v: [i32; 16]) -> Lanes {
@@ -539,12 +545,12 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn round_quads(to: &mut [[i32; 2]; 4], v: __m512) -> __m512i {
+        unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: __m512) -> __m512i {
             unsafe {
                 if !VNNI {
                     let mut pairs = [0i32; 8];
                     let q = Self::round_pairs(pairs.as_mut_ptr(), v);
-                    crosswise(&pairs, to);
+                    crosswise(&pairs, to, apart);
                     return q;
                 }
                 let magic = _mm512_set1_ps(MAGIC);
@@ -553,9 +559,12 @@ mod x86 {
                 // 256 * high + low with both of them signed.
                 let high = _mm512_srai_epi32::<8>(_mm512_add_epi32(q, _mm512_set1_epi32(128)));
                 let (high, low) = (_mm512_cvtepi32_epi8(high), _mm512_cvtepi32_epi8(q));
-                let to = to.as_mut_ptr().cast::<__m128i>();
-                _mm_storeu_si128(to, _mm_unpacklo_epi32(high, low));
-                _mm_storeu_si128(to.add(1), _mm_unpackhi_epi32(high, low));
+                let first = _mm_castsi128_pd(_mm_unpacklo_epi32(high, low));
+                let last = _mm_castsi128_pd(_mm_unpackhi_epi32(high, low));
+                _mm_storel_pd(to.cast(), first);
+                _mm_storeh_pd(to.add(apart).cast(), first);
+                _mm_storel_pd(to.add(2 * apart).cast(), last);
+                _mm_storeh_pd(to.add(3 * apart).cast(), last);
                 q
             }
         }
@@ -790,11 +799,11 @@ mod x86 {
             acc
         }
         #[inline(always)]
-        unsafe fn round_quads(to: &mut [[i32; 2]; 4], v: Self::F) -> Self::I {
+        unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: Self::F) -> Self::I {
             unsafe {
                 let mut pairs = [0i32; 8];
                 let q = Self::round_pairs(pairs.as_mut_ptr(), v);
-                crosswise(&pairs, to);
+                crosswise(&pairs, to, apart);
                 q
             }
         }
