@@ -211,7 +211,7 @@ pub(crate) fn matmul(w: &Packed, a: &[f32], a_rows: Rows, rows: usize, out: Out<
     let panel_tasks = tasks.min(panels);
     // Whole register tiles per task.
     let tile = match w.bits {
-        WeightBits::Quant(_) => quant::height(w.isa, rows),
+        WeightBits::Quant(_) => quant::height(rows),
         _ => 12,
     };
     let row_tasks = (tasks / panel_tasks).clamp(1, rows.div_ceil(tile));

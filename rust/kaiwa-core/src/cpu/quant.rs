@@ -37,7 +37,8 @@ const AHEAD: usize = 4096;
 /// Activations that are worth another thread's help with rounding.
 const ROUND_WORK: usize = 1 << 13;
 
-/// Rows of a register tile at most.
+/// Rows of a register tile at most. Eight would fit AVX-512's registers, but not with anything to
+/// spare: that is slower than two tiles, of which the second finds the panel in a cache.
 const MR: usize = 4;
 
 /// Largest rounded activation: both of its bytes are then within -128..=127.
@@ -186,14 +187,8 @@ impl Shape {
 }
 
 /// Rows of a block: as equal as can be, so that no tile is left with a row or two.
-pub(super) fn height(isa: Isa, rows: usize) -> usize {
-    let most = match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni => MR,
-        // Half as many registers of half the size.
-        _ => 4,
-    };
-    rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
+pub(super) fn height(rows: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(MR).max(1)).max(1)
 }
 
 thread_local! {
@@ -217,7 +212,7 @@ pub(super) fn with_activations<R>(
         span -= 1;
     }
     let shape = Shape {
-        height: height(isa, rows),
+        height: height(rows),
         groups,
         quads: q.group / 4,
         span,
@@ -424,14 +419,14 @@ unsafe fn tile_of<S: Simd>(
         ($bits:literal, $($h:literal)*) => {
             match mr {
                 // SAFETY: the caller's promise.
-                $($h if $h <= 4 || S::NV == 2 => unsafe { tile::<S, $bits, $h>(q, x, m, data, out) },)*
+                $($h => unsafe { tile::<S, $bits, $h>(q, x, m, data, out) },)*
                 _ => unreachable!("a tile has no more rows than `height` says"),
             }
         };
     }
     match q.bits {
-        8 => heights!(8, 1 2 3 4 5 6 7 8),
-        _ => heights!(4, 1 2 3 4 5 6 7 8),
+        8 => heights!(8, 1 2 3 4),
+        _ => heights!(4, 1 2 3 4),
     }
 }
 
