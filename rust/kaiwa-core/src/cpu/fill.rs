@@ -25,20 +25,20 @@ pub(crate) fn quant_of(encoding: Encoding, k: usize) -> Option<Quant> {
         offset,
     };
     let quant = match encoding {
-        Encoding::Q8_0 => grouped(8, 32, ScaleKind::F16, false, 0),
+        Encoding::Q8_0 => grouped(8, 32, ScaleKind::F16, false, -128),
         Encoding::Q4_0 => grouped(4, 32, ScaleKind::F16, false, -8),
         Encoding::Q4_1 => grouped(4, 32, ScaleKind::F16, true, 0),
         Encoding::Int8Rows => {
             let group = [MAX_GROUP, 64, 32]
                 .into_iter()
                 .find(|g| k.is_multiple_of(*g))?;
-            grouped(8, group, ScaleKind::Row, false, 0)
+            grouped(8, group, ScaleKind::Row, false, -128)
         }
-        Encoding::Affine { bits: 8, group } => grouped(8, group, ScaleKind::Bf16, true, 128),
+        Encoding::Affine { bits: 8, group } => grouped(8, group, ScaleKind::Bf16, true, 0),
         Encoding::Affine { bits: 4, group } => grouped(4, group, ScaleKind::Bf16, true, 0),
         _ => return None,
     };
-    let fits = quant.group.is_multiple_of(4) && quant.group <= MAX_GROUP;
+    let fits = quant.group.is_multiple_of(quant.chunk()) && quant.group <= MAX_GROUP;
     (fits && k > 0 && k.is_multiple_of(quant.group)).then_some(quant)
 }
 
@@ -177,7 +177,7 @@ impl Piece<'_> {
                     Encoding::Q8_0 => {
                         let block = &self.row(o)[g * 34..][..34];
                         head[2 * o..2 * o + 2].copy_from_slice(&block[..2]);
-                        pairs(&block[2..], ints, o);
+                        fours(&block[2..], 0x80, ints, o);
                     }
                     Encoding::Q4_0 => {
                         let block = &self.row(o)[g * 18..][..18];
@@ -192,7 +192,7 @@ impl Piece<'_> {
                         halves(&block[4..], ints, o);
                     }
                     Encoding::Int8Rows => {
-                        pairs(&self.row(o)[g * q.group..][..q.group], ints, o);
+                        fours(&self.row(o)[g * q.group..][..q.group], 0x80, ints, o);
                     }
                     Encoding::Affine { bits, group } => {
                         let at = ((self.first + o) * groups + g) * 2;
@@ -200,24 +200,22 @@ impl Piece<'_> {
                         head[2 * o..2 * o + 2].copy_from_slice(&self.raw.scales[at..at + 2]);
                         let to = 2 * (WIDTH + o);
                         head[to..to + 2].copy_from_slice(&self.raw.biases[at..at + 2]);
+                        let bytes = group * usize::from(bits) / 8;
+                        let row = &self.row(o)[g * bytes..][..bytes];
                         if bits == 8 {
-                            let row = &self.row(o)[g * group..][..group];
-                            for (to, v) in
-                                ints.chunks_exact_mut(2 * WIDTH).zip(row.as_chunks::<2>().0)
-                            {
-                                // Unsigned to signed: the offset of 128 undoes it.
-                                to[2 * o] = v[0] ^ 0x80;
-                                to[2 * o + 1] = v[1] ^ 0x80;
-                            }
-                        } else {
-                            let row = &self.row(o)[g * group / 2..][..group / 2];
-                            // A byte holds inputs 2i and 2i + 1; here 4c + j meets 4c + 2 + j.
-                            for (to, v) in
-                                ints.chunks_exact_mut(2 * WIDTH).zip(row.as_chunks::<2>().0)
-                            {
-                                to[2 * o] = (v[0] & 15) | (v[1] << 4);
-                                to[2 * o + 1] = (v[0] >> 4) | (v[1] & 0xf0);
-                            }
+                            fours(row, 0, ints, o);
+                            continue;
+                        }
+                        // A byte holds inputs 2i and 2i + 1; here 8c + j meets 8c + 4 + j.
+                        let low = |byte: u8| byte & 15;
+                        for (to, v) in ints.chunks_exact_mut(4 * WIDTH).zip(row.as_chunks::<4>().0)
+                        {
+                            to[4 * o..4 * o + 4].copy_from_slice(&[
+                                low(v[0]) | low(v[2]) << 4,
+                                v[0] >> 4 | v[2] & 0xf0,
+                                low(v[1]) | low(v[3]) << 4,
+                                v[1] >> 4 | v[3] & 0xf0,
+                            ]);
                         }
                     }
                     _ => unreachable!("quant_of knows no other"),
@@ -227,27 +225,22 @@ impl Piece<'_> {
     }
 }
 
-/// Two neighbouring inputs of output `o`, input pairs slowest.
-fn pairs(values: &[u8], ints: &mut [u8], o: usize) {
-    for (to, v) in ints
-        .chunks_exact_mut(2 * WIDTH)
-        .zip(values.as_chunks::<2>().0)
-    {
-        to[2 * o..2 * o + 2].copy_from_slice(v);
+/// Four neighbouring inputs of output `o`, fours slowest; `flip` makes signed bytes unsigned.
+fn fours(values: &[u8], flip: u8, ints: &mut [u8], o: usize) {
+    let chunks = ints.chunks_exact_mut(4 * WIDTH);
+    for (to, v) in chunks.zip(values.as_chunks::<4>().0) {
+        to[4 * o..4 * o + 4].copy_from_slice(&v.map(|byte| byte ^ flip));
     }
 }
 
 /// GGUF's block of 32 four-bit values: byte `i` holds inputs `i` and `i + 16`.
 fn halves(block: &[u8], ints: &mut [u8], o: usize) {
-    let value = |i: usize| {
-        if i < 16 {
-            block[i] & 15
-        } else {
-            block[i - 16] >> 4
-        }
-    };
-    for (quad, to) in ints.chunks_exact_mut(2 * WIDTH).enumerate() {
-        to[2 * o] = value(4 * quad) | (value(4 * quad + 2) << 4);
-        to[2 * o + 1] = value(4 * quad + 1) | (value(4 * quad + 3) << 4);
+    let (words, _) = block.as_chunks::<4>();
+    for (c, to) in ints.chunks_exact_mut(4 * WIDTH).enumerate() {
+        let [first, second] = [2 * c % 4, 2 * c % 4 + 1].map(|at| {
+            let word = u32::from_le_bytes(words[at]);
+            (if c < 2 { word } else { word >> 4 }) & 0x0f0f_0f0f
+        });
+        to[4 * o..4 * o + 4].copy_from_slice(&(first | second << 4).to_le_bytes());
     }
 }

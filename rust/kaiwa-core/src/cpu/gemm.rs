@@ -209,9 +209,13 @@ pub(crate) fn matmul(w: &Packed, a: &[f32], a_rows: Rows, rows: usize, out: Out<
     let work = rows * w.taps.inputs() * columns;
     let tasks = (work / TASK_WORK).clamp(1, 64);
     let panel_tasks = tasks.min(panels);
-    let row_tasks = (tasks / panel_tasks).clamp(1, rows.div_ceil(12));
     // Whole register tiles per task.
-    let rows_each = rows.div_ceil(row_tasks).next_multiple_of(12).min(rows);
+    let tile = match w.bits {
+        WeightBits::Quant(_) => quant::height(rows),
+        _ => 12,
+    };
+    let row_tasks = (tasks / panel_tasks).clamp(1, rows.div_ceil(tile));
+    let rows_each = rows.div_ceil(row_tasks).next_multiple_of(tile).min(rows);
     let row_tasks = rows.div_ceil(rows_each);
     let rectangle = |t: usize| {
         let (p, r) = (t / row_tasks, t % row_tasks);

@@ -3,17 +3,22 @@
 //!
 //! A block holds [`BLOCK`] steps of every layer of one slot ([`SMALL`] if the window is no larger),
 //! so a short conversation takes little memory and a long one no more than its window. Inside a
-//! block each layer and key/value head has one run of bytes: keys transposed, `[head_dim, steps]`,
-//! so that lanes are positions; values `[steps, head_dim]`, so that lanes are dimensions; with int8 one f32 scale per key and
-//! per value. Position `p` lives at ring index `p % capacity`. Sums run over ring indices in
-//! order, so results depend on positions only.
+//! block each layer and key/value head has one run of bytes: with int8 one f32 scale per key and per
+//! value; keys transposed, `[head_dim, steps]`, so that lanes are positions; values `[steps,
+//! head_dim]`, so that lanes are dimensions. With int8 the rows of both are side by side in twos, as
+//! the integer dot product takes them. Position `p` lives at ring index `p % capacity`.
+//!
+//! Reading is what attention costs, so it is one forward sweep: block after block, in a block head
+//! after head, keys and values at once. The softmax is kept up to date as the largest score grows
+//! (every head has its sums so far, and a new largest score scales them down). Sums run over ring
+//! indices in order, so results depend on positions only.
 
 use std::cell::RefCell;
 
 use half::bf16;
 
 use super::arena::{Arena, Region};
-use super::isa::{Isa, kernel};
+use super::isa::{Isa, integer_kernel, kernel};
 use super::ops::exp;
 use super::pool::{self, Shared};
 use super::simd::Simd;
@@ -26,6 +31,16 @@ pub(crate) const BLOCK: usize = 64;
 
 /// Steps of a block if the window fits: one vector.
 const SMALL: usize = 16;
+
+/// Heads that a task takes at most, if enough other tasks are left: they lie side by side.
+const TASK_HEADS: usize = 8;
+
+/// Tasks wanted before one takes several heads.
+const TASKS: usize = 16;
+
+/// Bytes between what is read and what the memory is asked for, if a head's run is so long. The
+/// processor's own foresight ends with a run; without this it reads half as fast.
+const AHEAD: usize = 12 << 10;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,16 +91,17 @@ impl KvLayout {
         self.head_dim.next_multiple_of(16)
     }
 
-    /// Byte offsets of values, key scales, value scales, and the end of a head's run.
+    /// Byte offsets of value scales, keys, values, and the end of a head's run, which begins with
+    /// the scales of the keys.
     fn offsets(&self) -> [usize; 4] {
-        let values = self.head_dim * self.block() * self.element();
-        let scales = values + self.value_width() * self.block() * self.element();
         let each = if self.bits == KvBits::Int8 {
             4 * self.block()
         } else {
             0
         };
-        [values, scales, scales + each, scales + 2 * each]
+        let values = 2 * each + self.head_dim * self.block() * self.element();
+        let end = values + self.value_width() * self.block() * self.element();
+        [each, 2 * each, values, end]
     }
 
     /// Bytes of a block: its steps of all layers of one slot.
@@ -175,7 +191,8 @@ pub(crate) struct KvAttention<'a> {
     pub layer: usize,
     /// Queries of all heads, then keys, then values: one row a slot, not yet rotated.
     pub qkv: &'a [f32],
-    /// Rotary cosines and sines of each slot: `[slots, head_dim]`, cos and sin in turn.
+    /// Rotary cosines and sines of each slot: `[slots, head_dim]`, cos and sin in turn; or nothing
+    /// where nothing is rotated.
     pub rope: &'a [f32],
     /// Result: `[slots, heads * repeat * head_dim]`.
     pub out: &'a mut [f32],
@@ -194,8 +211,8 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
     let (count, hd) = (slots.len(), layout.head_dim);
     let (width, out_width) = (layout.qkv_width(), layout.out_width());
     assert!(qkv.len() >= count * width && out.len() >= count * out_width);
-    assert!(rope.len() >= count * hd && hd.is_multiple_of(2) && layer < layout.layers);
-    let head_bytes = layout.offsets()[3];
+    assert!(rope.is_empty() || rope.len() >= count * hd);
+    assert!(hd.is_multiple_of(2) && layer < layout.layers);
     for slot in slots.iter() {
         let needed = (slot.pos + 1).min(layout.capacity() as u64) as usize;
         assert!(slot.blocks.len() * layout.block() >= needed);
@@ -205,28 +222,36 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
     // The new key costs about as much as sixteen old ones.
     let longest = slots.iter().map(|s| s.pos).max().unwrap_or(0).min(1 << 16) as usize + 16;
     let work = count * layout.heads * layout.repeat * hd * longest;
-    pool::for_each_if(work > TASK_WORK, count * layout.heads, |task| {
-        let (slot, head) = (task / layout.heads, task % layout.heads);
-        let one = Head {
+    let together = (count * layout.heads / TASKS).clamp(1, TASK_HEADS);
+    let parts = layout.heads.div_ceil(together);
+    pool::for_each_if(work > TASK_WORK, count * parts, |task| {
+        let (slot, first) = (task / parts, task % parts * together);
+        let heads = Heads {
             layout,
+            layer,
+            first,
+            count: together.min(layout.heads - first),
             pos: slots[slot].pos,
-            rope: &rope[slot * hd..][..hd],
-            query: &qkv[slot * width + head * layout.repeat * hd..][..layout.repeat * hd],
-            key: &qkv[slot * width + out_width + head * hd..][..hd],
-            value: &qkv[slot * width + out_width + (layout.heads + head) * hd..][..hd],
+            rope: rope.get(slot * hd..(slot + 1) * hd).unwrap_or(&[]),
+            qkv: &qkv[slot * width..][..width],
             blocks: &slots[slot].blocks,
-            offset: (layer * layout.heads + head) * head_bytes,
         };
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(layout.capacity() + 2 * layout.value_width(), 0.0);
-            // SAFETY: lengths were checked above; each task has a head of its own, both in its
+            let queries = heads.count * layout.repeat;
+            scratch.query.resize(queries * hd, 0.0);
+            scratch.pairs.resize(queries * hd / 2, 0);
+            scratch.sums.resize(queries * layout.value_width(), 0.0);
+            scratch.sums.fill(0.0);
+            scratch.soft.clear();
+            scratch.soft.resize(queries, Soft::default());
+            // SAFETY: lengths were checked above; each task has heads of its own, both in its
             // slot's blocks and in the output; tasks of one thread do not nest.
             unsafe {
-                let out = out.get().add(slot * out_width + head * layout.repeat * hd);
+                let out = out.get().add(slot * out_width + first * layout.repeat * hd);
                 match layout.bits {
-                    KvBits::F32 => head_f32(isa, &one, scratch, out),
-                    KvBits::Bf16 => head_bf16(isa, &one, scratch, out),
-                    KvBits::Int8 => head_int8(isa, &one, scratch, out),
+                    KvBits::F32 => heads_f32(isa, &heads, scratch, out),
+                    KvBits::Bf16 => heads_bf16(isa, &heads, scratch, out),
+                    KvBits::Int8 => heads_int8(isa, &heads, scratch, out),
                 }
             }
         });
@@ -234,141 +259,408 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
 }
 
 thread_local! {
-    /// Scores of a head, then its rotated query.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What one key/value head of one slot works on.
-struct Head<'a> {
+/// What a task keeps for each query head of its own.
+#[derive(Default)]
+struct Scratch {
+    /// Rotated and scaled.
+    query: Vec<f32>,
+    /// With int8: the same as pairs of 16-bit integers.
+    pairs: Vec<i32>,
+    /// Weighted values so far.
+    sums: Vec<f32>,
+    soft: Vec<Soft>,
+}
+
+/// A softmax so far.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Soft {
+    /// Sums of the weights, lane by lane.
+    total: [f32; 16],
+    /// Largest score.
+    top: f32,
+    /// Value of one step of the integers in the query.
+    step: f32,
+}
+
+impl Default for Soft {
+    fn default() -> Self {
+        Self {
+            total: [0.0; 16],
+            top: f32::NEG_INFINITY,
+            step: 1.0,
+        }
+    }
+}
+
+/// Neighbouring key/value heads of one slot: what a task works on.
+struct Heads<'a> {
     layout: KvLayout,
+    layer: usize,
+    first: usize,
+    count: usize,
     pos: u64,
     rope: &'a [f32],
-    query: &'a [f32],
-    key: &'a [f32],
-    value: &'a [f32],
+    /// The slot's row.
+    qkv: &'a [f32],
     blocks: &'a [Region],
-    /// Of this layer and head in every block.
-    offset: usize,
 }
 
-impl Head<'_> {
-    /// This layer's and head's run in a block. No other task of a step looks at it, and the slots
-    /// are borrowed mutably for the step.
+impl Heads<'_> {
+    /// The run of this task's head `h` in a block. No other task of a step looks at it, and the
+    /// slots are borrowed mutably for the step.
     #[inline(always)]
-    fn run(&self, block: usize) -> *mut u8 {
-        // SAFETY: offsets lie inside a block.
-        unsafe { self.blocks[block].base().add(self.offset) }
+    fn run(&self, block: usize, h: usize) -> *mut u8 {
+        let run = self.layer * self.layout.heads + self.first + h;
+        // SAFETY: runs lie inside a block.
+        unsafe {
+            self.blocks[block]
+                .base()
+                .add(run * self.layout.offsets()[3])
+        }
+    }
+
+    /// Ring indices `start..end` that are out of sight: what was never written, and what has left
+    /// the window (in the ring, the oldest come right after the newest).
+    fn hidden(&self) -> [(usize, usize); 3] {
+        let capacity = self.layout.capacity();
+        let held = (self.pos + 1).min(capacity as u64) as usize;
+        let stale = held - held.min(self.layout.context);
+        let first = match self.pos < capacity as u64 {
+            true => 0,
+            false => ((self.pos + 1) % capacity as u64) as usize,
+        };
+        let end = first + stale;
+        [
+            (held, capacity),
+            (first, end.min(capacity)),
+            (0, end.saturating_sub(capacity)),
+        ]
     }
 }
 
 kernel! {
-    /// One head over f32 keys and values.
-    fn head_f32 = body_f32(head: &Head<'_>, scratch: &mut [f32], out: *mut f32)
+    /// Heads over f32 keys and values.
+    fn heads_f32 = body_f32(heads: &Heads<'_>, scratch: &mut Scratch, out: *mut f32)
 }
 kernel! {
-    /// One head over bf16 keys and values.
-    fn head_bf16 = body_bf16(head: &Head<'_>, scratch: &mut [f32], out: *mut f32)
+    /// Heads over bf16 keys and values.
+    fn heads_bf16 = body_bf16(heads: &Heads<'_>, scratch: &mut Scratch, out: *mut f32)
 }
-kernel! {
-    /// One head over int8 keys and values.
-    fn head_int8 = body_int8(head: &Head<'_>, scratch: &mut [f32], out: *mut f32)
+integer_kernel! {
+    /// Heads over int8 keys and values.
+    fn heads_int8 = body_int8(heads: &Heads<'_>, scratch: &mut Scratch, out: *mut f32)
 }
 
 #[inline(always)]
-unsafe fn body_f32<S: Simd>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
+unsafe fn body_f32<S: Simd>(heads: &Heads<'_>, scratch: &mut Scratch, out: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { head_of::<S, f32>(head, scratch, out) }
+    unsafe { heads_of::<S, f32>(heads, scratch, out) }
 }
 #[inline(always)]
-unsafe fn body_bf16<S: Simd>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
+unsafe fn body_bf16<S: Simd>(heads: &Heads<'_>, scratch: &mut Scratch, out: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { head_of::<S, u16>(head, scratch, out) }
+    unsafe { heads_of::<S, u16>(heads, scratch, out) }
 }
 #[inline(always)]
-unsafe fn body_int8<S: Simd>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
+unsafe fn body_int8<S: Simd>(heads: &Heads<'_>, scratch: &mut Scratch, out: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { head_of::<S, i8>(head, scratch, out) }
+    unsafe { heads_of::<S, i8>(heads, scratch, out) }
+}
+
+/// Where the memory is asked for what comes next: [`AHEAD`] bytes on in the run, then in the next.
+#[derive(Clone, Copy)]
+struct Ahead {
+    run: *const u8,
+    next: *const u8,
+    end: usize,
+    by: usize,
+}
+
+impl Ahead {
+    fn new(run: *const u8, next: *const u8, end: usize) -> Self {
+        let by = AHEAD.min(end);
+        Self { run, next, end, by }
+    }
+
+    /// Asks for what `count` bytes at `at` lie ahead of.
+    #[inline(always)]
+    fn fetch<S: Simd>(self, at: *const u8, count: usize) {
+        let at = at as usize - self.run as usize + self.by;
+        let p = match at < self.end {
+            true => self.run.wrapping_add(at),
+            false => self.next.wrapping_add(at - self.end),
+        };
+        for line in 0..count.div_ceil(64) {
+            S::prefetch_far(p.wrapping_add(64 * line));
+        }
+    }
+}
+
+/// A rotated query: floats, and with int8 integers.
+#[derive(Clone, Copy)]
+struct Query<'a> {
+    floats: &'a [f32],
+    pairs: &'a [i32],
 }
 
 /// A stored key or value element.
 trait Element: Copy {
-    /// True if there is a scale per position.
+    /// True if there is a scale per position, and rows lie in twos.
     const SCALED: bool;
-    /// Sixteen elements from `p`.
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
-    /// Nearest elements of `x`, `stride` apart; `inverse` is one over the scale.
+    /// Writes the key at position `at` of a block of `B`, each element the nearest there is;
+    /// `inverse` is one over the scale.
     ///
-    /// One element at a time where they are apart: the scatter that the compiler would make of it
-    /// is far slower, hence the volatile writes.
-    unsafe fn put<S: Simd>(x: &[f32], inverse: f32, to: *mut Self, stride: usize);
+    /// One store at a time: the scatter that the compiler would make of it is far slower, hence the
+    /// volatile writes.
+    unsafe fn put_key<S: Simd, const B: usize>(x: &[f32], inverse: f32, to: *mut Self, at: usize);
+    /// Writes the value at position `at`; rows are `width` apart.
+    unsafe fn put_value<S: Simd>(x: &[f32], inverse: f32, to: *mut Self, at: usize, width: usize);
+    /// Products of the query with the keys of the first `V` vectors of a block of `B`.
+    unsafe fn scores<S: Simd, const B: usize, const V: usize>(
+        query: Query<'_>,
+        keys: *const Self,
+        ahead: Ahead,
+    ) -> [S::F; V];
+    /// `sums = sums * fade + sum of p[i] * value[i]` for `N` vectors of dimensions; `values` points
+    /// to the first of them. `pairs` is `p` as integers, of which one step is `step`.
+    unsafe fn weigh<S: Simd, const N: usize>(
+        p: &[f32],
+        pairs: (&[i32], f32),
+        values: *const Self,
+        width: usize,
+        fade: f32,
+        sums: *mut f32,
+        ahead: Ahead,
+    );
 }
-impl Element for f32 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f32) -> S::F {
-        // SAFETY: the caller promises sixteen elements.
-        unsafe { S::load(p) }
-    }
-    #[inline(always)]
-    unsafe fn put<S: Simd>(x: &[f32], _: f32, to: *mut f32, stride: usize) {
-        // SAFETY: the caller promises room for all of `x`.
-        unsafe {
-            if stride == 1 {
-                to.copy_from_nonoverlapping(x.as_ptr(), x.len());
-                return;
-            }
+
+/// Elements that widen to a float each.
+macro_rules! wide_element {
+    ($element:ty, $load:ident, $narrow:expr) => {
+        const SCALED: bool = false;
+
+        #[inline(always)]
+        unsafe fn put_key<S: Simd, const B: usize>(
+            x: &[f32],
+            _: f32,
+            to: *mut $element,
+            at: usize,
+        ) {
             for (d, v) in x.iter().enumerate() {
-                to.add(d * stride).write_volatile(*v);
+                // SAFETY: the caller promises room for all of `x`.
+                unsafe { to.add(d * B + at).write_volatile($narrow(*v)) };
             }
         }
-    }
-}
-impl Element for u16 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u16) -> S::F {
-        // SAFETY: the caller promises sixteen elements.
-        unsafe { S::load_bf16(p) }
-    }
-    #[inline(always)]
-    unsafe fn put<S: Simd>(x: &[f32], _: f32, to: *mut u16, stride: usize) {
-        for (d, v) in x.iter().enumerate() {
-            let v = bf16::from_f32(*v).to_bits();
-            // SAFETY: the caller promises room for all of `x`.
-            unsafe { to.add(d * stride).write_volatile(v) };
+
+        #[inline(always)]
+        unsafe fn put_value<S: Simd>(
+            x: &[f32],
+            _: f32,
+            to: *mut $element,
+            at: usize,
+            width: usize,
+        ) {
+            for (d, v) in x.iter().enumerate() {
+                // SAFETY: the caller promises room for all of `x`.
+                unsafe { to.add(at * width + d).write($narrow(*v)) };
+            }
         }
-    }
+
+        #[inline(always)]
+        unsafe fn scores<S: Simd, const B: usize, const V: usize>(
+            query: Query<'_>,
+            keys: *const $element,
+            ahead: Ahead,
+        ) -> [S::F; V] {
+            // SAFETY: the caller promises a block of keys of as many dimensions as the query has.
+            unsafe {
+                if V == 1 {
+                    // Four sums over the dimensions, to hide the latency of a multiply-add.
+                    let mut parts = [S::splat(0.0); 4];
+                    let (whole, rest) = query.floats.as_chunks::<4>();
+                    for (d, q) in whole.iter().enumerate() {
+                        for ((i, q), part) in q.iter().enumerate().zip(&mut parts) {
+                            let key = S::$load(keys.add((4 * d + i) * B));
+                            *part = S::fma(S::splat(*q), key, *part);
+                        }
+                    }
+                    for ((i, q), part) in rest.iter().enumerate().zip(&mut parts) {
+                        let key = S::$load(keys.add((4 * whole.len() + i) * B));
+                        *part = S::fma(S::splat(*q), key, *part);
+                    }
+                    let sum = S::add(S::add(parts[0], parts[1]), S::add(parts[2], parts[3]));
+                    return [sum; V];
+                }
+                let mut acc = [S::splat(0.0); V];
+                for (d, q) in query.floats.iter().enumerate() {
+                    let row = keys.add(d * B);
+                    ahead.fetch::<S>(row.cast(), B * size_of::<$element>());
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        *acc = S::fma(S::splat(*q), S::$load(row.add(v * 16)), *acc);
+                    }
+                }
+                acc
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn weigh<S: Simd, const N: usize>(
+            p: &[f32],
+            _: (&[i32], f32),
+            values: *const $element,
+            width: usize,
+            fade: f32,
+            sums: *mut f32,
+            ahead: Ahead,
+        ) {
+            // SAFETY: the caller promises a row of values for each of `p`, and `N` vectors of sums.
+            unsafe {
+                let mut acc = [S::splat(0.0); N];
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = S::mul(S::load(sums.add(v * 16)), S::splat(fade));
+                }
+                for (i, p) in p.iter().enumerate() {
+                    let row = values.add(i * width);
+                    ahead.fetch::<S>(row.cast(), 16 * N * size_of::<$element>());
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        *acc = S::fma(S::splat(*p), S::$load(row.add(v * 16)), *acc);
+                    }
+                }
+                for (v, acc) in acc.iter().enumerate() {
+                    S::store(sums.add(v * 16), *acc);
+                }
+            }
+        }
+    };
 }
+
+impl Element for f32 {
+    wide_element!(f32, load, |v: f32| v);
+}
+
+impl Element for u16 {
+    wide_element!(u16, load_bf16, |v: f32| bf16::from_f32(v).to_bits());
+}
+
 impl Element for i8 {
     const SCALED: bool = true;
+
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const i8) -> S::F {
-        // SAFETY: the caller promises sixteen elements.
-        unsafe { S::load_i8(p) }
-    }
-    #[inline(always)]
-    unsafe fn put<S: Simd>(x: &[f32], inverse: f32, to: *mut i8, stride: usize) {
+    unsafe fn put_key<S: Simd, const B: usize>(x: &[f32], inverse: f32, to: *mut i8, at: usize) {
         for (part, x) in x.chunks(16).enumerate() {
-            let mut lanes = [0f32; 16];
-            lanes[..x.len()].copy_from_slice(x);
             let mut pairs = [0i32; 8];
-            // SAFETY: the arrays are a vector and its pairs; the caller promises room for all of
-            // `x`.
+            // SAFETY: the caller promises room for all of `x`; a pair of dimensions is two bytes
+            // side by side.
             unsafe {
-                let v = S::mul(S::load(lanes.as_ptr()), S::splat(inverse));
-                S::round_pairs(pairs.as_mut_ptr(), v);
+                round::<S>(x, inverse, &mut pairs);
+                for (i, pair) in pairs[..x.len() / 2].iter().enumerate() {
+                    let bytes = [*pair as u8, (*pair >> 16) as u8];
+                    let to = to.cast::<[u8; 2]>().add((part * 8 + i) * B + at);
+                    to.write_volatile(bytes);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn put_value<S: Simd>(x: &[f32], inverse: f32, to: *mut i8, at: usize, width: usize) {
+        for (part, x) in x.chunks(16).enumerate() {
+            let mut pairs = [0i32; 8];
+            // SAFETY: the caller promises room for all of `x`; two positions lie side by side.
+            unsafe {
+                round::<S>(x, inverse, &mut pairs);
+                let to = to.add((at / 2 * width + part * 16) * 2 + at % 2);
                 for d in 0..x.len() {
                     let v = (pairs[d / 2] >> (16 * (d % 2))) as i8;
-                    to.add((part * 16 + d) * stride).write_volatile(v);
+                    to.add(2 * d).write_volatile(v);
                 }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scores<S: Simd, const B: usize, const V: usize>(
+        query: Query<'_>,
+        keys: *const i8,
+        ahead: Ahead,
+    ) -> [S::F; V] {
+        // SAFETY: the caller promises a block of keys of as many dimensions as the query has.
+        unsafe {
+            let mut acc = [S::isplat(0); V];
+            for (d, q) in query.pairs.iter().enumerate() {
+                let row = keys.add(2 * d * B);
+                ahead.fetch::<S>(row.cast(), 2 * B);
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    let key = S::load_i8_pairs(row.add(v * 32));
+                    *acc = S::dot(*acc, key, S::pair_splat(*q));
+                }
+            }
+            let mut out = [S::splat(0.0); V];
+            for (out, acc) in out.iter_mut().zip(acc) {
+                *out = S::to_f32(acc);
+            }
+            out
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh<S: Simd, const N: usize>(
+        _: &[f32],
+        (pairs, step): (&[i32], f32),
+        values: *const i8,
+        width: usize,
+        fade: f32,
+        sums: *mut f32,
+        ahead: Ahead,
+    ) {
+        // SAFETY: the caller promises two rows of values for each of `pairs`, and `N` vectors of
+        // sums.
+        unsafe {
+            let mut acc = [S::isplat(0); N];
+            for (i, p) in pairs.iter().enumerate() {
+                let row = values.add(2 * i * width);
+                ahead.fetch::<S>(row.cast(), 32 * N);
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    let value = S::load_i8_pairs(row.add(v * 32));
+                    *acc = S::dot(*acc, value, S::pair_splat(*p));
+                }
+            }
+            for (v, acc) in acc.into_iter().enumerate() {
+                let sum = S::mul(S::load(sums.add(v * 16)), S::splat(fade));
+                let sum = S::fma(S::to_f32(acc), S::splat(step), sum);
+                S::store(sums.add(v * 16), sum);
             }
         }
     }
 }
 
-/// Rotates a head's vector: `rope` holds cos and sin of each pair.
+/// Nearest integers of at most sixteen values times `by`, as pairs.
+#[inline(always)]
+unsafe fn round<S: Simd>(x: &[f32], by: f32, pairs: &mut [i32; 8]) {
+    let mut lanes = [0f32; 16];
+    lanes[..x.len()].copy_from_slice(x);
+    // SAFETY: the arrays are a vector and its pairs.
+    unsafe {
+        S::round_pairs(
+            pairs.as_mut_ptr(),
+            S::mul(S::load(lanes.as_ptr()), S::splat(by)),
+        )
+    };
+}
+
+/// Rotates a head's vector: `rope` holds cos and sin of each pair, or nothing.
 #[inline(always)]
 fn rotate(x: &[f32], rope: &[f32], interleaved: bool, scale: f32, out: &mut [f32]) {
+    if rope.is_empty() {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = x * scale;
+        }
+        return;
+    }
     let half = x.len() / 2;
     for i in 0..half {
         let (a, b) = match interleaved {
@@ -381,10 +673,16 @@ fn rotate(x: &[f32], rope: &[f32], interleaved: bool, scale: f32, out: &mut [f32
     }
 }
 
-/// Largest magnitude over 127, and one over it.
+/// Largest magnitude over `steps`, and one over it.
 #[inline(always)]
-fn int8_scale(x: &[f32]) -> (f32, f32) {
-    let scale = x.iter().fold(0f32, |a, v| a.max(v.abs())) / 127.0;
+fn scale_of(x: &[f32], steps: f32) -> (f32, f32) {
+    step_of(x.iter().fold(0f32, |a, v| a.max(v.abs())), steps)
+}
+
+/// `largest` over `steps`, and one over it; zeros for what is too small to invert.
+#[inline(always)]
+fn step_of(largest: f32, steps: f32) -> (f32, f32) {
+    let scale = largest / steps;
     if scale >= f32::MIN_POSITIVE {
         (scale, 1.0 / scale)
     } else {
@@ -393,237 +691,271 @@ fn int8_scale(x: &[f32]) -> (f32, f32) {
 }
 
 #[inline(always)]
-unsafe fn head_of<S: Simd, E: Element>(head: &Head<'_>, scratch: &mut [f32], out: *mut f32) {
+unsafe fn heads_of<S: Simd, E: Element>(heads: &Heads<'_>, scratch: &mut Scratch, out: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        match head.layout.block() {
-            SMALL => head_body::<S, E, SMALL>(head, scratch, out),
-            _ => head_body::<S, E, BLOCK>(head, scratch, out),
+        match heads.layout.block() {
+            SMALL => heads_body::<S, E, SMALL, 1>(heads, scratch, out),
+            _ => heads_body::<S, E, BLOCK, 4>(heads, scratch, out),
         }
     }
 }
 
+/// `V` is the vectors of a block of `B`.
 #[inline(always)]
-unsafe fn head_body<S: Simd, E: Element, const B: usize>(
-    head: &Head<'_>,
-    scratch: &mut [f32],
+unsafe fn heads_body<S: Simd, E: Element, const B: usize, const V: usize>(
+    heads: &Heads<'_>,
+    scratch: &mut Scratch,
     out: *mut f32,
 ) {
-    let layout = &head.layout;
-    let (hd, vw, capacity) = (layout.head_dim, layout.value_width(), layout.capacity());
-    let [values, key_scales, value_scales, _] = layout.offsets();
-    let (scores, query) = scratch.split_at_mut(capacity);
-    let query = &mut query[..hd];
-    // SAFETY: every block up to the newest position exists; offsets are the layout's; `scores`
-    // holds `capacity` floats, and `out` `repeat * head_dim`.
+    let layout = &heads.layout;
+    let (hd, repeat, vw) = (layout.head_dim, layout.repeat, layout.value_width());
+    let capacity = layout.capacity();
+    let held = (heads.pos + 1).min(capacity as u64) as usize;
+    let blocks = held.div_ceil(B);
+    let hidden = heads.hidden();
+    // SAFETY: every block up to the newest position exists; offsets are the layout's; `scratch`
+    // fits the task's query heads, and `out` holds `head_dim` floats for each.
     unsafe {
-        // The new key and value.
-        let now = (head.pos % capacity as u64) as usize;
-        let (run, at) = (head.run(now / B), now % B);
-        rotate(head.key, head.rope, layout.interleaved, 1.0, query);
-        let (scale, inverse) = if E::SCALED {
-            int8_scale(query)
-        } else {
-            (1.0, 1.0)
-        };
-        E::put::<S>(query, inverse, run.cast::<E>().add(at), B);
-        if E::SCALED {
-            run.add(key_scales).cast::<f32>().add(at).write(scale);
+        for h in 0..heads.count {
+            store_new::<S, E, B>(heads, h, &mut scratch.query[..hd]);
         }
-        let (scale, inverse) = if E::SCALED {
-            int8_scale(head.value)
-        } else {
-            (1.0, 1.0)
-        };
-        let row = run.add(values).cast::<E>().add(at * vw);
-        E::put::<S>(head.value, inverse, row, 1);
-        if E::SCALED {
-            run.add(value_scales).cast::<f32>().add(at).write(scale);
-        }
-
-        let held = (head.pos + 1).min(capacity as u64) as usize;
-        let blocks = held.div_ceil(B);
-        let scores = &mut scores[..blocks * B];
-        for r in 0..layout.repeat {
+        for h in 0..heads.count * repeat {
+            let x = &heads.qkv[(heads.first * repeat + h) * hd..][..hd];
+            let query = &mut scratch.query[h * hd..][..hd];
             let scale = 1.0 / (hd as f32).sqrt();
-            let q = &head.query[r * hd..][..hd];
-            rotate(q, head.rope, layout.interleaved, scale, query);
-            for (b, scores) in scores.chunks_exact_mut(B).enumerate() {
-                let run = head.run(b);
-                let keys = run.cast::<E>();
-                // What is read a block's time from now: the next keys, or the first values.
-                let next = match b + 1 < blocks {
-                    true => head.run(b + 1).cast::<E>(),
-                    false => head.run(0).wrapping_add(values).cast::<E>(),
-                };
-                let mut acc = [S::splat(0.0); BLOCK / 16];
-                if held - b * B > 16 {
-                    for (d, q) in query.iter().enumerate() {
-                        fetch::<S, E>(next.wrapping_add(d * B), B);
-                        let q = S::splat(*q);
-                        for (v, acc) in acc.iter_mut().enumerate().take(B / 16) {
-                            *acc = S::fma(q, E::load::<S>(keys.add(d * B + v * 16)), *acc);
-                        }
-                    }
-                } else {
-                    // One vector of positions: four sums over the dimensions instead.
-                    let mut parts = [S::splat(0.0); 4];
-                    let (whole, rest) = query.as_chunks::<4>();
-                    for (d, four) in whole.iter().enumerate() {
-                        for ((i, q), part) in four.iter().enumerate().zip(&mut parts) {
-                            let key = E::load::<S>(keys.add((4 * d + i) * B));
-                            *part = S::fma(S::splat(*q), key, *part);
-                        }
-                    }
-                    for ((i, q), part) in rest.iter().enumerate().zip(&mut parts) {
-                        let key = E::load::<S>(keys.add((4 * whole.len() + i) * B));
-                        *part = S::fma(S::splat(*q), key, *part);
-                    }
-                    acc[0] = S::add(S::add(parts[0], parts[1]), S::add(parts[2], parts[3]));
-                }
-                for (v, acc) in acc.iter().enumerate().take(B / 16) {
-                    let mut x = *acc;
-                    if E::SCALED {
-                        let scales = run.add(key_scales).cast::<f32>();
-                        x = S::mul(x, S::load(scales.add(v * 16)));
-                    }
-                    S::store(scores.as_mut_ptr().add(v * 16), x);
-                }
-            }
-            // From here on only the vectors that hold anything.
-            let scores = &mut scores[..held.next_multiple_of(16)];
-            // Ring indices that hold nothing, or what has left the window.
-            let hidden = if head.pos < capacity as u64 {
-                held..scores.len()
-            } else {
-                0..0
-            };
-            scores[hidden.clone()].fill(f32::NEG_INFINITY);
-            // In the ring, the oldest come right after the newest.
-            let seen = held.min(layout.context);
-            let stale = held - seen;
-            let first = if head.pos < capacity as u64 {
-                0
-            } else {
-                now + 1
-            };
-            for i in first..first + stale {
-                scores[i % capacity] = f32::NEG_INFINITY;
-            }
-            let mut top = S::splat(f32::NEG_INFINITY);
-            for i in (0..scores.len()).step_by(16) {
-                top = S::max(S::load(scores.as_ptr().add(i)), top);
-            }
-            let top = S::splat(S::hmax(top));
-            for i in (0..scores.len()).step_by(16) {
-                let p = scores.as_mut_ptr().add(i);
-                S::store(p, exp::<S>(S::sub(S::load(p), top)));
-            }
-            // `exp` never gives zero; what is out of sight must weigh exactly nothing.
-            scores[hidden].fill(0.0);
-            for i in first..first + stale {
-                scores[i % capacity] = 0.0;
-            }
-            let mut sum = S::splat(0.0);
-            for i in (0..scores.len()).step_by(16) {
-                sum = S::add(sum, S::load(scores.as_ptr().add(i)));
-            }
-            let total = S::sum(sum);
+            rotate(x, heads.rope, layout.interleaved, scale, query);
             if E::SCALED {
-                for (b, scores) in scores.chunks_mut(B).enumerate() {
-                    let scales = head.run(b).add(value_scales).cast::<f32>();
-                    for v in (0..scores.len()).step_by(16) {
-                        let p = scores.as_mut_ptr().add(v);
-                        S::store(p, S::mul(S::load(p), S::load(scales.add(v))));
-                    }
+                // As fine as the sum of a head's products allows.
+                let steps = (i32::MAX as f32 / (128 * hd) as f32).floor().min(32767.0);
+                let (step, inverse) = scale_of(query, steps);
+                scratch.soft[h].step = step;
+                let pairs = &mut scratch.pairs[h * hd / 2..][..hd / 2];
+                for (x, to) in query.chunks(16).zip(pairs.chunks_mut(8)) {
+                    let mut pairs = [0i32; 8];
+                    round::<S>(x, inverse, &mut pairs);
+                    to.copy_from_slice(&pairs[..to.len()]);
                 }
             }
-            weigh::<S, E, B>(head, scores, held, 1.0 / total, out.add(r * hd));
+        }
+        for b in 0..blocks {
+            let part = Part {
+                count: (held - b * B).min(B),
+                hidden: hidden.map(|(start, end)| {
+                    let inside = |at: usize| at.saturating_sub(b * B).min(B);
+                    (inside(start), inside(end))
+                }),
+            };
+            for h in 0..heads.count {
+                let run = heads.run(b, h);
+                let next = match (h + 1 < heads.count, b + 1 < blocks) {
+                    (true, _) => heads.run(b, h + 1),
+                    (false, true) => heads.run(b + 1, 0),
+                    // There is none: what was just read is in the cache.
+                    (false, false) => run,
+                };
+                for r in 0..repeat {
+                    let at = h * repeat + r;
+                    let query = Query {
+                        floats: &scratch.query[at * hd..][..hd],
+                        pairs: &scratch.pairs[at * hd / 2..][..hd / 2],
+                    };
+                    let sums = &mut scratch.sums[at * vw..][..vw];
+                    let soft = &mut scratch.soft[at];
+                    block::<S, E, B, V>(layout, &part, run, next, query, soft, sums);
+                }
+            }
+        }
+        for (h, soft) in scratch.soft.iter().enumerate() {
+            let by = 1.0 / S::sum(S::load(soft.total.as_ptr()));
+            for (d, sum) in scratch.sums[h * vw..][..hd].iter().enumerate() {
+                *out.add(h * hd + d) = sum * by;
+            }
         }
     }
 }
 
-/// Asks for `count` elements that will be read soon.
+/// Puts the new key and value of head `h` into their block; `room` holds a head's vector.
 #[inline(always)]
-fn fetch<S: Simd, E: Element>(p: *const E, count: usize) {
-    for at in (0..count * size_of::<E>()).step_by(64) {
-        S::prefetch(p.cast::<u8>().wrapping_add(at));
+unsafe fn store_new<S: Simd, E: Element, const B: usize>(
+    heads: &Heads<'_>,
+    h: usize,
+    room: &mut [f32],
+) {
+    let layout = &heads.layout;
+    let (hd, vw) = (layout.head_dim, layout.value_width());
+    let [value_scales, keys, values, _] = layout.offsets();
+    let now = (heads.pos % layout.capacity() as u64) as usize;
+    let (run, at) = (heads.run(now / B, h), now % B);
+    let row = |part: usize| {
+        let head = layout.heads * (layout.repeat + part) + heads.first + h;
+        &heads.qkv[head * hd..][..hd]
+    };
+    let scale = |x: &[f32]| match E::SCALED {
+        true => scale_of(x, 127.0),
+        false => (1.0, 1.0),
+    };
+    rotate(row(0), heads.rope, layout.interleaved, 1.0, room);
+    let value = row(1);
+    let ((key_scale, key_inverse), (value_scale, value_inverse)) = (scale(room), scale(value));
+    // SAFETY: the block of the newest position exists; places are within its keys and values.
+    unsafe {
+        E::put_key::<S, B>(room, key_inverse, run.add(keys).cast(), at);
+        E::put_value::<S>(value, value_inverse, run.add(values).cast(), at, vw);
+        if E::SCALED {
+            run.cast::<f32>().add(at).write(key_scale);
+            run.add(value_scales)
+                .cast::<f32>()
+                .add(at)
+                .write(value_scale);
+        }
     }
 }
 
-/// `out = scale * sum of p[i] * value[i]` over the ring.
+/// What a block has to show.
+struct Part {
+    /// Positions written.
+    count: usize,
+    /// Positions `start..end` that are out of sight, or nothing.
+    hidden: [(usize, usize); 3],
+}
+
+/// One query over the keys and values of one block.
 #[inline(always)]
-unsafe fn weigh<S: Simd, E: Element, const B: usize>(
-    head: &Head<'_>,
-    p: &[f32],
-    held: usize,
-    scale: f32,
-    out: *mut f32,
+unsafe fn block<S: Simd, E: Element, const B: usize, const V: usize>(
+    layout: &KvLayout,
+    part: &Part,
+    run: *const u8,
+    next: *const u8,
+    query: Query<'_>,
+    soft: &mut Soft,
+    sums: &mut [f32],
 ) {
-    let vw = head.layout.value_width();
-    // SAFETY: as in `head_body`; rows of values are padded to whole vectors.
+    let [value_scales, keys, values, end] = layout.offsets();
+    let ahead = Ahead::new(run, next, end);
+    // SAFETY: `run` is a head's run in a block; `V` vectors are its positions.
     unsafe {
+        let mut p = [S::splat(f32::NEG_INFINITY); V];
+        let used = part.count.div_ceil(16);
+        if used == 1 {
+            p[0] = E::scores::<S, B, 1>(query, run.add(keys).cast(), ahead)[0];
+        } else {
+            p = E::scores::<S, B, V>(query, run.add(keys).cast(), ahead);
+        }
+        if E::SCALED {
+            for (v, p) in p.iter_mut().enumerate().take(used) {
+                let scale = S::load(run.cast::<f32>().add(v * 16));
+                *p = S::mul(*p, S::mul(scale, S::splat(soft.step)));
+            }
+        }
+        let masked = part.hidden.iter().any(|(start, end)| start < end);
+        if masked {
+            hide::<S, V>(part, &mut p, f32::NEG_INFINITY);
+        }
+        let mut top = p[0];
+        for p in &p[1..used] {
+            top = S::max(top, *p);
+        }
+        let top = S::hmax(top).max(soft.top);
+        let fade = fade::<S>(soft.top - top);
+        soft.top = top;
+        for p in &mut p[..used] {
+            *p = exp::<S>(S::sub(*p, S::splat(top)));
+        }
+        if masked {
+            // `exp` never gives zero; what is out of sight must weigh exactly nothing.
+            hide::<S, V>(part, &mut p, 0.0);
+        }
+        let mut total = S::mul(S::load(soft.total.as_ptr()), S::splat(fade));
+        for p in &p[..used] {
+            total = S::add(total, *p);
+        }
+        S::store(soft.total.as_mut_ptr(), total);
+        let mut weights = [0f32; B];
+        let (mut pairs, mut step) = ([[0i32; 8]; V], 0.0);
+        if E::SCALED {
+            let mut top = S::splat(0.0);
+            for (v, p) in p.iter_mut().enumerate().take(used) {
+                let scale = S::load(run.add(value_scales).cast::<f32>().add(v * 16));
+                *p = S::mul(*p, scale);
+                top = S::max(*p, top);
+            }
+            let inverse;
+            (step, inverse) = step_of(S::hmax(top), 32767.0);
+            for (p, pairs) in p.iter().zip(&mut pairs).take(used) {
+                S::round_pairs(pairs.as_mut_ptr(), S::mul(*p, S::splat(inverse)));
+            }
+        } else {
+            for (v, p) in p.iter().enumerate().take(used) {
+                S::store(weights.as_mut_ptr().add(v * 16), *p);
+            }
+        }
+        let vw = layout.value_width();
+        let weights = &weights[..part.count];
+        let pairs = (&pairs.as_flattened()[..part.count.div_ceil(2)], step);
+        let each = if E::SCALED { 2 } else { 1 };
         let mut start = 0;
         while start < vw {
+            let values = run.add(values).cast::<E>().add(start * each);
+            let to = sums.as_mut_ptr().add(start);
             // Eight vectors are a head of 128: as many sums as hide the latency of a multiply-add.
-            let vectors = match (vw - start) / 16 {
-                8.. => 8,
-                4.. => 4,
-                _ => 1,
+            start += match (vw - start) / 16 {
+                8.. => {
+                    E::weigh::<S, 8>(weights, pairs, values, vw, fade, to, ahead);
+                    128
+                }
+                4.. => {
+                    E::weigh::<S, 4>(weights, pairs, values, vw, fade, to, ahead);
+                    64
+                }
+                _ => {
+                    E::weigh::<S, 1>(weights, pairs, values, vw, fade, to, ahead);
+                    16
+                }
             };
-            match vectors {
-                8 => weigh_part::<S, E, B, 8>(head, p, held, scale, start, out),
-                4 => weigh_part::<S, E, B, 4>(head, p, held, scale, start, out),
-                _ => weigh_part::<S, E, B, 1>(head, p, held, scale, start, out),
-            }
-            start += vectors * 16;
         }
     }
 }
 
-/// [`weigh`] for `N` vectors of values from `start` on.
+/// What earlier sums count for once the largest score is `-x` higher: `e^x`, and nothing before the
+/// first score.
 #[inline(always)]
-unsafe fn weigh_part<S: Simd, E: Element, const B: usize, const N: usize>(
-    head: &Head<'_>,
-    p: &[f32],
-    held: usize,
-    scale: f32,
-    start: usize,
-    out: *mut f32,
-) {
-    let (hd, vw) = (head.layout.head_dim, head.layout.value_width());
-    let values = head.layout.offsets()[0];
-    let blocks = held.div_ceil(B);
-    // SAFETY: the caller's promise: `start + 16 N` is within a row.
+unsafe fn fade<S: Simd>(x: f32) -> f32 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    if x < -87.0 {
+        return 0.0;
+    }
+    let mut lanes = [0f32; 16];
+    // SAFETY: `lanes` is a vector.
+    unsafe { S::store(lanes.as_mut_ptr(), exp::<S>(S::splat(x))) };
+    lanes[0]
+}
+
+/// Sets what is out of sight to `value`.
+#[inline(always)]
+unsafe fn hide<S: Simd, const V: usize>(part: &Part, p: &mut [S::F; V], value: f32) {
+    // SAFETY: the array is a vector.
     unsafe {
-        let mut acc = [S::splat(0.0); N];
-        for (b, p) in p.chunks(B).enumerate() {
-            let rows = head.run(b).add(values).cast::<E>().add(start);
-            // As in `head_body`: a block ahead.
-            let (next, ahead) = match b + 1 < blocks {
-                true => (head.run(b + 1).wrapping_add(values), 16 * N),
-                false => (std::ptr::null_mut(), 0),
-            };
-            let next = next.cast::<E>().wrapping_add(start);
-            for (i, p) in p.iter().enumerate().take(held - b * B) {
-                let at = i * vw;
-                fetch::<S, E>(next.wrapping_add(at), ahead);
-                let (p, row) = (S::splat(*p), rows.add(at));
-                for (v, acc) in acc.iter_mut().enumerate() {
-                    *acc = S::fma(p, E::load::<S>(row.add(v * 16)), *acc);
-                }
+        let lanes = S::load(LANES.as_ptr());
+        for (start, end) in part.hidden {
+            if start >= end {
+                continue;
             }
-        }
-        for (v, acc) in acc.iter().enumerate() {
-            let at = start + v * 16;
-            let mut lanes = [0f32; 16];
-            S::store(lanes.as_mut_ptr(), S::mul(*acc, S::splat(scale)));
-            for (i, x) in lanes.iter().enumerate().take(hd.saturating_sub(at)) {
-                *out.add(at + i) = *x;
+            for (v, p) in p.iter_mut().enumerate() {
+                let [start, end] = [start, end].map(|at| S::splat(at as f32 - 16.0 * v as f32));
+                let inside = S::select_lt(lanes, end, S::splat(value), *p);
+                *p = S::select_lt(lanes, start, *p, inside);
             }
         }
     }
 }
+
+/// The numbers of a vector's lanes.
+const LANES: [f32; 16] = [
+    0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -757,6 +1089,118 @@ mod tests {
                         assert!(*first.get_or_insert_with(|| got.clone()) == got);
                     }
                 }
+            }
+        }
+    }
+
+    /// The stored key and value of a position as numbers.
+    fn stored(layout: &KvLayout, slot: &KvSlot, head: usize, pos: usize) -> [Vec<f64>; 2] {
+        let (hd, vw, block) = (layout.head_dim, layout.value_width(), layout.block());
+        let [value_scales, keys, values, end] = layout.offsets();
+        let (b, at) = (pos % layout.capacity() / block, pos % block);
+        let run = &slot.blocks[b].bytes()[(layout.heads + head) * end..][..end];
+        let scale = |start: usize| {
+            let bytes = run[start + 4 * at..].first_chunk::<4>().unwrap();
+            f64::from(f32::from_le_bytes(*bytes))
+        };
+        let byte = |at: usize| f64::from(run[at] as i8);
+        let key = |d: usize| scale(0) * byte(keys + (d / 2 * block + at) * 2 + d % 2);
+        let value = |d: usize| scale(value_scales) * byte(values + (at / 2 * vw + d) * 2 + at % 2);
+        [(0..hd).map(key).collect(), (0..hd).map(value).collect()]
+    }
+
+    #[test]
+    fn integer_attention_equals_double_precision_on_what_is_stored() {
+        for (hd, context, steps) in [(8, 12, 30), (32, 100, 90), (128, 130, 300), (640, 64, 70)] {
+            let layout = layout(KvBits::Int8, 2, 2, hd, context);
+            let rows: Vec<_> = (0..steps)
+                .map(|t| noise(layout.qkv_width(), t as u32 + 1))
+                .collect();
+            for isa in Isa::available() {
+                let (mut pool, mut slot) = (KvPool::default(), KvSlot::default());
+                for row in &rows {
+                    slot.prepare(&layout, &mut pool);
+                    let mut out = vec![0f32; layout.out_width()];
+                    let job = KvAttention {
+                        layout,
+                        layer: 1,
+                        qkv: row,
+                        rope: &[],
+                        out: &mut out,
+                    };
+                    attend_step(isa, job, &mut [&mut slot]);
+                    let now = slot.pos as usize;
+                    slot.pos += 1;
+                    let first = (now + 1).saturating_sub(context);
+                    for (query, got) in out.chunks(hd).enumerate() {
+                        let seen = first..=now;
+                        let seen = seen.map(|pos| stored(&layout, &slot, query / 2, pos));
+                        let kept: Vec<_> = seen.collect();
+                        let x = &row[query * hd..][..hd];
+                        let score = |[key, _]: &[Vec<f64>; 2]| {
+                            let dot: f64 = x.iter().zip(key).map(|(x, k)| f64::from(*x) * k).sum();
+                            (dot / (hd as f64).sqrt()).exp()
+                        };
+                        let weights: Vec<f64> = kept.iter().map(score).collect();
+                        let total: f64 = weights.iter().sum();
+                        for (d, got) in got.iter().enumerate() {
+                            let sum = weights
+                                .iter()
+                                .zip(&kept)
+                                .map(|(w, [_, value])| w * value[d]);
+                            let want = sum.sum::<f64>() / total;
+                            let error = (f64::from(*got) - want).abs();
+                            assert!(error < 1e-4, "{isa:?} {hd} {now} {error}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_of_a_task_and_slots_of_a_step_do_not_matter() {
+        for bits in [KvBits::F32, KvBits::Bf16, KvBits::Int8] {
+            let layout = layout(bits, 24, 1, 16, 70);
+            let isa = Isa::detect();
+            let mut pool = KvPool::default();
+            let mut slots: Vec<KvSlot> = (0..6).map(|_| KvSlot::default()).collect();
+            for t in 0..90 {
+                let rows = noise(6 * layout.qkv_width(), t + 1);
+                let mut rope = vec![0.0; 6 * 16];
+                for angles in rope.chunks_mut(16) {
+                    rope_table(u64::from(t), 16, 10_000.0, angles);
+                }
+                let mut alone: Vec<KvSlot> = slots
+                    .iter()
+                    .map(|slot| slot.copy(&layout, &mut pool))
+                    .collect();
+                let mut run = |slots: &mut [KvSlot], rows: &[f32], rope: &[f32]| {
+                    let mut out = vec![0f32; slots.len() * layout.out_width()];
+                    let mut slots: Vec<&mut KvSlot> = slots.iter_mut().collect();
+                    for slot in &mut slots {
+                        slot.prepare(&layout, &mut pool);
+                    }
+                    let job = KvAttention {
+                        layout,
+                        layer: 0,
+                        qkv: rows,
+                        rope,
+                        out: &mut out,
+                    };
+                    attend_step(isa, job, &mut slots);
+                    out
+                };
+                let together = run(&mut slots, &rows, &rope);
+                for (i, slot) in alone.iter_mut().enumerate() {
+                    let row = &rows[i * layout.qkv_width()..][..layout.qkv_width()];
+                    let one = run(std::slice::from_mut(slot), row, &rope[..16]);
+                    assert_eq!(
+                        one,
+                        together[i * layout.out_width()..][..layout.out_width()]
+                    );
+                }
+                slots.iter_mut().for_each(|slot| slot.pos += 1);
             }
         }
     }

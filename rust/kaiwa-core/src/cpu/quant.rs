@@ -1,40 +1,48 @@
 //! Matrices of 8-bit and 4-bit integers with scales, and their product with f32 rows.
 //!
-//! A weight is `scale * (q + offset) + bias` with a scale (and bias) per `group` inputs of an
-//! output, or one scale an output. Activations are rounded to i16 with one scale per group: that
-//! keeps their error below 2e-5 of the group's largest value, so a product equals f32 arithmetic
-//! on the dequantised weights to about 1e-5, while the inner loop is the processor's 16-bit
-//! integer dot product. Integer sums are exact, so instruction sets and batches agree bit for
+//! A weight is `scale * (q + offset) + bias` with an unsigned integer `q` and a scale (and bias) per
+//! `group` inputs of an output, or one scale an output. Activations are rounded to 16 bits with one
+//! scale per 128 inputs: that keeps their error below 2e-5 of the largest among these, so a product
+//! equals f32 arithmetic on the dequantised weights to about 1e-5. The inner loop is the
+//! processor's integer dot product: of bytes with VNNI, which takes each activation as two bytes,
+//! of 16-bit pairs elsewhere. Integer sums are exact, so instruction sets and batches agree bit for
 //! bit.
 //!
-//! Layout: panels of 32 outputs, in a panel group after group, everything of a group together:
-//! its scales (32 x 16 bit), its biases, then the integers, with two neighbouring inputs of an
-//! output side by side, outputs next, inputs slowest. Four-bit values of inputs `4c + j` and
-//! `4c + 2 + j` share a byte. One forward sweep reads all of it.
+//! Layout: panels of 16 outputs, in a panel group after group, everything of a group together: its
+//! scales (16 x 16 bit), its biases, then the integers, four neighbouring inputs of an output side
+//! by side, outputs next, inputs slowest. Four-bit values of inputs `8c + j` and `8c + 4 + j` share
+//! a byte. One forward sweep reads all of it.
+//!
+//! Activations of the rows that share a register tile lie side by side, so that a tile finds them
+//! all from one pointer.
 
 use std::cell::RefCell;
 
 use half::{bf16, f16};
 
 use super::gemm::{Job, finish_row};
-use super::isa::{Isa, integer_kernel, kernel};
+use super::isa::{Isa, integer_kernel};
 use super::pack::Packed;
-use super::pool::{self, Shared};
+use super::pool;
 use super::simd::Simd;
 
 /// Outputs of a panel, for every instruction set.
-pub(super) const WIDTH: usize = 32;
+pub(super) const WIDTH: usize = 16;
 
 /// Bytes between what a tile of several rows reads and what it asks the memory for. With the time
 /// that its sums take, the processor's own foresight stays too close; with a row or two it is
 /// better left alone.
 const AHEAD: usize = 4096;
 
-/// Activations below which other threads are not asked to round them.
+/// Activations that are worth another thread's help with rounding.
 const ROUND_WORK: usize = 1 << 13;
 
-/// Rows of a register tile.
-const MR: usize = 8;
+/// Rows of a register tile at most. Eight would fit AVX-512's registers, but not with anything to
+/// spare: that is slower than two tiles, of which the second finds the panel in a cache.
+const MR: usize = 4;
+
+/// Largest rounded activation: both of its bytes are then within -128..=127.
+const LARGEST: f32 = 32639.0;
 
 /// How scales are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +56,10 @@ pub(crate) enum ScaleKind {
 /// The form of a quantised matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quant {
-    /// 8 (signed) or 4 (unsigned).
+    /// 8 or 4, unsigned.
     pub bits: u8,
-    /// Inputs per scale, a multiple of 4 that divides the inputs; at most [`MAX_GROUP`].
+    /// Inputs per scale, a multiple of [`Self::chunk`] that divides the inputs; at most
+    /// [`MAX_GROUP`].
     pub group: usize,
     pub scale: ScaleKind,
     /// True if each group has a bias, in the type of its scale.
@@ -59,7 +68,7 @@ pub(crate) struct Quant {
     pub offset: i32,
 }
 
-/// Largest group: 128 inputs of at most 255 times 32767 stay within an i32.
+/// Largest group: 128 inputs of at most 255 times 32639 stay within an i32.
 pub(crate) const MAX_GROUP: usize = 128;
 
 impl Quant {
@@ -82,15 +91,16 @@ impl Quant {
         k / self.group * self.group_bytes()
     }
 
+    /// Inputs of an output that lie side by side: four bytes.
+    pub(super) fn chunk(&self) -> usize {
+        32 / usize::from(self.bits)
+    }
+
     /// Byte of a value inside its group's integers, and the shift of its bits.
     #[inline(always)]
     pub(super) fn place(&self, output: usize, input: usize) -> (usize, u32) {
-        if self.bits == 8 {
-            (input / 2 * 2 * WIDTH + 2 * output + input % 2, 0)
-        } else {
-            let (quad, j) = (input / 4, input % 4);
-            (quad * 2 * WIDTH + 2 * output + j % 2, 4 * (j as u32 / 2))
-        }
+        let (chunk, i) = (input / self.chunk(), input % self.chunk());
+        (4 * (chunk * WIDTH + output) + i % 4, i as u32 / 4 * 4)
     }
 
     /// Widens a stored scale or bias.
@@ -110,11 +120,7 @@ impl Quant {
         let word = |at: usize| u16::from_le_bytes([group[2 * at], group[2 * at + 1]]);
         let (at, shift) = self.place(output, input);
         let byte = group[self.head() + at];
-        let q = if self.bits == 8 {
-            i32::from(byte as i8)
-        } else {
-            i32::from(byte >> shift & 15)
-        };
+        let q = i32::from(byte >> shift) & ((1 << self.bits) - 1);
         let scale = match self.scale {
             ScaleKind::Row => w.row_scale[o],
             _ => self.widen(word(output)),
@@ -128,20 +134,61 @@ impl Quant {
     }
 }
 
-/// Rows of activations as i16.
+/// Rows of activations as integers, in blocks of `height` rows: [`Shape`] says where what lies.
 #[derive(Default)]
 pub(super) struct Activations {
-    /// `[rows, k / 2]` pairs.
-    pairs: Vec<i32>,
-    /// `[rows, groups]`: value of one step of the integers.
-    scale: Vec<f32>,
-    /// `[rows, groups]`: one over it.
-    inverse: Vec<f32>,
-    /// `[rows, groups]`: sum of the integers, or nothing.
-    sum: Vec<i32>,
-    /// `[rows, groups]`: that sum times the weights' offset, or nothing.
+    shape: Shape,
+    /// Two words for each four inputs of a row, in the form that the instruction set multiplies.
+    quads: Vec<[i32; 2]>,
+    /// Value of one step of the integers of a row and span.
+    step: Vec<f32>,
+    /// Sum of the integers of a row and group: exact in 24 bits.
+    sum: Vec<f32>,
+    /// That sum times the weights' offset.
     start: Vec<i32>,
+}
+
+/// Where the activations of a row lie.
+#[derive(Default, Clone, Copy)]
+struct Shape {
+    /// Rows of a block; the last block may hold fewer.
+    height: usize,
     groups: usize,
+    /// Fours of inputs in a group.
+    quads: usize,
+    /// Groups of a span: they share the step of the activations.
+    span: usize,
+}
+
+impl Shape {
+    /// Spans of a row.
+    #[inline(always)]
+    fn spans(&self) -> usize {
+        self.groups / self.span
+    }
+
+    /// Index of a row and group among those of all rows.
+    #[inline(always)]
+    fn at(&self, row: usize, group: usize) -> usize {
+        (row / self.height * self.groups + group) * self.height + row % self.height
+    }
+
+    /// Index of a row and span among those of all rows.
+    #[inline(always)]
+    fn span_at(&self, row: usize, span: usize) -> usize {
+        (row / self.height * self.spans() + span) * self.height + row % self.height
+    }
+
+    /// Index of the first four inputs of a row and group; the next ones are `height` apart.
+    #[inline(always)]
+    fn quad(&self, row: usize, group: usize) -> usize {
+        (row / self.height * self.groups + group) * self.quads * self.height + row % self.height
+    }
+}
+
+/// Rows of a block: as equal as can be, so that no tile is left with a row or two.
+pub(super) fn height(rows: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(MR).max(1)).max(1)
 }
 
 thread_local! {
@@ -160,100 +207,136 @@ pub(super) fn with_activations<R>(
     // Taken out, not borrowed: a thread that waits for others may start another product.
     let mut x = ACTIVATIONS.take();
     let groups = k / q.group;
-    // Sums of integers are wanted by offsets and biases only.
-    let summed = if q.offset != 0 || q.bias { groups } else { 0 };
-    x.groups = groups;
-    x.pairs.resize(rows * k / 2, 0);
-    x.scale.resize(rows * groups, 0.0);
-    x.inverse.resize(rows * groups, 0.0);
-    x.sum.resize(rows * summed, 0);
-    let (pairs, scale) = (Shared::new(&mut x.pairs), Shared::new(&mut x.scale));
-    let (inverse, sum) = (Shared::new(&mut x.inverse), Shared::new(&mut x.sum));
-    pool::for_each_if(rows * k > ROUND_WORK, rows, |m| {
-        // SAFETY: `matmul` checked that row `m` holds `k` floats, which stay borrowed; each task
-        // writes its own row of the buffers, which have just been made to fit.
-        unsafe {
-            round_row(
-                isa,
-                std::slice::from_raw_parts(row(m), k),
-                q.group,
-                std::slice::from_raw_parts_mut(pairs.get().add(m * k / 2), k / 2),
-                std::slice::from_raw_parts_mut(scale.get().add(m * groups), groups),
-                std::slice::from_raw_parts_mut(inverse.get().add(m * groups), groups),
-                std::slice::from_raw_parts_mut(sum.get().add(m * summed), summed),
-            );
+    let mut span = (MAX_GROUP / q.group).max(1);
+    while !groups.is_multiple_of(span) {
+        span -= 1;
+    }
+    let shape = Shape {
+        height: height(rows),
+        groups,
+        quads: q.group / 4,
+        span,
+    };
+    x.shape = shape;
+    let room = rows.next_multiple_of(shape.height) * shape.groups;
+    x.quads.resize(room * shape.quads, [0; 2]);
+    x.step.resize(room / span, 0.0);
+    x.sum.resize(room, 0.0);
+    x.start.resize(room, 0);
+    let to = Rounded {
+        shape,
+        offset: q.offset,
+        quads: x.quads.as_mut_ptr(),
+        step: x.step.as_mut_ptr(),
+        sum: x.sum.as_mut_ptr(),
+        start: x.start.as_mut_ptr(),
+    };
+    // Cut along the inputs: rows lie too close together for several threads.
+    let tasks = (rows * k / ROUND_WORK).clamp(1, shape.spans().clamp(1, 8));
+    pool::for_each(tasks, |t| {
+        let range = (t * shape.spans() / tasks, (t + 1) * shape.spans() / tasks);
+        for m in 0..rows {
+            // SAFETY: `matmul` checked that row `m` holds `k` floats, which stay borrowed; each
+            // task writes spans of its own to the buffers, which have just been made to fit.
+            unsafe {
+                let values = std::slice::from_raw_parts(row(m), k);
+                round_row(isa, values, &to, m, range);
+            }
         }
     });
-    x.start.clear();
-    if q.offset != 0 {
-        x.start
-            .extend(x.sum.iter().map(|sum| sum.wrapping_mul(q.offset)));
-    }
     let result = work(&x);
     ACTIVATIONS.set(x);
     result
 }
 
-kernel! {
-    /// One row of activations to i16 pairs.
-    fn round_row = round_body(x: &[f32], group: usize, pairs: &mut [i32], scale: &mut [f32], inverse: &mut [f32], sum: &mut [i32])
+/// Where rounded rows go.
+struct Rounded {
+    shape: Shape,
+    offset: i32,
+    quads: *mut [i32; 2],
+    step: *mut f32,
+    sum: *mut f32,
+    start: *mut i32,
+}
+
+// SAFETY: the pointers come from buffers that outlive the parallel loop, whose tasks write spans
+// of their own.
+unsafe impl Send for Rounded {}
+// SAFETY: as above.
+unsafe impl Sync for Rounded {}
+
+integer_kernel! {
+    /// Some spans of row `m` to integers.
+    fn round_row = round_body(x: &[f32], to: &Rounded, m: usize, spans: (usize, usize))
 }
 
 #[inline(always)]
-unsafe fn round_body<S: Simd>(
-    x: &[f32],
-    group: usize,
-    pairs: &mut [i32],
-    scale: &mut [f32],
-    inverse: &mut [f32],
-    sum: &mut [i32],
-) {
-    // In three sweeps, so that the divisions are done many at a time.
-    for (values, scale) in x.chunks_exact(group).zip(&mut *scale) {
-        let (whole, rest) = values.as_chunks::<16>();
+unsafe fn round_body<S: Simd>(x: &[f32], to: &Rounded, m: usize, spans: (usize, usize)) {
+    let shape = &to.shape;
+    let group = 4 * shape.quads;
+    for span in spans.0..spans.1 {
+        let values = &x[span * shape.span * group..][..shape.span * group];
         // SAFETY: each chunk is sixteen floats.
         let mut largest = unsafe {
             let mut top = S::splat(0.0);
-            for v in whole {
+            for v in values.as_chunks::<16>().0 {
                 top = S::max(S::abs(S::load(v.as_ptr())), top);
             }
             S::hmax(top)
         };
-        for v in rest {
+        for v in values.as_chunks::<16>().1 {
             largest = if v.abs() > largest { v.abs() } else { largest };
         }
-        *scale = largest;
-    }
-    for (scale, inverse) in scale.iter_mut().zip(&mut *inverse) {
-        let step = *scale * (1.0 / 32767.0);
-        // A group of zeros (or of values too small to invert) counts as zeros.
-        let enough = step >= f32::MIN_POSITIVE;
-        *inverse = if enough { 1.0 / step } else { 0.0 };
-        *scale = if *inverse == 0.0 { 0.0 } else { step };
-    }
-    let groups = x.chunks_exact(group).zip(pairs.chunks_exact_mut(group / 2));
-    for (g, (values, out)) in groups.enumerate() {
-        let (whole, rest) = values.as_chunks::<16>();
-        // SAFETY: whole vectors come from whole chunks of sixteen and go to as many pairs.
+        let step = largest * (1.0 / LARGEST);
+        // A span of zeros (or of values too small to invert) counts as zeros.
+        let (step, inverse) = match step >= f32::MIN_POSITIVE {
+            true => (step, 1.0 / step),
+            false => (0.0, 0.0),
+        };
+        // SAFETY: the caller promises room for the span's integers, sums and step.
         unsafe {
-            let by = S::splat(inverse[g]);
-            let mut total = S::isplat(0);
-            for (v, out) in whole.iter().zip(out.as_chunks_mut::<8>().0) {
-                let v = S::mul(S::load(v.as_ptr()), by);
-                total = S::iadd(total, S::round_pairs(out.as_mut_ptr(), v));
-            }
-            if !rest.is_empty() {
-                let mut last = [0f32; 16];
-                last[..rest.len()].copy_from_slice(rest);
-                let mut pairs = [0i32; 8];
-                let v = S::mul(S::load(last.as_ptr()), by);
-                total = S::iadd(total, S::round_pairs(pairs.as_mut_ptr(), v));
-                out[whole.len() * 8..].copy_from_slice(&pairs[..rest.len() / 2]);
-            }
-            if !sum.is_empty() {
-                sum[g] = S::isum(total);
+            to.step.add(shape.span_at(m, span)).write(step);
+            for (g, values) in values.chunks_exact(group).enumerate() {
+                let at = (m, span * shape.span + g);
+                let sum = round_group::<S>(values, inverse, to, at);
+                let at = shape.at(at.0, at.1);
+                to.sum.add(at).write(sum as f32);
+                to.start.add(at).write(sum.wrapping_mul(to.offset));
             }
         }
+    }
+}
+
+/// One group of a row, `at` its row and number; returns the sum of the integers.
+#[inline(always)]
+unsafe fn round_group<S: Simd>(
+    values: &[f32],
+    inverse: f32,
+    to: &Rounded,
+    at: (usize, usize),
+) -> i32 {
+    let (whole, rest) = values.as_chunks::<16>();
+    // SAFETY: a vector is sixteen values, which are four quads; the caller promises room for all.
+    unsafe {
+        let mut out = to.quads.add(to.shape.quad(at.0, at.1));
+        let by = S::splat(inverse);
+        let mut total = S::isplat(0);
+        for v in whole {
+            let v = S::mul(S::load(v.as_ptr()), by);
+            total = S::iadd(total, S::round_quads(out, to.shape.height, v));
+            out = out.add(4 * to.shape.height);
+        }
+        if !rest.is_empty() {
+            let (mut last, mut four) = ([0f32; 16], [[0i32; 2]; 4]);
+            last[..rest.len()].copy_from_slice(rest);
+            let v = S::mul(S::load(last.as_ptr()), by);
+            total = S::iadd(total, S::round_quads(four.as_mut_ptr(), 1, v));
+            for quad in &four[..rest.len() / 4] {
+                out.write(*quad);
+                out = out.add(to.shape.height);
+            }
+        }
+        S::isum(total)
     }
 }
 
@@ -262,7 +345,7 @@ integer_kernel! {
     fn quant_panels = panels_body(job: &Job<'_>, q: Quant, x: &Activations, panels: (usize, usize), rows: (usize, usize))
 }
 
-/// The rectangle of panels and rows that one task computes.
+/// The rectangle of panels and rows that one task computes; it begins with a block of rows.
 ///
 /// # Safety
 /// As for the dense kernel: `job` was checked by `matmul`, and `x` holds its rows.
@@ -288,11 +371,7 @@ unsafe fn panels_body<S: Simd>(
 ) {
     let k = job.w.taps.inputs();
     let bytes = q.panel_bytes(k);
-    let count = rows.1 - rows.0;
-    // Registers hold two vectors of sums a row, and with four bits also what was unpacked; eight
-    // rows would have to share them. The second tile finds the panel in a cache.
-    let most = if S::NV == 2 && q.bits == 8 { MR } else { 4 };
-    let height = count.div_ceil(count.div_ceil(most).max(1));
+    let height = x.shape.height;
     if height > 2 {
         // What the first tile does not ask for in time.
         let first = job.w.data.bytes()[panels.0 * bytes..].as_ptr();
@@ -312,11 +391,10 @@ unsafe fn panels_body<S: Simd>(
                 let data = job.w.data.bytes().as_ptr().add(panel * bytes);
                 tile_of::<S>(mr, q, x, m, data, sums);
                 if q.scale == ScaleKind::Row {
-                    let scale = job.w.row_scale.as_ptr().add(panel * WIDTH);
-                    for at in 0..mr * WIDTH / 16 {
-                        let p = sums.add(at * 16);
-                        let s = S::load(scale.add(at % 2 * 16));
-                        S::store(p, S::mul(S::load(p), s));
+                    let scale = S::load(job.w.row_scale.as_ptr().add(panel * WIDTH));
+                    for i in 0..mr {
+                        let p = sums.add(i * WIDTH);
+                        S::store(p, S::mul(S::load(p), scale));
                     }
                 }
                 for i in 0..mr {
@@ -338,114 +416,86 @@ unsafe fn tile_of<S: Simd>(
     out: *mut f32,
 ) {
     macro_rules! heights {
-        ($bits:literal, $($h:literal $v:literal,)*) => {
+        ($bits:literal, $($h:literal)*) => {
             match mr {
                 // SAFETY: the caller's promise.
-                $($h => unsafe { tile::<S, $bits, $h, $v>(q, x, m, data, out) },)*
-                _ => unreachable!("a tile has at most MR rows"),
+                $($h => unsafe { tile::<S, $bits, $h>(q, x, m, data, out) },)*
+                _ => unreachable!("a tile has no more rows than `height` says"),
             }
         };
     }
-    if S::NV == 2 {
-        match q.bits {
-            8 => heights!(8, 1 2, 2 2, 3 2, 4 2, 5 2, 6 2, 7 2, 8 2,),
-            _ => heights!(4, 1 2, 2 2, 3 2, 4 2, 5 2, 6 2, 7 2, 8 2,),
-        }
-    } else {
-        match q.bits {
-            8 => heights!(8, 1 2, 2 2, 3 1, 4 1,),
-            _ => heights!(4, 1 2, 2 2, 3 1, 4 1,),
-        }
+    match q.bits {
+        8 => heights!(8, 1 2 3 4),
+        _ => heights!(4, 1 2 3 4),
     }
 }
 
-/// `H` rows times one panel, `V` of the panel's two vectors at a time.
+/// `H` rows times one panel.
 #[inline(always)]
-unsafe fn tile<S: Simd, const BITS: u8, const H: usize, const V: usize>(
+unsafe fn tile<S: Simd, const BITS: u8, const H: usize>(
     q: Quant,
     x: &Activations,
     m: usize,
     data: *const u8,
     out: *mut f32,
 ) {
-    let (groups, half) = (x.groups, q.group / 2);
-    // SAFETY: `data` holds `groups` groups; `x` holds rows `m..m + H`; `out` holds `H * WIDTH`.
+    let Shape { height, quads, .. } = x.shape;
+    // SAFETY: `data` holds the panel's groups; `x` holds rows `m..m + H` of one block; `out` holds
+    // `H * WIDTH`.
     unsafe {
-        let mut total = [[S::splat(0.0); 2]; H];
-        let rows: [*const i32; H] =
-            std::array::from_fn(|i| x.pairs.as_ptr().add((m + i) * groups * half));
-        let (steps, sums, starts) = (x.scale.as_ptr(), x.sum.as_ptr(), x.start.as_ptr());
-        let mut p = data;
-        for g in 0..groups {
-            let at = |i: usize| (m + i) * groups + g;
-            let x: [*const i32; H] = std::array::from_fn(|i| rows[i].add(g * half));
-            for first in (0..2).step_by(V) {
-                let ints = p.add(q.head() + first * 32);
-                let mut acc = [[S::isplat(0); V]; H];
-                if q.offset != 0 {
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        *acc = [S::isplat(*starts.add(at(i))); V];
-                    }
-                }
-                if BITS == 8 {
-                    for j in 0..half {
-                        if H > 2 && first == 0 {
-                            S::prefetch(ints.wrapping_add(j * 64 + AHEAD));
-                        }
-                        let mut w = [S::pair_splat(0); V];
-                        for (v, w) in w.iter_mut().enumerate() {
-                            *w = S::load_i8_pairs(ints.add(j * 64 + v * 32).cast());
-                        }
-                        for i in 0..H {
-                            let pair = S::pair_splat(*x[i].add(j));
-                            for v in 0..V {
-                                acc[i][v] = S::dot(acc[i][v], w[v], pair);
-                            }
-                        }
-                    }
-                } else {
-                    for j in 0..half / 2 {
-                        if H > 2 && first == 0 {
-                            S::prefetch(ints.wrapping_add(j * 64 + AHEAD));
-                        }
-                        let (mut low, mut high) = ([S::pair_splat(0); V], [S::pair_splat(0); V]);
-                        for v in 0..V {
-                            (low[v], high[v]) = S::load_nibble_pairs(ints.add(j * 64 + v * 32));
-                        }
-                        for i in 0..H {
-                            let pair = S::pair_splat(*x[i].add(2 * j));
-                            for v in 0..V {
-                                acc[i][v] = S::dot(acc[i][v], low[v], pair);
-                            }
-                            let pair = S::pair_splat(*x[i].add(2 * j + 1));
-                            for v in 0..V {
-                                acc[i][v] = S::dot(acc[i][v], high[v], pair);
-                            }
-                        }
-                    }
-                }
-                for v in 0..V {
-                    let word = p.cast::<u16>().add((first + v) * 16);
-                    let scale = load_scale::<S>(q.scale, word);
-                    for i in 0..H {
-                        let by = S::splat(*steps.add(at(i)));
-                        let total = &mut total[i][first + v];
-                        *total = S::fma(S::to_f32(acc[i][v]), S::mul(scale, by), *total);
-                    }
-                    if q.bias {
-                        let bias = load_scale::<S>(q.scale, word.add(WIDTH));
-                        for (i, total) in total.iter_mut().enumerate() {
-                            let sum = S::splat(*steps.add(at(i)) * *sums.add(at(i)) as f32);
-                            total[first + v] = S::fma(bias, sum, total[first + v]);
-                        }
-                    }
-                }
-            }
-            p = p.add(q.group_bytes());
+        for i in 0..H {
+            S::store(out.add(i * WIDTH), S::splat(0.0));
         }
-        for (i, pair) in total.iter().enumerate() {
-            S::store(out.add(i * WIDTH), pair[0]);
-            S::store(out.add(i * WIDTH + 16), pair[1]);
+        let mut p = data;
+        let mut values = x.quads.as_ptr().add(x.shape.quad(m, 0)).cast::<i32>();
+        for span in 0..x.shape.spans() {
+            let mut part = [S::splat(0.0); H];
+            for g in 0..x.shape.span {
+                let at = x.shape.at(m, span * x.shape.span + g);
+                let starts = x.start.as_ptr().add(at);
+                let ints = p.add(q.head());
+                let mut acc: [S::A; H] = std::array::from_fn(|i| S::open(*starts.add(i)));
+                for j in 0..quads * BITS as usize / 8 {
+                    if H > 2 {
+                        S::prefetch(ints.wrapping_add(j * 64 + AHEAD));
+                    }
+                    if BITS == 8 {
+                        let w = S::load_quads(ints.add(j * 64));
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            *acc = S::dot_quads(*acc, w, values.add(2 * i));
+                        }
+                        values = values.add(2 * height);
+                    } else {
+                        let (low, high) = S::load_nibble_quads(ints.add(j * 64));
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            *acc = S::dot_quads(*acc, low, values.add(2 * i));
+                        }
+                        values = values.add(2 * height);
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            *acc = S::dot_quads(*acc, high, values.add(2 * i));
+                        }
+                        values = values.add(2 * height);
+                    }
+                }
+                let scale = load_scale::<S>(q.scale, p.cast());
+                for (part, acc) in part.iter_mut().zip(acc) {
+                    *part = S::fma(S::to_f32(S::close(acc)), scale, *part);
+                }
+                if q.bias {
+                    let bias = load_scale::<S>(q.scale, p.cast::<u16>().add(WIDTH));
+                    let sums = x.sum.as_ptr().add(at);
+                    for (i, part) in part.iter_mut().enumerate() {
+                        *part = S::fma(bias, S::splat(*sums.add(i)), *part);
+                    }
+                }
+                p = p.add(q.group_bytes());
+            }
+            // The sums so far are in memory: registers are full.
+            let steps = x.step.as_ptr().add(x.shape.span_at(m, span));
+            for (i, part) in part.iter().enumerate() {
+                let to = out.add(i * WIDTH);
+                S::store(to, S::fma(*part, S::splat(*steps.add(i)), S::load(to)));
+            }
         }
     }
 }
@@ -469,7 +519,7 @@ mod tests {
     use super::super::gemm::{Out, Rows, matmul};
     use super::super::pack::{Packed, Packer, WeightBits};
     use super::super::{Arena, Isa};
-    use super::{Quant, ScaleKind, with_activations};
+    use super::{LARGEST, Quant, ScaleKind, with_activations};
     use crate::lm::{Encoding, RawRows};
 
     fn noise(seed: u64) -> impl FnMut() -> u64 {
@@ -596,7 +646,13 @@ mod tests {
     #[test]
     fn products_equal_double_precision_on_the_dequantised_weights() {
         for encoding in ENCODINGS {
-            for (n, k, rows) in [(40, 128, 1), (97, 384, 11), (32, 256, 3), (64, 2176, 8)] {
+            for (n, k, rows) in [
+                (40, 128, 1),
+                (97, 384, 11),
+                (32, 256, 3),
+                (64, 2176, 8),
+                (20, 640, 29),
+            ] {
                 let (raw, values) = random(encoding, n, k);
                 let mut next = noise(3);
                 let a: Vec<f32> = (0..rows * k)
@@ -643,10 +699,20 @@ mod tests {
         }
     }
 
+    /// Input `i` of four, from the form that the instruction set multiplies.
+    fn integer(isa: Isa, quad: [i32; 2], i: usize) -> i32 {
+        if isa.name() == "avx512vnni" {
+            let [high, low] = quad.map(|word| i32::from((word >> (8 * i)) as i8));
+            return 256 * high + low;
+        }
+        i32::from((quad[i % 2] >> (i / 2 * 16)) as i16)
+    }
+
     #[test]
     fn activations_are_rounded_as_plain_arithmetic_rounds_them() {
         for group in [8, 20, 32, 64, 128] {
-            let (k, rows) = (group * 5, 3);
+            let (groups, rows) = (if group == 32 { 8 } else { 5 }, 3);
+            let k = group * groups;
             let mut next = noise(11);
             let mut a: Vec<f32> = (0..rows * k)
                 .map(|i| ((next() % 20_001) as f32 - 1e4) * 10f32.powi((i / group) as i32 - 7))
@@ -663,22 +729,26 @@ mod tests {
             for isa in Isa::available() {
                 let row = |m: usize| a[m * k..].as_ptr();
                 with_activations(isa, k, q, rows, row, |x| {
+                    let span = x.shape.span * group;
                     for (g, values) in a.chunks_exact(group).enumerate() {
-                        let step = values.iter().fold(0f32, |m, v| m.max(v.abs())) / 32767.0;
-                        let scale = x.scale[g];
+                        let shared = &a[g * group / span * span..][..span];
+                        let step = shared.iter().fold(0f32, |m, v| m.max(v.abs())) / LARGEST;
+                        let (row, g) = (g / groups, g % groups);
+                        let scale = x.step[x.shape.span_at(row, g / x.shape.span)];
                         assert!((scale - step).abs() <= step * 1e-6 || scale == 0.0);
                         let mut total = 0;
                         for (i, v) in values.iter().enumerate() {
-                            let pair = x.pairs[(g * group + i) / 2];
-                            let got = (pair >> (16 * (i % 2))) as i16;
+                            let quad = x.quads[x.shape.quad(row, g) + i / 4 * x.shape.height];
+                            let got = integer(isa, quad, i % 4);
                             let want = match scale == 0.0 {
                                 true => 0,
-                                false => (v * (1.0 / scale)).round_ties_even() as i16,
+                                false => (v * (1.0 / scale)).round_ties_even() as i32,
                             };
                             assert_eq!(got, want, "{isa:?} {group} {v}");
-                            total += i32::from(want);
+                            total += want;
                         }
-                        assert_eq!((x.sum[g], x.start[g]), (total, -8 * total));
+                        let at = x.shape.at(row, g);
+                        assert_eq!((x.sum[at], x.start[at]), (total as f32, -8 * total));
                     }
                 });
             }

@@ -45,12 +45,27 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn isplat(x: i32) -> Self::I;
     /// Thirty-two i8 from `p`, widened: lane `i` holds values `2i` and `2i + 1`.
     unsafe fn load_i8_pairs(p: *const i8) -> Self::W;
-    /// Thirty-two bytes from `p`: their low halves and their high halves, each as pairs.
-    unsafe fn load_nibble_pairs(p: *const u8) -> (Self::W, Self::W);
     /// The pair of i16 in `x` (low half first) in every lane.
     unsafe fn pair_splat(x: i32) -> Self::W;
     /// `acc + w.0 * x.0 + w.1 * x.1` in every lane; exact as long as the sum fits.
     unsafe fn dot(acc: Self::I, w: Self::W, x: Self::W) -> Self::I;
+    /// Four unsigned bytes in every lane.
+    type Q: Copy;
+    /// Sums of products of fours, not yet put together.
+    type A: Copy;
+    /// Sixty-four bytes from `p`.
+    unsafe fn load_quads(p: *const u8) -> Self::Q;
+    /// Sixty-four bytes from `p`: their low halves and their high halves.
+    unsafe fn load_nibble_quads(p: *const u8) -> (Self::Q, Self::Q);
+    /// Sums that begin with `start` in every lane.
+    unsafe fn open(start: i32) -> Self::A;
+    /// Adds `w . x` in every lane, `x` being two words that [`Self::round_quads`] made of four
+    /// values. Exact as long as the sum fits.
+    unsafe fn dot_quads(acc: Self::A, w: Self::Q, x: *const i32) -> Self::A;
+    unsafe fn close(acc: Self::A) -> Self::I;
+    /// Nearest integers (halves to even) of lanes within +-32639: as four factors of
+    /// [`Self::dot_quads`], `apart` from one another, and as they are.
+    unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: Self::F) -> Self::I;
     unsafe fn to_f32(v: Self::I) -> Self::F;
     /// Absolute values.
     unsafe fn abs(v: Self::F) -> Self::F;
@@ -64,8 +79,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_f16(p: *const u16) -> Self::F;
     /// Every lane rounded to the nearest f16.
     unsafe fn round_f16(v: Self::F) -> Self::F;
-    /// Sixteen i8 from `p` as floats.
-    unsafe fn load_i8(p: *const i8) -> Self::F;
 
     /// Asks for the cache line at `p`, which may lie anywhere: nothing is read.
     #[inline(always)]
@@ -74,6 +87,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: an instruction of the baseline that never faults.
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+
+    /// As [`Self::prefetch`], but only into the second cache, which can wait for many more lines at
+    /// once than the first.
+    #[inline(always)]
+    fn prefetch_far(p: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an instruction of the baseline that never faults.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = p;
@@ -102,6 +128,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: `t` holds sixteen floats.
         unsafe { Self::store(t.as_mut_ptr(), v) };
         t.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+/// Neighbouring pairs `(a, b) (c, d)` become `(a, c) (b, d)`, `apart` from the next.
+///
+/// # Safety
+/// There is room for four of them at `to`.
+#[inline(always)]
+unsafe fn crosswise(pairs: &[i32; 8], to: *mut [i32; 2], apart: usize) {
+    for (i, [ab, cd]) in pairs.as_chunks::<2>().0.iter().enumerate() {
+        let quad = [
+            (ab & 0xffff) | (cd << 16),
+            (ab >> 16 & 0xffff) | (cd & !0xffff),
+        ];
+        // SAFETY: the caller's promise.
+        unsafe { to.add(i * apart).write(quad) };
     }
 }
 
@@ -210,15 +252,6 @@ impl Simd for Portable {
         unsafe { p.cast::<[i8; 32]>().read_unaligned() }.map(i16::from)
     }
     #[inline(always)]
-    unsafe fn load_nibble_pairs(p: *const u8) -> ([i16; 32], [i16; 32]) {
-        // SAFETY: the caller promises thirty-two readable bytes at `p`.
-        let raw = unsafe { p.cast::<[u8; 32]>().read_unaligned() };
-        (
-            raw.map(|b| i16::from(b & 15)),
-            raw.map(|b| i16::from(b >> 4)),
-        )
-    }
-    #[inline(always)]
     unsafe fn pair_splat(x: i32) -> [i16; 32] {
         let pair = [x as i16, (x >> 16) as i16];
         std::array::from_fn(|i| pair[i % 2])
@@ -229,6 +262,48 @@ impl Simd for Portable {
             let product = |j: usize| i32::from(w[j]) * i32::from(x[j]);
             acc[i] + (product(2 * i) + product(2 * i + 1))
         })
+    }
+    /// Bytes 0 and 2 of every lane, then bytes 1 and 3, as pairs.
+    type Q = [[i16; 32]; 2];
+    type A = [i32; 16];
+    #[inline(always)]
+    unsafe fn load_quads(p: *const u8) -> Self::Q {
+        // SAFETY: the caller promises sixty-four readable bytes at `p`.
+        let raw = unsafe { p.cast::<[u16; 32]>().read_unaligned() }.map(u16::from_le);
+        [raw.map(|v| (v & 255) as i16), raw.map(|v| (v >> 8) as i16)]
+    }
+    #[inline(always)]
+    unsafe fn load_nibble_quads(p: *const u8) -> (Self::Q, Self::Q) {
+        // SAFETY: the caller promises sixty-four readable bytes at `p`.
+        let raw = unsafe { p.cast::<[u16; 32]>().read_unaligned() }.map(u16::from_le);
+        let half = |shift: u32| raw.map(|v| (v >> shift & 15) as i16);
+        ([half(0), half(8)], [half(4), half(12)])
+    }
+    #[inline(always)]
+    unsafe fn open(start: i32) -> [i32; 16] {
+        [start; 16]
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(acc: [i32; 16], w: Self::Q, x: *const i32) -> [i32; 16] {
+        // SAFETY: the caller promises two words at `x`.
+        unsafe {
+            let acc = Self::dot(acc, w[0], Self::pair_splat(x.read()));
+            Self::dot(acc, w[1], Self::pair_splat(x.add(1).read()))
+        }
+    }
+    #[inline(always)]
+    unsafe fn close(acc: [i32; 16]) -> [i32; 16] {
+        acc
+    }
+    #[inline(always)]
+    unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: Lanes) -> [i32; 16] {
+        let mut pairs = [0i32; 8];
+        // SAFETY: room for eight pairs; the caller promises room for four quads.
+        unsafe {
+            let q = Self::round_pairs(pairs.as_mut_ptr(), v);
+            crosswise(&pairs, to, apart);
+            q
+        }
     }
     #[inline(always)]
     unsafe fn to_f32(v: [i32; 16]) -> Lanes {
@@ -265,11 +340,6 @@ impl Simd for Portable {
     unsafe fn round_f16(v: Lanes) -> Lanes {
         Lanes(v.0.map(|x| half::f16::from_f32(x).to_f32()))
     }
-    #[inline(always)]
-    unsafe fn load_i8(p: *const i8) -> Lanes {
-        // SAFETY: the caller promises sixteen readable values at `p`.
-        Lanes(unsafe { p.cast::<[i8; 16]>().read_unaligned() }.map(f32::from))
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -277,7 +347,7 @@ pub(crate) use x86::{Avx2, Avx512, Avx512Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{MAGIC, Simd};
+    use super::{MAGIC, Simd, crosswise};
     use std::arch::x86_64::*;
 
     /// AVX-512F/BW, with or without VNNI: one register is one vector.
@@ -305,6 +375,13 @@ mod x86 {
             );
         }
         acc
+    }
+
+    /// `acc + w . x` over fours of unsigned and signed bytes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn dpbusd(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        _mm512_dpbusd_epi32(acc, w, x)
     }
 
     // SAFETY of every block below: the methods run only after `isa` has found the instruction
@@ -390,14 +467,6 @@ mod x86 {
             unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
-        unsafe fn load_nibble_pairs(p: *const u8) -> (__m512i, __m512i) {
-            unsafe {
-                let bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast()));
-                let low = _mm512_and_si512(bytes, _mm512_set1_epi16(15));
-                (low, _mm512_srli_epi16::<4>(bytes))
-            }
-        }
-        #[inline(always)]
         unsafe fn pair_splat(x: i32) -> __m512i {
             unsafe { _mm512_set1_epi32(x) }
         }
@@ -409,6 +478,94 @@ mod x86 {
                 } else {
                     _mm512_add_epi32(acc, _mm512_madd_epi16(w, x))
                 }
+            }
+        }
+        /// With VNNI the bytes as they are, twice; else bytes 0 and 2 of every lane, then bytes 1
+        /// and 3, as pairs.
+        type Q = [__m512i; 2];
+        /// With VNNI the sums for the high and for the low bytes of the activations; else the
+        /// second is zero.
+        type A = [__m512i; 2];
+        #[inline(always)]
+        unsafe fn load_quads(p: *const u8) -> Self::Q {
+            unsafe {
+                let v = _mm512_loadu_si512(p.cast());
+                if VNNI {
+                    return [v, v];
+                }
+                let even = _mm512_and_si512(v, _mm512_set1_epi16(255));
+                [even, _mm512_srli_epi16::<8>(v)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_nibble_quads(p: *const u8) -> (Self::Q, Self::Q) {
+            unsafe {
+                let v = _mm512_loadu_si512(p.cast());
+                if VNNI {
+                    let mask = _mm512_set1_epi8(15);
+                    let low = _mm512_and_si512(v, mask);
+                    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
+                    return ([low, low], [high, high]);
+                }
+                let mask = _mm512_set1_epi16(15);
+                let even = _mm512_and_si512(v, mask);
+                let odd = _mm512_and_si512(_mm512_srli_epi16::<8>(v), mask);
+                let high = _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
+                ([even, odd], [high, _mm512_srli_epi16::<12>(v)])
+            }
+        }
+        #[inline(always)]
+        unsafe fn open(start: i32) -> Self::A {
+            // The start goes where it is not shifted.
+            unsafe {
+                match VNNI {
+                    true => [_mm512_setzero_si512(), _mm512_set1_epi32(start)],
+                    false => [_mm512_set1_epi32(start), _mm512_setzero_si512()],
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn dot_quads(acc: Self::A, w: Self::Q, x: *const i32) -> Self::A {
+            unsafe {
+                let x = [_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(1))];
+                if VNNI {
+                    return [dpbusd(acc[0], w[0], x[0]), dpbusd(acc[1], w[0], x[1])];
+                }
+                let sum = _mm512_add_epi32(acc[0], _mm512_madd_epi16(w[0], x[0]));
+                [_mm512_add_epi32(sum, _mm512_madd_epi16(w[1], x[1])), acc[1]]
+            }
+        }
+        #[inline(always)]
+        unsafe fn close(acc: Self::A) -> __m512i {
+            unsafe {
+                match VNNI {
+                    true => _mm512_add_epi32(_mm512_slli_epi32::<8>(acc[0]), acc[1]),
+                    false => acc[0],
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: __m512) -> __m512i {
+            unsafe {
+                if !VNNI {
+                    let mut pairs = [0i32; 8];
+                    let q = Self::round_pairs(pairs.as_mut_ptr(), v);
+                    crosswise(&pairs, to, apart);
+                    return q;
+                }
+                let magic = _mm512_set1_ps(MAGIC);
+                let bits = _mm512_castps_si512(_mm512_add_ps(v, magic));
+                let q = _mm512_sub_epi32(bits, _mm512_castps_si512(magic));
+                // 256 * high + low with both of them signed.
+                let high = _mm512_srai_epi32::<8>(_mm512_add_epi32(q, _mm512_set1_epi32(128)));
+                let (high, low) = (_mm512_cvtepi32_epi8(high), _mm512_cvtepi32_epi8(q));
+                let first = _mm_castsi128_pd(_mm_unpacklo_epi32(high, low));
+                let last = _mm_castsi128_pd(_mm_unpackhi_epi32(high, low));
+                _mm_storel_pd(to.cast(), first);
+                _mm_storeh_pd(to.add(apart).cast(), first);
+                _mm_storel_pd(to.add(2 * apart).cast(), last);
+                _mm_storeh_pd(to.add(3 * apart).cast(), last);
+                q
             }
         }
         #[inline(always)]
@@ -448,10 +605,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn round_f16(v: __m512) -> __m512 {
             unsafe { _mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
-        }
-        #[inline(always)]
-        unsafe fn load_i8(p: *const i8) -> __m512 {
-            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
         }
     }
 
@@ -578,18 +731,6 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn load_nibble_pairs(p: *const u8) -> (Self::W, Self::W) {
-            unsafe {
-                let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
-                let b = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(16).cast()));
-                let mask = _mm256_set1_epi16(15);
-                (
-                    (_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)),
-                    (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b)),
-                )
-            }
-        }
-        #[inline(always)]
         unsafe fn pair_splat(x: i32) -> Self::W {
             unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
         }
@@ -600,6 +741,70 @@ mod x86 {
                     _mm256_add_epi32(acc.0, _mm256_madd_epi16(w.0, x.0)),
                     _mm256_add_epi32(acc.1, _mm256_madd_epi16(w.1, x.1)),
                 )
+            }
+        }
+        /// Bytes 0 and 2 of every lane, then bytes 1 and 3, as pairs.
+        type Q = [(__m256i, __m256i); 2];
+        type A = (__m256i, __m256i);
+        #[inline(always)]
+        unsafe fn load_quads(p: *const u8) -> Self::Q {
+            unsafe {
+                let a = _mm256_loadu_si256(p.cast());
+                let b = _mm256_loadu_si256(p.add(32).cast());
+                let mask = _mm256_set1_epi16(255);
+                [
+                    (_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)),
+                    (_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_nibble_quads(p: *const u8) -> (Self::Q, Self::Q) {
+            unsafe {
+                let a = _mm256_loadu_si256(p.cast());
+                let b = _mm256_loadu_si256(p.add(32).cast());
+                let mask = _mm256_set1_epi16(15);
+                let low = |v| _mm256_and_si256(v, mask);
+                (
+                    [
+                        (low(a), low(b)),
+                        (
+                            low(_mm256_srli_epi16::<8>(a)),
+                            low(_mm256_srli_epi16::<8>(b)),
+                        ),
+                    ],
+                    [
+                        (
+                            low(_mm256_srli_epi16::<4>(a)),
+                            low(_mm256_srli_epi16::<4>(b)),
+                        ),
+                        (_mm256_srli_epi16::<12>(a), _mm256_srli_epi16::<12>(b)),
+                    ],
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn open(start: i32) -> Self::A {
+            unsafe { Self::isplat(start) }
+        }
+        #[inline(always)]
+        unsafe fn dot_quads(acc: Self::A, w: Self::Q, x: *const i32) -> Self::A {
+            unsafe {
+                let acc = Self::dot(acc, w[0], Self::pair_splat(*x));
+                Self::dot(acc, w[1], Self::pair_splat(*x.add(1)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn close(acc: Self::A) -> Self::I {
+            acc
+        }
+        #[inline(always)]
+        unsafe fn round_quads(to: *mut [i32; 2], apart: usize, v: Self::F) -> Self::I {
+            unsafe {
+                let mut pairs = [0i32; 8];
+                let q = Self::round_pairs(pairs.as_mut_ptr(), v);
+                crosswise(&pairs, to, apart);
+                q
             }
         }
         #[inline(always)]
@@ -659,15 +864,6 @@ mod x86 {
                 (
                     _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(v.0)),
                     _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(v.1)),
-                )
-            }
-        }
-        #[inline(always)]
-        unsafe fn load_i8(p: *const i8) -> Self::F {
-            unsafe {
-                (
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))),
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()))),
                 )
             }
         }

@@ -19,8 +19,6 @@ pub(super) struct Depth {
     tables: Vec<(Table, Option<Packed>)>,
     norms: Vec<Option<NormWeights>>,
     heads: Vec<Packed>,
-    /// No rotation.
-    rope: Vec<f32>,
 }
 
 /// Scratch of a frame, and its keys and values: they die with it.
@@ -32,7 +30,6 @@ pub(super) struct DepthWork {
     row: Vec<f32>,
     low: Vec<f32>,
     normed: Vec<f32>,
-    rope: Vec<f32>,
     layer: LayerWork,
 }
 
@@ -95,7 +92,6 @@ impl Depth {
             tables,
             norms,
             heads,
-            rope: [1.0, 0.0].repeat(head_dim / 2),
         })
     }
 
@@ -124,7 +120,6 @@ impl Depth {
             let most = work.slots.len().max(rows);
             work.slots.resize_with(most, KvSlot::default);
             work.slots.iter_mut().for_each(|slot| slot.pos = 0);
-            work.rope = self.rope.repeat(rows);
         }
         layer::product(&self.inputs[set], z, rows, &mut work.h);
         let (table, low_rank) = &self.tables[k];
@@ -153,7 +148,8 @@ impl Depth {
                 isa,
                 layout: self.layout,
                 layer: l,
-                rope: &work.rope,
+                // Sub-steps have no positions.
+                rope: &[],
                 slots: &mut slots,
             };
             let (h, scratch) = (&mut work.h, &mut work.layer);

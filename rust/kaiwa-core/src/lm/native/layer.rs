@@ -51,7 +51,7 @@ pub(super) struct LayerStep<'a, 's> {
     pub isa: Isa,
     pub layout: KvLayout,
     pub layer: usize,
-    /// `[rows, head_dim]`.
+    /// `[rows, head_dim]`, or nothing.
     pub rope: &'a [f32],
     pub slots: &'a mut [&'s mut KvSlot],
 }
