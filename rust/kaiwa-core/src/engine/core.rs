@@ -87,16 +87,18 @@ impl Core {
             for slot in &rows {
                 self.pipeline.begin(*slot, &Start::default())?;
             }
+            let mut least = f64::INFINITY;
             for repeat in 0..4 {
                 let started = self.hub.clock.now();
                 self.pipeline.step(&rows, &vec![0.0; size * FRAME_SIZE])?;
                 let now = self.hub.clock.now();
                 // The first step of a conversation is two in one.
                 if repeat > 0 {
-                    self.times.measure(size, now - started);
+                    least = least.min(now - started);
                 }
                 self.hub.beat();
             }
+            self.times.measure(size, least);
             if self.hub.clock.now() - began > WARM_UP {
                 break;
             }

@@ -48,14 +48,18 @@ impl StepTimes {
         }
     }
 
-    /// A step of `batch` rows takes `seconds`, as was measured on purpose.
+    /// A step of `batch` rows takes `seconds`, as was measured on purpose; what was known of the size
+    /// before counts no more.
     pub fn measure(&mut self, batch: usize, seconds: f64) {
-        self.learn(batch, seconds, ENOUGH);
+        if let Some(entry) = self.measured.get_mut(batch.wrapping_sub(1)) {
+            *entry = (ENOUGH, seconds);
+            self.fill();
+        }
     }
 
     /// A step of `batch` rows that took `seconds` has ended at `now`.
     pub fn record(&mut self, now: f64, batch: usize, seconds: f64) {
-        self.learn(batch, seconds, 1);
+        self.learn(batch, seconds);
         if self.present.back().is_none_or(|last| now - last.end > 1.0) {
             self.since = None;
         }
@@ -82,12 +86,12 @@ impl StepTimes {
         }
     }
 
-    fn learn(&mut self, batch: usize, seconds: f64, counts: u32) {
+    fn learn(&mut self, batch: usize, seconds: f64) {
         let Some((count, least)) = self.measured.get_mut(batch.wrapping_sub(1)) else {
             return;
         };
         let known = *count >= ENOUGH;
-        *count = count.saturating_add(counts);
+        *count = count.saturating_add(1);
         if seconds < *least || (!known && *count >= ENOUGH) || self.costs.is_empty() {
             *least = least.min(seconds);
             self.fill();
@@ -223,6 +227,9 @@ mod tests {
         times.record(16.0, 2, 0.2);
         times.forget_old(30.0);
         assert!((times.predict(2).unwrap() - 0.006).abs() < 1e-9);
+        // What is measured anew counts, also if it takes longer.
+        times.measure(2, 0.008);
+        assert!((times.predict(2).unwrap() - 0.008).abs() < 1e-9);
     }
 
     #[test]
