@@ -117,15 +117,16 @@ def test_the_package_is_typed() -> None:
     assert public == {
         *("Engine", "Notifier", "OggOpusReader", "OggOpusWriter", "Session"),
         *("LmFiles", "Mimi", "MimiStream", "Moshi", "MoshiStream", "Resampler"),
-        *("build_info", "cpu_info", "lm_file_name", "lm_formats"),
-        *("read_bandwidth", "safetensors_summary"),
+        *("available_memory", "build_info", "cpu_info", "lm_file_name", "lm_formats"),
+        *("MAX_SLOTS", "read_bandwidth", "safetensors_summary"),
     }
-    assert all(f"class {n}:" in stub or f"def {n}(" in stub for n in public)
+    known = ("class {}:", "def {}(", "{}: ")
+    assert all(any(form.format(n) in stub for form in known) for n in public)
 
 
 def test_facts_of_the_build_and_the_processor() -> None:
     build, cpu = _native.build_info(), _native.cpu_info()
-    assert set(build) == {"version", "features", "target"}
+    assert set(build) == {"version", "revision", "features", "target"}
     assert cpu["selected"] in cpu["available"]
     assert cpu["available"][-1] in ("portable", "neon")
     assert cpu["threads"] >= 1
