@@ -94,7 +94,8 @@ class LmSize:
             "depformer_pos_emb": "none",
             "depformer_weights_per_step": True,
             "delays": self.delays,
-            "lm_gen_config": {"temp": 0.4, "temp_text": 0.2, "top_k": 50, "top_k_text": 5},
+            # What was heard is a matter of fact: the likeliest word, not one of a few.
+            "lm_gen_config": {"temp": 0.4, "temp_text": 0.0, "top_k": 50, "top_k_text": 5},
         }
 
 

@@ -41,8 +41,9 @@ def main() -> None:
     config = {**config, "moshi_name": USED}
     (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     options.curves.mkdir(exist_ok=True)
-    for name in ("codec.csv", "lm.csv"):
-        shutil.copy(options.work / name, options.curves / name)
+    for name in ("codec.csv", "hearing.csv", "decoder.csv", "lm.csv"):
+        if (options.work / name).exists():  # a run may start from another one's codec
+            shutil.copy(options.work / name, options.curves / name)
     for file in options.out.rglob("*.*"):  # some writers let only the owner read
         file.chmod(0o644)
     size = sum(file.stat().st_size for file in options.out.rglob("*"))

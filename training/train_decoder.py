@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import kaiwa
 from training import clips, mixing, team
-from training.clips import Clips
+from training.clips import DIGITS, WORDS, Clips
 from training.codec import FILE, Codec, restore
 from training.train_codec import SpectralLoss, rate, save, write_row
 from training.voice import Codes, Voice
@@ -61,7 +61,9 @@ def own_scene(rng: np.random.Generator, own: Clips, frames: int) -> Voice:
     voice = Voice(own, frames)
     frame = int(rng.integers(0, 6))
     while frame < frames:
-        said = [own.words[int(rng.integers(len(own)))][0] for _ in range(int(rng.integers(1, 7)))]
+        # Digits are what it says most.
+        kind = WORDS if rng.random() < 0.3 else DIGITS
+        said = [int(rng.integers(len(kind))) for _ in range(int(rng.integers(1, 7)))]
         end = voice.say(frame, said)
         if rng.random() < CUT and frame + 1 < frames:
             end = int(rng.integers(frame + 1, min(end, frames) + 1))
@@ -78,7 +80,8 @@ class Own:
         codes = Codes(kaiwa.Mimi.from_pretrained(options.work / "codec", device="cpu"), own)
         rng = np.random.default_rng((options.seed, 1 << 32))
         made = [own_scene(rng, own, options.frames) for _ in range(options.scenes)]
-        self.audio = torch.from_numpy(np.stack([voice.audio for voice in made]))
+        said = clips.load(options.say) if options.say else own
+        self.audio = torch.from_numpy(np.stack([voice.audio_of(said) for voice in made]))
         frames = torch.from_numpy(np.stack([codes.of(voice.parts) for voice in made]))
         quantizer = codec.quantizer
         self.codes = [
@@ -193,6 +196,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=6, help="of each process")
     parser.add_argument("--own", type=int, default=5, help="of them, of the model's own words")
     parser.add_argument("--scenes", type=int, default=500, help="of the model's own words")
+    parser.add_argument(
+        "--say", type=Path, help="own clips to be heard, if not those that the codes are of"
+    )
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--wave", type=float, default=1.0, help="weight of own waveforms")

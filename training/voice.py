@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 import kaiwa
 from training import mixing, words
 from training.clips import RATE, Clips
-from training.mixing import FRAME
+from training.mixing import FRAME, Array
 
 #: Frames of silence before a word when its codes are made, more than the codec remembers.
 LEAD = 40
+#: Samples in which it falls silent when it is interrupted: 20 ms.
+FADE = RATE // 50
 
 
 class Codes:
@@ -68,11 +70,26 @@ class Voice:
             frame += count
         return frame - 1
 
+    def audio_of(self, other: Clips) -> Array:
+        """The same words at the same places, each as long as here at most, from other clips."""
+        out = np.zeros_like(self.audio)
+        clip = {said[0]: index for index, said in enumerate(other.words)}
+        begins = np.flatnonzero(self.parts[1] == 0)
+        for at in begins:
+            after = np.flatnonzero(self.parts[1, at + 1 :] <= 0)
+            end = int(at) + 1 + int(after[0]) if len(after) else self.parts.shape[1]
+            piece = other.samples(clip[int(self.parts[0, at])])[: (end - at) * FRAME]
+            whole = len(piece) < (end - at) * FRAME
+            if not whole:
+                piece[-FADE:] *= np.linspace(1, 0, FADE, dtype=np.float32)
+            out[at * FRAME : at * FRAME + len(piece)] = piece
+        return out
+
     def stop(self, frame: int) -> None:
         """Falls silent at a frame, over 20 ms."""
-        at, fade = frame * FRAME, RATE // 50
+        at = frame * FRAME
         if 0 < at <= len(self.audio):
-            self.audio[at - fade : at] *= np.linspace(1, 0, fade, dtype=np.float32)
+            self.audio[at - FADE : at] *= np.linspace(1, 0, FADE, dtype=np.float32)
         self.audio[at:] = 0
         self.text[frame:] = words.PAD
         self.parts[:, frame:] = -1
