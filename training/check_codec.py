@@ -1,7 +1,7 @@
 """Does Kaiwa say what PyTorch says? ``python -m training.check_codec --work DIR``.
 
-Exports the codec's newest checkpoint to a temporary folder, encodes and decodes speech of callers
-it has not met with PyTorch and with Kaiwa, and compares codes and audio. Fails if they differ by
+Encodes and decodes speech of callers that the exported codec has not met, with PyTorch and with
+Kaiwa, and compares codes and audio. Fails if they differ by
 more than the order of sums explains.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import kaiwa
 from training import clips, mixing
-from training.codec import Codec, CodecSize, export, size_of
+from training.codec import Codec, CodecSize, export, restore
 
 Array = NDArray[np.float32]
 
@@ -27,14 +27,6 @@ CODES = 0.005
 #: Largest difference of audio decoded from the same codes, where speech peaks at about 0.6.
 AUDIO = 2e-5
 SECONDS = 4
-
-
-def trained(path: Path) -> Codec:
-    """The network of a checkpoint."""
-    state = torch.load(path, weights_only=True)
-    codec = Codec(size_of(state))
-    codec.load_state_dict(state["codec"])
-    return codec.eval()
 
 
 @torch.no_grad()
@@ -63,15 +55,17 @@ def main() -> None:
     """Prints what differs and ends with 1 if it is too much."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("training/work"))
+    parser.add_argument("--codec", type=Path, help="folder (default: WORK/codec)")
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--random", type=int, metavar="SEED", help="random weights instead")
     options = parser.parse_args()
     audio = scenes(options.work, options.count, 1)
     random = options.random is not None
-    codec = made_up(audio, options.random) if random else trained(options.work / "codec.pt")
-    with tempfile.TemporaryDirectory() as folder:
-        export(codec, Path(folder))
-        mimi = kaiwa.Mimi.from_pretrained(folder, num_codebooks=codec.size.books, device="cpu")
+    folder = options.codec or options.work / "codec"
+    codec = made_up(audio, options.random) if random else restore(folder).eval()
+    with tempfile.TemporaryDirectory() as exported:
+        export(codec, Path(exported))
+        mimi = kaiwa.Mimi.from_pretrained(exported, num_codebooks=codec.size.books, device="cpu")
         stream = mimi.stream(options.count)
         said = stream.encode(audio[:, None])
         with torch.no_grad():

@@ -91,6 +91,7 @@ def test_own_words_have_the_same_codes_wherever_they_are_said() -> None:
     heard = mimi.stream(1).encode(audio[None, None])[0]
     assert np.array_equal(heard[:, voice.LEAD :], found[:, 3 : 3 + length])
     assert not said.audio[27 * FRAME :].any()
+    assert np.array_equal(said.audio_of(own), said.audio)
     assert (said.text[27:] == words.PAD).all()
 
 
