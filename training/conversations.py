@@ -39,7 +39,7 @@ INTERRUPTED = 0.3
 #: Share of conversations that the caller begins, before the greeting or in it.
 FIRST = 0.15
 #: Share of callers without room, tone and noise.
-PLAIN = 0.15
+PLAIN = 0.25
 #: How often voices of a kind call: cut out of recordings, made by rule, others (with an accent).
 SHARES = (0.5, 0.36, 0.14)
 KINDS = {"flite": 0, "festival": 0, "espeak": 1}

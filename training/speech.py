@@ -247,15 +247,17 @@ def texts(rng: random.Random, phrases: int) -> list[tuple[list[str], str]]:
     return out
 
 
-def recorded(voices: dict[str, Any], rng: random.Random, rounds: int, new: int) -> list[Any]:
+def recorded(
+    voices: dict[str, Any], rng: random.Random, rounds: int, new: int, phrases: int
+) -> list[Any]:
     """Jobs of flite and festival: each voice at its usual settings, at others, as new speakers."""
     out: list[dict[str, Any]] = []
     for synth in ("flite", "festival"):
         for voice, number in itertools.product(voices.get(synth, []), range(rounds + new)):
-            job = {"synth": synth, "voice": voice, "stretch": 1.0, "texts": texts(rng, 22)}
+            job = {"synth": synth, "voice": voice, "stretch": 1.0, "texts": texts(rng, phrases)}
             if number >= rounds:
                 job |= {"stretch": rng.uniform(0.85, 1.15), "speaker": rng.randrange(1 << 30)}
-                job["texts"] = job["texts"][: len(HEARD) + 12]
+                job["texts"] = job["texts"][: len(HEARD) + phrases // 2]
             elif number % 3:
                 # Only flite takes a pitch, and not with every voice.
                 job |= {"stretch": rng.uniform(0.7, 1.4), "pitch": rng.uniform(0.65, 1.5)}
@@ -306,11 +308,16 @@ def formant(
 
 
 def jobs(
-    voices: dict[str, Any], dialects: list[str], seed: int, rounds: int, new: int
+    voices: dict[str, Any],
+    dialects: list[str],
+    seed: int,
+    rounds: int,
+    new: int,
+    phrases: int = 22,
 ) -> list[Any]:
     """What to synthesise for a set of voices, at ``rounds`` settings and as ``new`` speakers."""
     rng = random.Random(seed)
-    found = recorded(voices, rng, 2 * rounds, 3 * new)
+    found = recorded(voices, rng, 2 * rounds, 3 * new, phrases)
     found += accented(voices, rng, rounds, new)
     found += formant(voices, dialects, rng, rounds, new)
     return sorted(found, key=lambda _: rng.random())
@@ -323,13 +330,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=4, help="settings per voice")
     parser.add_argument("--new", type=int, default=4, help="new speakers per voice")
+    parser.add_argument("--phrases", type=int, default=22, help="of a recorded voice at a setting")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     voices = tomllib.loads((Path(__file__).parent / "voices.toml").read_text())
     dialects = voices["dialects"]["names"]
     own = voices["own"]
     parts = {
-        "train": jobs(voices["train"], dialects, options.seed, options.rounds, options.new),
+        "train": jobs(
+            voices["train"],
+            dialects,
+            options.seed,
+            options.rounds,
+            options.new,
+            options.phrases,
+        ),
         "held_out": jobs(voices["held_out"], dialects, options.seed + 1, 3, 0),
         "own": [
             own | {"stretch": own["stretches"].get(w, own["stretch"]), "texts": [([w], w)]}

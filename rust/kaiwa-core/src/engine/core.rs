@@ -294,6 +294,10 @@ impl Core {
             if quiet || !session.has_out_room(&state) {
                 continue;
             }
+            // Input may be finished while its last messages are still being decoded.
+            if state.frames.is_empty() && state.finished && !session.settle(&mut state) {
+                continue;
+            }
             let silent = state.frames.is_empty();
             let tail = silent && state.finished;
             let clocked = silent && session.options.server_clock && !state.finished;

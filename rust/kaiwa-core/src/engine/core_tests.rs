@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::engine::clock::Clock;
-use crate::engine::session::{Session, SessionOptions};
+use crate::engine::session::{Session, SessionOptions, Transport};
 use crate::error::Error;
 
 /// A clock that only tests turn; microseconds.
@@ -276,6 +276,37 @@ fn a_file_is_answered_whole_however_fast_it_comes() {
         Error::SessionEnded.to_string()
     );
     assert_eq!(world.core.admission.used(), 0);
+}
+
+#[test]
+fn a_finished_file_waits_for_what_is_still_being_decoded() {
+    let mut world = World::new(1);
+    let file = world.open(SessionOptions {
+        transport: Transport::Opus,
+        ..SessionOptions::default()
+    });
+    world.settle();
+    // The only thread that decodes is busy until it is told otherwise.
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    world.hub.opus(move || waits.recv().unwrap());
+    let mut writer = crate::audio::OpusWriter::new(5).unwrap();
+    for n in 0..3 {
+        let tone: Vec<f32> = (0..FRAME_SIZE)
+            .map(|i| 0.3 * (0.115 * (n * FRAME_SIZE + i) as f32).sin())
+            .collect();
+        file.send_bytes(writer.write(&tone).unwrap()).unwrap();
+    }
+    file.finish();
+    world.settle();
+    assert_eq!(world.steps(), Vec::<Vec<usize>>::new());
+    go_on.send(()).unwrap();
+    while file.0.lock().decoding() {
+        std::thread::yield_now();
+    }
+    world.settle();
+    // Three frames, and one of silence for the last answer.
+    assert_eq!(world.steps().len(), 4);
+    assert!(file.ended());
 }
 
 #[test]

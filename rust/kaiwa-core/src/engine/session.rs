@@ -195,6 +195,13 @@ pub(super) struct State {
     bad_messages: u64,
 }
 
+impl State {
+    /// Whether encoded input is still on its way to the queue.
+    pub fn decoding(&self) -> bool {
+        self.reading || !self.raw.is_empty()
+    }
+}
+
 pub(super) struct Shared {
     pub id: u64,
     pub options: SessionOptions,
@@ -372,7 +379,7 @@ impl Shared {
     /// Whether all input is in the queue, once there is no more to come: the last frame is
     /// filled up with silence.
     pub fn settle(&self, state: &mut State) -> bool {
-        if state.reading || !state.raw.is_empty() {
+        if state.decoding() {
             return false;
         }
         if !state.partial.is_empty() {
