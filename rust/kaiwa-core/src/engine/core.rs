@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::admission::{Admission, Decision, Limits};
+use super::hold::{self, Next};
 use super::hub::{Hub, Readiness};
 use super::pace::{FRAME, Pace, Pacer};
 use super::pipeline::{Answer, FRAME_SIZE, Pipeline, Start};
@@ -129,6 +130,9 @@ impl Core {
         let mut next = now + NAP;
         if let Some(deadline) = self.admission.next_deadline() {
             next = next.min(deadline);
+        }
+        if let Some(until) = self.hold(now) {
+            return Turn::Idle(until);
         }
         let rows = self.gather(now, &mut next);
         if rows.is_empty() {
@@ -281,6 +285,27 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Until when to wait for callers whose frames are about to come, if that is worth it.
+    fn hold(&self, now: f64) -> Option<f64> {
+        let patience = hold::patience(self.times.fixed());
+        if patience == 0.0 || self.admission.used() < 2 {
+            return None;
+        }
+        let callers = self.active.iter().flatten().filter_map(|session| {
+            let mut state = session.lock();
+            if state.held_until.is_some() || state.paused || state.closing.is_some() {
+                return None;
+            }
+            match state.frames.front().map(|frame| frame.arrived) {
+                Some(since) => state.pacer.may_step(now).then_some(Next::Here(since)),
+                None if state.finished || session.options.pace == Pace::None => None,
+                None if state.decoding() => Some(Next::Decoding),
+                None => Some(Next::After(state.pacer.heard())),
+            }
+        });
+        hold::until(now, patience, callers)
     }
 
     /// A frame of every session that has one and may be stepped.

@@ -231,6 +231,42 @@ fn what_comes_during_a_step_goes_into_the_next_one_together() {
 }
 
 #[test]
+fn calls_whose_frames_come_together_share_a_step() {
+    let mut world = World::new(2);
+    let (a, b) = (world.open(call()), world.open(call()));
+    world.settle();
+    let frame = [0.1; FRAME_SIZE];
+    for _ in 0..3 {
+        a.send_pcm(&frame).unwrap();
+        b.send_pcm(&frame).unwrap();
+        world.pass(FRAME);
+    }
+    world.steps();
+    // A step costs 5 ms, so 2.5 ms are worth waiting for the other call.
+    a.send_pcm(&frame).unwrap();
+    world.pass(0.002);
+    assert_eq!(world.steps(), Vec::<Vec<usize>>::new());
+    b.send_pcm(&frame).unwrap();
+    world.settle();
+    assert_eq!(world.steps(), [[0, 1]]);
+    // And no longer, if it says nothing.
+    world.pass(FRAME - 0.007);
+    a.send_pcm(&frame).unwrap();
+    let sent = world.hand.now();
+    world.pass(0.0024);
+    assert_eq!(world.steps(), Vec::<Vec<usize>>::new());
+    world.pass(0.0002);
+    assert_eq!(world.steps(), [[0]]);
+    let waited = world.core.last_step.0 - sent;
+    assert!((waited - 0.0025).abs() < 1e-4, "{waited}");
+    // Nobody waits for a call that is silent.
+    world.pass(FRAME);
+    a.send_pcm(&frame).unwrap();
+    world.settle();
+    assert_eq!(world.steps(), [[0]]);
+}
+
+#[test]
 fn waiting_for_a_step_that_runs_is_no_delay_to_be_cut() {
     let mut world = World::new(2);
     world.script.lock().unwrap().seconds = 0.05;

@@ -3,6 +3,7 @@
 mod admission;
 mod clock;
 mod core;
+mod hold;
 mod hub;
 mod pace;
 mod pipeline;

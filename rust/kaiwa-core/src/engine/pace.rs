@@ -129,6 +129,11 @@ impl Pacer {
         }
     }
 
+    /// When the last frame came, or silence took its place.
+    pub fn heard(&self) -> f64 {
+        self.heard
+    }
+
     /// Whether silence should take the place of a frame, where the server's clock counts.
     pub fn silence_due(&self, now: f64) -> bool {
         now >= self.next_silence()

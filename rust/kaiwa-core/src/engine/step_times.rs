@@ -134,6 +134,14 @@ impl StepTimes {
         self.costs.get(batch.max(1).min(last + 1) - 1).copied()
     }
 
+    /// What a step costs beside its rows: what is saved where two become one. 0 if unknown.
+    pub fn fixed(&self) -> f64 {
+        match (self.cost(1), self.cost(2)) {
+            (Some(one), Some(two)) => (2.0 * one - two).clamp(0.0, one),
+            _ => 0.0,
+        }
+    }
+
     /// The 95th percentile of a step with `batch` rows, in seconds, if things go on as they are.
     /// `None` before any measurement.
     pub fn predict(&self, batch: usize) -> Option<f64> {
@@ -211,6 +219,12 @@ mod tests {
             times.measure(size, 0.002 + 0.002 * size as f64);
         }
         times
+    }
+
+    #[test]
+    fn what_a_step_costs_beside_its_rows() {
+        assert_eq!(StepTimes::new(4).fixed(), 0.0);
+        assert!((measured(8).fixed() - 0.002).abs() < 1e-9);
     }
 
     #[test]
