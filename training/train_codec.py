@@ -7,9 +7,6 @@ whole every few minutes; a run that finds one goes on from it.
 from __future__ import annotations
 
 import argparse
-import csv
-import math
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from training.codec import (
     restore,
     size_of,
 )
+from training.progress import Progress, load, save
 
 
 class Scenes(IterableDataset[Any]):
@@ -79,30 +77,6 @@ class SpectralLoss(nn.Module):
         return loss / len(self.windows)
 
 
-def rate(step: int, options: argparse.Namespace) -> float:
-    """Learning rate of a step: a short rise, then a cosine to a twentieth."""
-    rise = min(1.0, (step + 1) / 100)
-    done = min(1.0, step / options.steps)
-    return float(options.lr * rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))))
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Replaces a checkpoint whole."""
-    temporary = path.with_suffix(".new")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def write_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row to a curve."""
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def main() -> None:
     """Trains until the last step."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -124,7 +98,7 @@ def main() -> None:
     half = partial(torch.autocast, "cpu", torch.bfloat16, enabled=not options.f32)
 
     path = options.work / "codec.pt"
-    state = torch.load(path, weights_only=True) if path.exists() else {}
+    state = load(path)
     codec = Codec(size_of(state) if state else CodecSize())
     if options.start and not state:
         codec = restore(options.start, codec.size)
@@ -143,20 +117,17 @@ def main() -> None:
     spectral = SpectralLoss()
     batches = iter(DataLoader(Scenes(options.work, options, step), batch_size=None, num_workers=1))
     seen: list[Tensor] = []
-    sums: dict[str, float] = {}
-    saved = started = time.time()
-    curve = options.work / "codec.csv"
-    while step < options.steps:
+    run = Progress(options.work / "codec.csv", options, step)
+    while run.goes_on:
         audio, clean, wanted = next(batches)
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, options)
-        quantize = bool(options.start) or step >= options.plain_steps
+        run.begin(optimiser)
+        quantize = bool(options.start) or run.step >= options.plain_steps
         with half():
             latent = codec.latent(audio[:, None])
         latent = latent.float()
-        if not quantize and step >= options.plain_steps - 20:
+        if not quantize and run.step >= options.plain_steps - 20:
             seen.append(latent.detach().transpose(0, 1).flatten(1))
-            if step == options.plain_steps - 1:
+            if run.step == options.plain_steps - 1:
                 for group_ in (codec.quantizer.rvq_first, codec.quantizer.rvq_rest):
                     group_.fit(torch.cat(seen, 1)[None])
         first, _, commit_1 = codec.quantizer.rvq_first(latent, quantize)
@@ -183,17 +154,9 @@ def main() -> None:
         right = guess.argmax(1) == target
         spoken = target != mixing.SILENCE
         parts["state"] = right[spoken].float().mean() if spoken.any() else right.float().mean()
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        step += 1
-        if step % 50 == 0:
-            row: dict[str, Any] = {"step": step}
-            row |= {name: round(value / 50, 4) for name, value in sums.items()}
-            print(f"{time.time() - started:.0f} s", row, flush=True)
-            write_row(curve, row)
-            sums.clear()
-        if time.time() - saved > 60 * options.minutes or step == options.steps:
-            saved = time.time()
+        run.end(parts)
+        run.report()
+        if run.save_due():
             save(
                 path,
                 {
@@ -201,7 +164,7 @@ def main() -> None:
                     "codec": codec.state_dict(),
                     "hint": hint.state_dict(),
                     "optimiser": optimiser.state_dict(),
-                    "step": step,
+                    "step": run.step,
                 },
             )
             export(codec, options.work / "codec", torch.bfloat16)

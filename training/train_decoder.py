@@ -9,7 +9,6 @@ model. The newest state is ``decoder.pt`` in the work folder; ``codec`` gets the
 from __future__ import annotations
 
 import argparse
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ import kaiwa
 from training import clips, mixing, team
 from training.clips import DIGITS, WORDS, Clips
 from training.codec import FILE, Codec, restore
-from training.train_codec import SpectralLoss, rate, save, write_row
+from training.progress import Progress, load, save
+from training.train_codec import SpectralLoss
 from training.voice import Codes, Voice
 
 #: Parts of the network that are trained.
@@ -125,7 +125,7 @@ def work(options: argparse.Namespace) -> None:
 
     path, folder = options.work / "decoder.pt", options.work / "codec"
     codec = restore(folder).eval()
-    state = torch.load(path, weights_only=True) if path.exists() else {}
+    state = load(path)
     trained = []
     for name, value in codec.named_parameters():
         value.requires_grad_(is_trained(name))
@@ -143,13 +143,11 @@ def work(options: argparse.Namespace) -> None:
     spectral = SpectralLoss()
     mine, own = Own(codec, options), options.own
     others = iter(DataLoader(Others(options, step), batch_size=None, num_workers=1))
-    sums: dict[str, float] = {}
-    counted = 0
-    saved = started = time.time()
-    while step < options.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, options)
-        clean, codes = mine.some(np.random.default_rng((options.seed, step, team.rank(), 1)), own)
+    run = Progress(options.work / "decoder.csv", options, step)
+    while run.goes_on:
+        run.begin(optimiser)
+        draws = np.random.default_rng((options.seed, run.step, team.rank(), 1))
+        clean, codes = mine.some(draws, own)
         if own < options.batch:
             audio, wanted = next(others)
             clean = torch.cat((clean, wanted))
@@ -168,23 +166,13 @@ def work(options: argparse.Namespace) -> None:
         team.average(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        step += 1
-        counted += 1
+        run.end(parts)
         if team.rank():
             continue
-        if step % 50 == 0:
-            row: dict[str, Any] = {"step": step}
-            row |= {name: round(value / counted, 4) for name, value in sums.items()}
-            print(f"{time.time() - started:.0f} s", row, flush=True)
-            write_row(options.work / "decoder.csv", row)
-            sums.clear()
-            counted = 0
-        if time.time() - saved > 60 * options.minutes or step == options.steps:
-            saved = time.time()
+        run.report()
+        if run.save_due():
             kept = {n: v for n, v in codec.state_dict().items() if is_trained(n)}
-            save(path, {"decoder": kept, "optimiser": optimiser.state_dict(), "step": step})
+            save(path, {"decoder": kept, "optimiser": optimiser.state_dict(), "step": run.step})
             write(codec, folder)
 
 

@@ -11,7 +11,6 @@ head that reads the frame's spectrum from the codes keeps them those of a codec.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from training import clips, mixing, team
 from training.codec import Codec, export, hann_mel, restore
 from training.mixing import FRAME
-from training.train_codec import rate, save, write_row
+from training.progress import Progress, load, save
 
 #: Parts of a frame whose spectra are read from its codes, the window and the bands of a spectrum.
 SPECTRA, WINDOW, MELS = 4, 1024, 40
@@ -115,7 +114,7 @@ def work(options: argparse.Namespace) -> None:
     """Trains until the last step."""
     torch.manual_seed(options.seed)
     path, folder = options.work / "hearing.pt", options.work / "codec"
-    state = torch.load(path, weights_only=True) if path.exists() else {}
+    state = load(path)
     codec = restore(options.start or folder)
     heads = Heads(codec.size.dimension)
     trained = [*trained_parts(codec), *heads.parameters()]
@@ -128,12 +127,9 @@ def work(options: argparse.Namespace) -> None:
         step = int(state["step"])
     books = [b for name, b in codec.named_buffers() if ".books." in name]
     batches = iter(DataLoader(Scenes(options, step), batch_size=None, num_workers=options.loaders))
-    sums: dict[str, float] = {}
-    counted = 0
-    saved = started = time.time()
-    while step < options.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, options)
+    run = Progress(options.work / "hearing.csv", options, step)
+    while run.goes_on:
+        run.begin(optimiser)
         parts = losses(codec, heads, next(batches), not options.f32)
         loss = options.hint * (parts["state"] + 0.5 * parts["early"] + 0.5 * parts["ended"])
         loss = loss + options.spectra * parts["spectra"] + 0.25 * parts["commit"]
@@ -143,22 +139,12 @@ def work(options: argparse.Namespace) -> None:
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         team.follow_first(books)
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        step += 1
-        counted += 1
+        run.end(parts)
         if team.rank():
             continue
-        if step % 50 == 0:
-            row: dict[str, Any] = {"step": step}
-            row |= {name: round(value / counted, 4) for name, value in sums.items()}
-            print(f"{time.time() - started:.0f} s", row, flush=True)
-            write_row(options.work / "hearing.csv", row)
-            sums.clear()
-            counted = 0
-        if time.time() - saved > 60 * options.minutes or step == options.steps:
-            saved = time.time()
-            kept = {"codec": codec.state_dict(), "heads": heads.state_dict(), "step": step}
+        run.report()
+        if run.save_due():
+            kept = {"codec": codec.state_dict(), "heads": heads.state_dict(), "step": run.step}
             save(path, {**kept, "optimiser": optimiser.state_dict()})
             export(codec, folder, torch.bfloat16)
 

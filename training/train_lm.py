@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from training import conversations, mixing, team, words
 from training.codec import parameters
 from training.language import Language, LmSize, as_state, export, restore, size_of
-from training.train_codec import rate, save, write_row
+from training.progress import Progress, load, save
 
 #: Layers after which the hint looks: what was heard should be clear by then.
 MIDDLE = 2
@@ -144,8 +142,8 @@ def work(options: argparse.Namespace) -> None:
     data = options.data or options.work / "conversations"
     frames, labels = conversations.load(data / "train")
     test_frames, test_labels = conversations.load(data / "held_out")
-    path, curve = options.work / "lm.pt", options.work / "lm.csv"
-    state = torch.load(path, weights_only=True) if path.exists() else {}
+    path = options.work / "lm.pt"
+    state = load(path)
     model = Language(size_of(state) if state else LmSize())
     if options.start and not state:
         model = restore(options.start, model.size)
@@ -170,13 +168,10 @@ def work(options: argparse.Namespace) -> None:
     count = f"{parameters(model) / 1e6:.2f} M parameters"
     print(f"{count}, {len(frames)} conversations, from step {step}", flush=True)
     first = 1 + model.size.books
-    sums: dict[str, float] = {}
-    counted = 0
-    saved = started = time.time()
-    while step < options.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, options)
-        clean, heard, draws = batch_of(frames, labels, options.seed, step, options.batch)
+    run = Progress(options.work / "lm.csv", options, step, options.every)
+    while run.goes_on:
+        run.begin(optimiser)
+        clean, heard, draws = batch_of(frames, labels, options.seed, run.step, options.batch)
         seen = muddled(clean, first, model.size.card, options.muddle, draws)
         parts = losses(model, hint, seen, heard, draws, not options.f32)
         loss = parts["text"] + parts["audio"] + 0.5 * parts["hint"]
@@ -185,23 +180,11 @@ def work(options: argparse.Namespace) -> None:
         team.average(trained)
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        step += 1
-        counted += 1
+        run.end(parts)
         if team.rank():
             continue
-        if step % options.every == 0 or step == options.steps:
-            row: dict[str, Any] = {"step": step}
-            row |= {name: round(value / counted, 4) for name, value in sums.items()}
-            tested = held_out(model, hint, test_frames, test_labels)
-            row |= {f"test_{name}": round(value, 4) for name, value in tested.items()}
-            print(f"{time.time() - started:.0f} s", row, flush=True)
-            write_row(curve, row)
-            sums.clear()
-            counted = 0
-        if time.time() - saved > 60 * options.minutes or step == options.steps:
-            saved = time.time()
+        run.report(lambda: held_out(model, hint, test_frames, test_labels))
+        if run.save_due():
             save(
                 path,
                 {
@@ -209,7 +192,7 @@ def work(options: argparse.Namespace) -> None:
                     "model": model.state_dict(),
                     "hint": hint.state_dict(),
                     "optimiser": optimiser.state_dict(),
-                    "step": step,
+                    "step": run.step,
                 },
             )
             publish(model, options.work)
