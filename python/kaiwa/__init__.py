@@ -7,8 +7,16 @@
 
 from __future__ import annotations
 
-from kaiwa._native import OggOpusReader, OggOpusWriter
-from kaiwa._native import build_info as _build_info
+try:
+    from kaiwa._native import OggOpusReader, OggOpusWriter
+    from kaiwa._native import build_info as _build_info
+except ImportError as _error:
+    if "libcuda" not in str(_error):
+        raise
+    raise ImportError(
+        "this build of kaiwa is for NVIDIA GPUs and finds no driver (libcuda.so.1): install it, "
+        "start the container with `--gpus all`, or install the build for processors"
+    ) from _error
 from kaiwa.duplex import Duplex, DuplexOutput
 from kaiwa.engine import Engine, Readiness
 from kaiwa.errors import (

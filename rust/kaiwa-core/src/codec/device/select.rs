@@ -89,7 +89,11 @@ fn start(
 ) -> Result<CandleDevice> {
     let reason = match std::panic::catch_unwind(start) {
         Ok(Ok(opened)) => return Ok(opened),
-        Ok(Err(error)) => format!("{error}; {remedy}"),
+        // Candle appends a backtrace where one is asked for.
+        Ok(Err(error)) => {
+            let error = error.to_string();
+            format!("{}; {remedy}", error.lines().next().unwrap_or_default())
+        }
         Err(_) => format!("its driver could not be loaded; {remedy}"),
     };
     Err(Error::DeviceUnavailable {
