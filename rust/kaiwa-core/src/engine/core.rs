@@ -289,8 +289,9 @@ impl Core {
 
     /// Until when to wait for callers whose frames are about to come, if that is worth it.
     fn hold(&self, now: f64) -> Option<f64> {
-        let patience = hold::patience(self.times.fixed());
-        if patience == 0.0 || self.admission.used() < 2 {
+        let used = self.admission.used();
+        let patience = hold::patience(self.times.fixed(), self.times.cost(used).unwrap_or(0.0));
+        if patience == 0.0 || used < 2 {
             return None;
         }
         let callers = self.active.iter().flatten().filter_map(|session| {
@@ -305,7 +306,7 @@ impl Core {
                 None => Some(Next::After(state.pacer.heard())),
             }
         });
-        hold::until(now, patience, callers)
+        hold::until(now, self.last_step.1, patience, callers)
     }
 
     /// A frame of every session that has one and may be stepped.

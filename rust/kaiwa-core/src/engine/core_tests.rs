@@ -242,23 +242,24 @@ fn calls_whose_frames_come_together_share_a_step() {
         world.pass(FRAME);
     }
     world.steps();
-    // A step costs 5 ms, so 2.5 ms are worth waiting for the other call.
+    // A step costs 30 ms: for the other call it is worth waiting.
+    (1..=2).for_each(|rows| world.core.times.measure(rows, 0.03));
     a.send_pcm(&frame).unwrap();
-    world.pass(0.002);
+    world.pass(0.006);
     assert_eq!(world.steps(), Vec::<Vec<usize>>::new());
     b.send_pcm(&frame).unwrap();
     world.settle();
     assert_eq!(world.steps(), [[0, 1]]);
-    // And no longer, if it says nothing.
-    world.pass(FRAME - 0.007);
+    // But not for long, if it says nothing.
+    world.pass(FRAME - 0.011);
     a.send_pcm(&frame).unwrap();
     let sent = world.hand.now();
-    world.pass(0.0024);
+    world.pass(0.0079);
     assert_eq!(world.steps(), Vec::<Vec<usize>>::new());
     world.pass(0.0002);
     assert_eq!(world.steps(), [[0]]);
     let waited = world.core.last_step.0 - sent;
-    assert!((waited - 0.0025).abs() < 1e-4, "{waited}");
+    assert!((waited - 0.008).abs() < 1e-4, "{waited}");
     // Nobody waits for a call that is silent.
     world.pass(FRAME);
     a.send_pcm(&frame).unwrap();

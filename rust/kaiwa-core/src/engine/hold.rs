@@ -3,15 +3,16 @@
 //!
 //! A step costs something however few rows it has: the weights are read once. Calls that began
 //! together send their frames within a few milliseconds of each other; stepping the first of them
-//! alone would make all others wait for two steps instead of one. So a frame may be held for half of
-//! what a further step costs, if others are seen coming. A caller that is alone never waits.
+//! alone makes all others wait for two steps instead of one, and close to what the machine can do
+//! there is no time for two. So a frame may be held while others are seen coming: the longer, the
+//! fuller the machine, but never longer than what a further step costs.
 
 use super::pace::FRAME;
 
 /// Longest wait, in seconds.
-const MOST: f64 = 0.005;
-/// Steps that cost less than this are not worth waiting for.
-const LEAST: f64 = 0.001;
+const MOST: f64 = 0.008;
+/// A shorter wait is not worth it.
+const LEAST: f64 = 0.0003;
 
 /// What is known of a caller's next frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,16 +25,24 @@ pub enum Next {
     After(f64),
 }
 
-/// How long a frame may be held, in seconds, where a further step costs `fixed`.
-pub fn patience(fixed: f64) -> f64 {
-    if fixed < LEAST {
-        return 0.0;
+/// How long a frame may be held, in seconds, where a further step costs `fixed` and a step of all
+/// callers `all`.
+pub fn patience(fixed: f64, all: f64) -> f64 {
+    // 1: two steps a frame are all that there is time for.
+    let load = ((all + fixed) / FRAME).min(1.0);
+    match fixed * load * load {
+        short if short < LEAST => 0.0,
+        patience => patience.min(MOST),
     }
-    (fixed / 2.0).min(MOST)
 }
 
-/// Until when a step should wait; `None`: step now what is here.
-pub fn until(now: f64, patience: f64, callers: impl Iterator<Item = Next>) -> Option<f64> {
+/// Until when a step should wait; `None`: step now what is here. The engine is `free` since then.
+pub fn until(
+    now: f64,
+    free: f64,
+    patience: f64,
+    callers: impl Iterator<Item = Next>,
+) -> Option<f64> {
     let (mut first, mut coming) = (f64::INFINITY, false);
     for caller in callers {
         match caller {
@@ -42,7 +51,7 @@ pub fn until(now: f64, patience: f64, callers: impl Iterator<Item = Next>) -> Op
             Next::After(last) => coming |= (last + FRAME - now).abs() < patience,
         }
     }
-    let deadline = first + patience;
+    let deadline = first.max(free) + patience;
     (coming && first.is_finite() && now < deadline).then_some(deadline)
 }
 
@@ -52,7 +61,7 @@ mod tests {
     use super::*;
 
     fn at(now: f64, callers: &[Next]) -> Option<f64> {
-        until(now, 0.004, callers.iter().copied())
+        until(now, 0.9, 0.004, callers.iter().copied())
     }
 
     #[test]
@@ -66,14 +75,20 @@ mod tests {
         assert_eq!(at(1.0, &[Here(1.0), After(0.917)]), Some(1.004));
         assert_eq!(at(1.0, &[Here(1.0), After(0.925)]), None);
         assert_eq!(at(1.0, &[Here(1.0), After(0.915)]), None);
+        // A step that has just ended: what waited for it waits for the others, too.
+        let both = [Here(0.95), After(0.922)];
+        assert_eq!(until(1.0, 0.999, 0.004, both.into_iter()), Some(1.003));
         // Nothing to step.
         assert_eq!(at(1.0, &[Decoding, After(0.92)]), None);
     }
 
     #[test]
-    fn patience_is_half_of_what_is_saved_and_bounded() {
-        assert_eq!(patience(0.0005), 0.0);
-        assert_eq!(patience(0.004), 0.002);
-        assert_eq!(patience(0.1), 0.005);
+    fn a_full_machine_waits_for_as_long_as_a_step_costs_an_empty_one_hardly() {
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        // Twelve rows in 68 ms and 8 ms a step, and two rows in 16.
+        assert!(close(patience(0.008, 0.068), 0.008 * 0.95 * 0.95));
+        assert!(close(patience(0.008, 0.016), 0.008 * 0.3 * 0.3));
+        assert!(close(patience(0.04, 0.045), 0.008));
+        assert_eq!(patience(0.001, 0.01), 0.0);
     }
 }

@@ -129,7 +129,8 @@ impl StepTimes {
             .collect();
     }
 
-    fn cost(&self, batch: usize) -> Option<f64> {
+    /// What a step of `batch` rows costs where nothing disturbs it. `None` before any measurement.
+    pub fn cost(&self, batch: usize) -> Option<f64> {
         let last = self.costs.len().checked_sub(1)?;
         self.costs.get(batch.max(1).min(last + 1) - 1).copied()
     }
