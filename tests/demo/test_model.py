@@ -51,7 +51,7 @@ def figures(scenes: Scenes, listener: Listener) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "text", "audio"),
-    [("digits", 0.9, 0.87), ("sums", 0.78, 0.75), ("interrupted", 0.85, 0.8)],
+    [("digits", 0.95, 0.92), ("sums", 0.85, 0.85), ("interrupted", 0.87, 0.84)],
 )
 def test_it_answers_strangers(
     figures: dict[str, Any], kind: str, text: float, audio: float

@@ -157,15 +157,20 @@ def allowed(limit: int) -> tuple[int, dict[int, float]]:
 
 
 def carried(args: argparse.Namespace, most: int, out: dict[str, Any]) -> int:
-    """The most calls in time, from `most` downward; rows go into `out`."""
+    """The most calls in time, from `most` downward; rows go into `out`.
+
+    A number of calls that was not in time is tried once more: what else the machine does for a
+    moment says nothing about the server.
+    """
     options = ("--model", "synth:tiny", "--mimi", "synth:full", "--slots", str(most))
     with serving(*options, "--step-budget-ms", "10000") as server:
         for count in range(most, 0, -1):
-            row = calls(server, count, args.seconds, 1)
-            fine = in_time(row, MODEL_LIMIT)
-            out[f"{count}_calls"] = {**row, "in_time": fine}
-            if fine:
-                return count
+            for attempt in ("", "_again"):
+                row = calls(server, count, args.seconds, 1)
+                fine = in_time(row, MODEL_LIMIT)
+                out[f"{count}_calls{attempt}"] = {**row, "in_time": fine}
+                if fine:
+                    return count
     return 0
 
 
