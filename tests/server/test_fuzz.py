@@ -253,7 +253,9 @@ async def converses(server: Program) -> None:
             assert len(await made.frames(1)) == 1
 
 
-async def stops_growing(server: Program, attacks: Callable[[], Awaitable[None]], count: int) -> None:
+async def stops_growing(
+    server: Program, attacks: Callable[[], Awaitable[None]], count: int
+) -> None:
     """Repeats the same attacks, `count` of them, until two times in a row leave nothing behind."""
     sizes = [server.metric("kaiwa_resident_memory_bytes")]
     for _ in range(PATIENCE):
