@@ -18,9 +18,10 @@ bench: ## speed of the codec here, beside rustymimi in the same run
 	scripts/setup
 	.venv/bin/kaiwa bench mimi
 
-docs: ## write docs/cli.md and docs/settings.md anew from the program
+docs: ## write docs/cli.md, docs/settings.md and the page's reasons anew from the program
 	.venv/bin/python -m kaiwa.cli.reference > docs/cli.md
 	.venv/bin/python -m kaiwa.server.settings_page > docs/settings.md
+	.venv/bin/python -m tools.page_reasons
 
 cuda-check: ## compile with CUDA, no GPU needed (minutes)
 	scripts/cuda-check
