@@ -1,7 +1,7 @@
 """Puts trained models where Kaiwa ships them: ``python -m training.ship --work DIR``.
 
-The folder gets the weights in bfloat16 and in 8 bits (GGUF, which is the one that is used),
-``config.json``, tokenizer and codec; the curves of the run are kept beside the scripts.
+The folder gets the weights in 8 bits (GGUF), ``config.json``, tokenizer and codec; the weights in
+bfloat16 stay in the work folder, and the curves of the run are kept beside the scripts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from training import language
 from training.language import FILE, export
 
 ROOT = Path(__file__).parents[1]
-#: Weights that are used where the folder is named, not a file in it.
 USED = "model.q8.gguf"
 
 
@@ -37,6 +36,7 @@ def main() -> None:
     shutil.copytree(options.work / "codec", options.out / "mimi")
     if kaiwa(["convert", str(options.out / FILE), str(options.out / USED), "--to", "gguf-q8"]):
         raise SystemExit("the model could not be converted")
+    (options.out / FILE).replace(options.work / FILE)
     config = json.loads((options.out / "config.json").read_text())
     config = {**config, "moshi_name": USED}
     (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
