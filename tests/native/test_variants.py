@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from tests.device_list import DEVICES
 
 import kaiwa
 
@@ -24,7 +25,7 @@ def close(got: NDArray[Any], want: NDArray[Any]) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("device", ["cpu", "candle-cpu"])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
 def test_variant(name: str, device: str) -> None:
     golden = load_file(FOLDER / name / "expected.safetensors")
