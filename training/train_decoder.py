@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 import kaiwa
-from training import clips, mixing, team
+from training import clips, distributed, mixing
 from training.clips import DIGITS, WORDS, Clips
 from training.codec import FILE, Codec, restore
 from training.progress import Progress, load, save
@@ -47,7 +47,7 @@ class Others(IterableDataset[Any]):
         own = clips.load(options.work / "clips_own.npz")
         step = self.first
         while True:
-            rng = np.random.default_rng((options.seed, step, team.rank()))
+            rng = np.random.default_rng((options.seed, step, distributed.rank()))
             made = [
                 mixing.codec_scene(rng, train, own, options.frames)[:2]
                 for _ in range(options.batch - options.own)
@@ -146,7 +146,7 @@ def work(options: argparse.Namespace) -> None:
     run = Progress(options.work / "decoder.csv", options, step)
     while run.goes_on:
         run.begin(optimiser)
-        draws = np.random.default_rng((options.seed, run.step, team.rank(), 1))
+        draws = np.random.default_rng((options.seed, run.step, distributed.rank(), 1))
         clean, codes = mine.some(draws, own)
         if own < options.batch:
             audio, wanted = next(others)
@@ -163,11 +163,11 @@ def work(options: argparse.Namespace) -> None:
         loss = loss + options.wave * parts["own_wave"]
         optimiser.zero_grad()
         loss.backward()
-        team.average(trained)
+        distributed.average(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         run.end(parts)
-        if team.rank():
+        if distributed.rank():
             continue
         run.report()
         if run.save_due():
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     parser.add_argument("--f32", action="store_true", help="networks in f32, not bfloat16")
     parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
-    team.run(work, parser.parse_args())
+    distributed.run(work, parser.parse_args())
 
 
 if __name__ == "__main__":

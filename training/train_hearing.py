@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from training import clips, mixing, team
+from training import clips, distributed, mixing
 from training.codec import Codec, export, hann_mel, restore
 from training.mixing import FRAME
 from training.progress import Progress, load, save
@@ -35,7 +35,7 @@ class Scenes(IterableDataset[Any]):
     """Batches of crops; a function of seed, process and step."""
 
     def __init__(self, options: argparse.Namespace, first: int) -> None:
-        self.options, self.first, self.rank = options, first, team.rank()
+        self.options, self.first, self.rank = options, first, distributed.rank()
 
     def __iter__(self) -> Any:
         options = self.options
@@ -135,12 +135,12 @@ def work(options: argparse.Namespace) -> None:
         loss = loss + options.spectra * parts["spectra"] + 0.25 * parts["commit"]
         optimiser.zero_grad()
         loss.backward()
-        team.average(trained)
+        distributed.average(trained)
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
-        team.follow_first(books)
+        distributed.follow_first(books)
         run.end(parts)
-        if team.rank():
+        if distributed.rank():
             continue
         run.report()
         if run.save_due():
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--hint", type=float, default=1.0, help="weight of hearing words")
     parser.add_argument("--spectra", type=float, default=0.5, help="weight of spectra")
     parser.add_argument("--start", type=Path, help="folder of an exported codec to start from")
-    team.run(work, parser.parse_args())
+    distributed.run(work, parser.parse_args())
 
 
 if __name__ == "__main__":

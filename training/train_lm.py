@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training import conversations, mixing, team, words
+from training import conversations, distributed, mixing, words
 from training.codec import parameters
 from training.language import Language, LmSize, as_state, export, restore, size_of
 from training.progress import Progress, load, save
@@ -35,7 +35,7 @@ def batch_of(
     frames: NDArray[np.uint16], labels: NDArray[np.uint8], seed: int, step: int, size: int
 ) -> tuple[Tensor, Tensor, torch.Generator]:
     """Conversations of a step: a function of seed and step, so that runs can go on."""
-    rng = np.random.default_rng((seed, step, team.rank()))
+    rng = np.random.default_rng((seed, step, distributed.rank()))
     chosen = np.sort(rng.choice(len(frames), size, replace=len(frames) < size))
     draws = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     picked = torch.from_numpy(frames[chosen].astype(np.int64))
@@ -177,11 +177,11 @@ def work(options: argparse.Namespace) -> None:
         loss = parts["text"] + parts["audio"] + 0.5 * parts["hint"]
         optimiser.zero_grad()
         loss.backward()
-        team.average(trained)
+        distributed.average(trained)
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         run.end(parts)
-        if team.rank():
+        if distributed.rank():
             continue
         run.report(lambda: held_out(model, hint, test_frames, test_labels))
         if run.save_due():
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5, help="between checkpoints")
     parser.add_argument("--every", type=int, default=50, help="steps between rows of the curve")
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
-    team.run(work, parser.parse_args())
+    distributed.run(work, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kaiwa import _native, demo, lm_sources, sources
+from kaiwa import _native, demo
+from kaiwa.checkpoints import mimi as mimi_checkpoints
+from kaiwa.checkpoints import moshi as moshi_checkpoints
 from kaiwa.errors import CheckpointNotFoundError, InputError
 from kaiwa.mimi import Mimi
 from kaiwa.moshi import Moshi, Progress
@@ -87,7 +89,7 @@ def load(
             kv_dtype=kv_dtype,
             progress=progress,
         )
-    found = lm_sources.resolve(
+    found = moshi_checkpoints.find(
         source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
     )
     # Before minutes go into reading the model.
@@ -111,7 +113,7 @@ def load(
 
 
 def _codec_beside(
-    found: lm_sources.LmSource,
+    found: moshi_checkpoints.MoshiCheckpoint,
     source: str | PathLike[str],
     revision: str | None,
     cache_dir: str | PathLike[str] | None,
@@ -119,7 +121,7 @@ def _codec_beside(
     """The source of the codec that lies beside a model."""
     place = found.place.name if found.place else source
     try:
-        files = sources.resolve(place, revision=revision, cache_dir=cache_dir)
+        files = mimi_checkpoints.find(place, revision=revision, cache_dir=cache_dir)
     except CheckpointNotFoundError as error:
         reason: CheckpointNotFoundError | None = error
     else:

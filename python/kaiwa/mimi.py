@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa import _arrays, _native, sources
+from kaiwa import _arrays, _native
+from kaiwa.checkpoints import mimi as checkpoints
 from kaiwa.errors import InputError
 
 Progress = Callable[[int, int], object]
@@ -94,7 +95,7 @@ class Mimi:
             with tempfile.TemporaryDirectory(prefix="kaiwa-") as folder:
                 weights = write_mimi(folder, size=size).weights
                 return cls.from_pretrained(weights, num_codebooks=books, device=device, dtype=dtype)
-        files = sources.resolve(source, revision=revision, cache_dir=cache_dir, config=config)
+        files = checkpoints.find(source, revision=revision, cache_dir=cache_dir, config=config)
         return cls(_native.Mimi.load(files.weights, files.config_json, books, device, kind))
 
     @property

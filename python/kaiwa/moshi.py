@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa import _arrays, _native, lm_sources
+from kaiwa import _arrays, _native
+from kaiwa.checkpoints import moshi as checkpoints
 from kaiwa.errors import InputError
 
 Progress = Callable[[int, int], object]
@@ -152,7 +153,7 @@ class Moshi:
                 kv_dtype=kv_dtype,
                 progress=progress,
             )
-        found = lm_sources.resolve(
+        found = checkpoints.find(
             source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
         )
         return cls.from_source(
@@ -167,7 +168,7 @@ class Moshi:
     @classmethod
     def from_source(
         cls,
-        found: lm_sources.LmSource,
+        found: checkpoints.MoshiCheckpoint,
         *,
         device: str = "auto",
         dtype: Any = None,
@@ -477,7 +478,7 @@ class MoshiStream:
         return chosen[0]
 
 
-def open_files(found: lm_sources.LmSource) -> _native.LmFiles:
+def open_files(found: checkpoints.MoshiCheckpoint) -> _native.LmFiles:
     """Opens the files of a source; what is odd about them becomes a warning."""
     paths = [str(path) for path in found.weights]
     files = _native.LmFiles.open(paths, found.config_json, found.lora, found.lora_config_json)

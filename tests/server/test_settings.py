@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kaiwa.errors import InputError
-from kaiwa.server import settings_page, sources
+from kaiwa.server import settings_page, settings_reader
 from kaiwa.server.setting import Setting
 from kaiwa.server.settings import ServerSettings, settings
 
@@ -80,7 +80,7 @@ TLS = ("--ssl-cert", "c.pem", "--ssl-key", "k.pem")
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    sources.add_arguments(parser, settings())
+    settings_reader.add_arguments(parser, settings())
     return parser.parse_args(words)
 
 
@@ -332,7 +332,7 @@ def test_misspelt_variables_are_found() -> None:
         "KAIWA_PORT_8998_TCP_ADDR": "10.0.0.1",
         "PATH": "x",
     }
-    assert sources.misspelt(settings(), environ) == [
+    assert settings_reader.misspelt(settings(), environ) == [
         "KAIWA_MAX_SECOND is no setting; did you mean KAIWA_MAX_SECONDS?"
     ]
 
@@ -358,7 +358,7 @@ def test_the_page_of_settings_is_current() -> None:
 
 def test_help_can_be_printed() -> None:
     parser = argparse.ArgumentParser()
-    sources.add_arguments(parser, settings())
+    settings_reader.add_arguments(parser, settings())
     text = parser.format_help()
     for setting in settings():
         assert setting.flag in text

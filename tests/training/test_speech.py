@@ -132,24 +132,24 @@ def test_the_ears_learn_and_the_decoder_does_not() -> None:
 
 SCRIPT = """
 import argparse, sys, torch
-from training import team
+from training import distributed
 
 def work(options):
     torch.manual_seed(0)
     layer = torch.nn.Linear(3, 2)
     x = torch.arange(12.0).view(4, 3) ** 0.5
-    mine = x[2 * team.rank() : 2 * team.rank() + 2] if team.size() == 2 else x
+    mine = x[2 * distributed.rank() : 2 * distributed.rank() + 2] if distributed.size() == 2 else x
     layer(mine).square().mean().backward()
-    team.average(list(layer.parameters()))
-    own = torch.full((2,), float(team.rank()))
-    team.follow_first([own])
-    if team.rank() == 0:
+    distributed.average(list(layer.parameters()))
+    own = torch.full((2,), float(distributed.rank()))
+    distributed.follow_first([own])
+    if distributed.rank() == 0:
         print(layer.weight.grad.flatten().tolist(), own.tolist())
     else:
         assert own.tolist() == [0.0, 0.0]
 
 if __name__ == "__main__":
-    team.run(work, argparse.Namespace(processes=int(sys.argv[1])))
+    distributed.run(work, argparse.Namespace(processes=int(sys.argv[1])))
 """
 
 

@@ -67,15 +67,15 @@ def machine_seconds() -> float | None:
 
 def calls(server: Server, count: int, seconds: float, processes: int) -> dict[str, Any]:
     """So many calls at once, and what became of them."""
-    from kaiwa.client import load
-    from kaiwa.client.load_report import report
+    from kaiwa.client import loadtest
+    from kaiwa.client.loadtest_report import report
     from kaiwa.synth import voice
 
-    frames = load.frames_in(seconds)
-    outgoing = load.prepare(load.looped(voice(min(seconds, 20.0)), frames), "opus")
-    options = load.LoadOptions(url=f"127.0.0.1:{server.port}")
+    frames = loadtest.frames_in(seconds)
+    outgoing = loadtest.prepare(loadtest.looped(voice(min(seconds, 20.0)), frames), "opus")
+    options = loadtest.LoadTestOptions(url=f"127.0.0.1:{server.port}")
     before, all_before, began = server.cpu_seconds(), machine_seconds(), time.perf_counter()
-    shifts = load.run(options, outgoing, count, processes)
+    shifts = loadtest.run(options, outgoing, count, processes)
     wall = time.perf_counter() - began
     after, all_after = server.cpu_seconds(), machine_seconds()
     busy = None if all_before is None or all_after is None else all_after - all_before

@@ -53,12 +53,13 @@ def run(args: argparse.Namespace) -> int:
     import time
     from pathlib import Path
 
-    from kaiwa import _native, lm_sources
+    from kaiwa import _native
+    from kaiwa.checkpoints import moshi as checkpoints
     from kaiwa.cli import progress
     from kaiwa.errors import InputError
     from kaiwa.moshi import open_files
 
-    found = lm_sources.resolve(
+    found = checkpoints.find(
         args.source, revision=args.revision, config=args.config, lora=args.lora
     )
     output = Path(args.output)

@@ -139,14 +139,14 @@ def layout(names: list[str]) -> str:
 
 def model(source: str, revision: str | None, tensors: bool) -> dict[str, Any]:
     """A folder or repository: the files that loading it would use."""
-    from kaiwa import sources
+    from kaiwa.checkpoints import mimi as checkpoints
     from kaiwa.errors import CheckpointError
 
     try:
         return language_model(source, revision)
     except CheckpointError:
         pass  # the codec's, or neither's: then its complaint says what is wanted
-    found = sources.resolve(source, revision=revision)
+    found = checkpoints.find(source, revision=revision)
     rows = checkpoint(found.weights, tensors)
     return {"source": source, "has_config": found.config_json is not None, **rows}
 
@@ -155,10 +155,10 @@ def language_model(source: str, revision: str | None) -> dict[str, Any]:
     """A language model: sizes and layout, without reading weights."""
     import json
 
-    from kaiwa import lm_sources
+    from kaiwa.checkpoints import moshi as checkpoints
     from kaiwa.moshi import open_files
 
-    found = lm_sources.resolve(source, revision=revision)
+    found = checkpoints.find(source, revision=revision)
     files = open_files(found)
     config = json.loads(files.config_json)
     keys = ("model_type", "dim", "num_layers", "num_heads", "context", "n_q", "dep_q", "card")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Any) -> None:
     """Adds the command to the program's parser."""
     from kaiwa.server.settings import settings
-    from kaiwa.server.sources import add_arguments
+    from kaiwa.server.settings_reader import add_arguments
 
     parser: argparse.ArgumentParser = commands.add_parser(
         "serve",
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa import demo
     from kaiwa.cli import progress
     from kaiwa.errors import KaiwaError
-    from kaiwa.server import sources
+    from kaiwa.server import settings_reader
     from kaiwa.server.settings import ServerSettings, settings
 
     chosen = ServerSettings.load(args)
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise KaiwaError(
             f"the server needs the package {error.name}; install kaiwa again with its dependencies"
         ) from error
-    for line in sources.misspelt(settings(), os.environ):
+    for line in settings_reader.misspelt(settings(), os.environ):
         logging.getLogger("kaiwa.server").warning("%s", line)
     return serve(chosen, load)
 

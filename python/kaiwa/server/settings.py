@@ -365,7 +365,7 @@ class ServerSettings:
         Raises:
             InputError: a value is wrong, the file cannot be read, or it has an unknown key.
         """
-        from kaiwa.server.sources import gather
+        from kaiwa.server.settings_reader import gather
 
         return cls(**gather(settings(), args, os.environ if environ is None else environ))
 

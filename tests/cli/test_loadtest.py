@@ -1,4 +1,4 @@
-"""`kaiwa load` against a server that does as it is told."""
+"""`kaiwa loadtest` against a server that does as it is told."""
 
 from __future__ import annotations
 
@@ -20,16 +20,25 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_table(run: Callable[..., Any], wav: Path) -> None:
     with serving_in_a_thread() as server:
-        outcome = run("load", server.url, "--calls", 2, "--seconds", 0.3, "--in", wav)
+        outcome = run("loadtest", server.url, "--calls", 2, "--seconds", 0.3, "--in", wav)
     assert outcome.code == 0, outcome.err
     for part in ("without fault           2", "frame latency ms", "send lateness ms", "driver"):
         assert part in outcome.out
 
 
+def test_the_shorter_name_is_the_same_command(run: Callable[..., Any]) -> None:
+    with serving_in_a_thread() as server:
+        outcome = run(
+            *("load", server.url, "--calls", 1, "--seconds", 0.16, "--format", "pcm", "--json")
+        )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["endings"] == {"completed": 1}
+
+
 def test_json_with_rejected_calls(run: Callable[..., Any]) -> None:
     with serving_in_a_thread(slots=1) as server:
         outcome = run(
-            *("load", server.url, "--calls", 3, "--seconds", 0.16, "--format", "pcm"),
+            *("loadtest", server.url, "--calls", 3, "--seconds", 0.16, "--format", "pcm"),
             *("--json", "--quiet", "--key", "kw_1"),
         )
         assert server.headers[0]["Authorization"] == "Bearer kw_1"
@@ -44,7 +53,7 @@ def test_json_with_rejected_calls(run: Callable[..., Any]) -> None:
 def test_two_processes(run: Callable[..., Any]) -> None:
     with serving_in_a_thread() as server:
         outcome = run(
-            *("load", server.url, "--calls", 3, "--seconds", 0.16, "--format", "pcm"),
+            *("loadtest", server.url, "--calls", 3, "--seconds", 0.16, "--format", "pcm"),
             *("--json", "--processes", 2, "--ramp", 0.1),
         )
         assert len(server.received) == 3
@@ -57,7 +66,7 @@ def test_two_processes(run: Callable[..., Any]) -> None:
 
 def test_nobody_there(run: Callable[..., Any]) -> None:
     outcome = run(
-        "load", "127.0.0.1:1", "--calls", 2, "--seconds", 0.1, "--format", "pcm", "--quiet"
+        "loadtest", "127.0.0.1:1", "--calls", 2, "--seconds", 0.1, "--format", "pcm", "--quiet"
     )
     assert outcome.code == 1
     assert "unreachable" in outcome.out
@@ -74,6 +83,6 @@ def test_nobody_there(run: Callable[..., Any]) -> None:
     ],
 )
 def test_wrong_arguments(run: Callable[..., Any], arguments: Any, says: str) -> None:
-    outcome = run("load", *arguments, "--quiet")
+    outcome = run("loadtest", *arguments, "--quiet")
     assert outcome.code == 2
     assert says in outcome.error

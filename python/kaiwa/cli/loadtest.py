@@ -1,4 +1,4 @@
-"""`kaiwa load URL`: many calls at once, and how the server fares."""
+"""`kaiwa loadtest URL`: many calls at once, and how the server fares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kaiwa.client.load import Shift
+    from kaiwa.client.loadtest import Shift
 
 #: Seconds of voice, or of a file, that a call repeats.
 LOOP_SECONDS = 60.0
@@ -22,13 +22,15 @@ LATE = 20.0
 def add_parser(commands: Any) -> None:
     """Adds the command to the program's parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "load",
+        "loadtest",
+        aliases=["load"],
         help="many calls at once to a server",
         description="Call a server many times at once and measure its answers. Each call sends a "
         "frame each 80 ms on an absolute schedule; a frame that would be more than 80 ms late is "
         "skipped and counted. The latency of frame n is the time from sending its last byte to "
         "the end of the n-th frame of the answer. Calls that get no slot stay in every "
-        "denominator. Look at the send lateness first: a slow driver measures itself.",
+        "denominator. Look at the send lateness first: a slow driver measures itself. "
+        "`kaiwa load` is another name of this command.",
     )
     parser.add_argument(
         "--calls", type=options.positive, default=1, metavar="N", help="calls (default: 1)"
@@ -88,20 +90,21 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Calls and reports; exit code 1 if no call was answered."""
     from kaiwa.cli import progress, table
-    from kaiwa.client import load
+    from kaiwa.client import loadtest
 
-    chosen = load.LoadOptions(
+    chosen = loadtest.LoadTestOptions(
         **chat_options.connection(args),
         ramp=args.ramp,
         wait=args.wait,
         decode=args.decode,
         held_back=args.held_back,
     )
-    frames = load.frames_in(args.seconds)
+    frames = loadtest.frames_in(args.seconds)
     progress.summary(f"preparing {args.seconds:g} s of audio", quiet=args.quiet)
-    outgoing = load.prepare(load.looped(_voice(args.input, args.seconds), frames), args.format)
+    voice = loadtest.looped(_voice(args.input, args.seconds), frames)
+    outgoing = loadtest.prepare(voice, args.format)
     progress.summary(f"{args.calls} calls to {chosen.url}", quiet=args.quiet)
-    shifts = load.run(chosen, outgoing, args.calls, args.processes)
+    shifts = loadtest.run(chosen, outgoing, args.calls, args.processes)
     figures = _figures(args, shifts)
     table.show(figures, as_json=args.json)
     late = figures["send_lateness_ms"]["p99"]
@@ -118,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _figures(args: argparse.Namespace, shifts: list[Shift]) -> dict[str, Any]:
     """The report, and how busy the driver was."""
-    from kaiwa.client.load_report import report
+    from kaiwa.client.loadtest_report import report
     from kaiwa.client.url import chat_url, without_query
 
     records = [record for shift in shifts for record in shift.records]

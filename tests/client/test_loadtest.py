@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tests.client.server import FakeServer, serving
 
-from kaiwa.client import load
-from kaiwa.client.load import LoadOptions
-from kaiwa.client.load_report import CallRecord, report
+from kaiwa.client import loadtest
+from kaiwa.client.loadtest import LoadTestOptions
+from kaiwa.client.loadtest_report import CallRecord, report
 from kaiwa.client.timeline import Timeline
 from kaiwa.synth import voice
 
@@ -85,19 +85,19 @@ def test_levels() -> None:
 
 def test_audio_that_begins_again() -> None:
     pcm = np.arange(3000, dtype=np.float32)
-    whole = np.concatenate(list(load.looped(pcm, 5)))
+    whole = np.concatenate(list(loadtest.looped(pcm, 5)))
     np.testing.assert_array_equal(whole, np.resize(pcm, 5 * 1920))
-    assert load.frames_in(10) == 125
-    assert load.frames_in(0.001) == 1
+    assert loadtest.frames_in(10) == 125
+    assert loadtest.frames_in(0.001) == 1
 
 
 async def drive(
     server: FakeServer, count: int = 1, frames: int = 4, **values: Any
 ) -> list[CallRecord]:
     """Calls in this process."""
-    options = LoadOptions(server.url, **values)
-    outgoing = load.prepare(load.looped(voice(1.0), frames), options.format)
-    return await load.calls(options, outgoing, [0.0] * count)
+    options = LoadTestOptions(server.url, **values)
+    outgoing = loadtest.prepare(loadtest.looped(voice(1.0), frames), options.format)
+    return await loadtest.calls(options, outgoing, [0.0] * count)
 
 
 @pytest.mark.parametrize("audio_format", ["opus", "pcm"])
@@ -137,7 +137,7 @@ async def test_no_more_slots() -> None:
 
 
 async def test_dropped_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "GRACE", 0.05)
+    monkeypatch.setattr(loadtest, "GRACE", 0.05)
     async with serving(drop=frozenset({1, 2})) as server:
         (done,) = await drive(server, format="pcm")
     assert done.timeline.missing() == 2

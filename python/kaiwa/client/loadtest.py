@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kaiwa.client import messages
 from kaiwa.client.connection import ChatClient
-from kaiwa.client.load_report import CallRecord
+from kaiwa.client.loadtest_report import CallRecord
 from kaiwa.client.messages import FRAME, FRAME_SECONDS, Audio, Text
 from kaiwa.client.ogg_count import OggCounter
 from kaiwa.client.params import ChatParams
@@ -30,7 +30,7 @@ PREPARATION = 2.0
 
 
 @dataclass(frozen=True)
-class LoadOptions:
+class LoadTestOptions:
     """What every call does.
 
     Attributes:
@@ -73,7 +73,7 @@ def looped(pcm: NDArray[np.float32], count: int) -> Iterable[NDArray[np.float32]
         yield pcm[(number * FRAME + position) % len(pcm)]
 
 
-async def call(options: LoadOptions, outgoing: Sequence[bytes], begin: float) -> CallRecord:
+async def call(options: LoadTestOptions, outgoing: Sequence[bytes], begin: float) -> CallRecord:
     """One call, which begins at a time of `time.perf_counter()`."""
     record = CallRecord(wanted=len(outgoing))
     await asyncio.sleep(begin - time.perf_counter())
@@ -102,7 +102,7 @@ async def call(options: LoadOptions, outgoing: Sequence[bytes], begin: float) ->
 
 
 async def _converse(
-    chat: ChatClient, options: LoadOptions, outgoing: Sequence[bytes], record: CallRecord
+    chat: ChatClient, options: LoadTestOptions, outgoing: Sequence[bytes], record: CallRecord
 ) -> None:
     """A frame each 80 ms, and the answers meanwhile."""
     line, schedule = record.timeline, Schedule(time.perf_counter())
@@ -134,7 +134,7 @@ async def _converse(
 
 async def _receive(
     chat: ChatClient,
-    options: LoadOptions,
+    options: LoadTestOptions,
     record: CallRecord,
     target: int,
     complete: asyncio.Event,
@@ -160,7 +160,7 @@ async def _receive(
 
 
 async def calls(
-    options: LoadOptions, outgoing: Sequence[bytes], offsets: Sequence[float]
+    options: LoadTestOptions, outgoing: Sequence[bytes], offsets: Sequence[float]
 ) -> list[CallRecord]:
     """Calls in this process, each `offsets` seconds from now."""
     now = time.perf_counter()
@@ -168,7 +168,7 @@ async def calls(
 
 
 def run(
-    options: LoadOptions, outgoing: Sequence[bytes], count: int, processes: int = 1
+    options: LoadTestOptions, outgoing: Sequence[bytes], count: int, processes: int = 1
 ) -> list[Shift]:
     """`count` calls, dealt out to `processes` processes.
 
@@ -190,7 +190,7 @@ def run(
 
 
 def _shift(
-    options: LoadOptions, outgoing: Sequence[bytes], offsets: Sequence[float], start: float
+    options: LoadTestOptions, outgoing: Sequence[bytes], offsets: Sequence[float], start: float
 ) -> Shift:
     """The calls of one process, counted from a time of `time.time()`."""
     wait = max(0.0, start - time.time())

@@ -1,4 +1,4 @@
-"""From what a user names (repository, folder, file) to a language model's files."""
+"""From what a user names (a repository, a folder or a file) to a language model's files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kaiwa import demo, sources
-from kaiwa._hub import Repository
+from kaiwa import demo
+from kaiwa.checkpoints import places
+from kaiwa.checkpoints.hub import Repository
+from kaiwa.checkpoints.mimi import is_mimi_config
 from kaiwa.errors import CheckpointError, CheckpointNotFoundError, InputError
 
 #: File names of the language model, in the order in which they are looked for.
@@ -24,7 +26,7 @@ MODEL_NAMES = (
     "model.q4.gguf",
     "model.gguf",
 )
-#: How a file that lists the parts of a model ends, and the usual one.
+#: How a file that lists the parts of a model ends, and its published name.
 INDEX_ENDING = ".safetensors.index.json"
 INDEX_NAME = f"model{INDEX_ENDING}"
 #: A part of a model: what it is a part of, its number, and how many there are.
@@ -41,7 +43,7 @@ LORA_NAMES = ("lora.safetensors", "consolidated/lora.safetensors")
 
 
 @dataclass(frozen=True)
-class LmSource:
+class MoshiCheckpoint:
     """Files of a language model, and those beside it."""
 
     weights: list[Path]
@@ -49,18 +51,18 @@ class LmSource:
     lora: Path | None = None
     lora_config_json: str | None = None
     #: Where the codec and the tokenizer are looked for; ``None`` for a lone file.
-    place: sources.Place | None = None
+    place: places.Place | None = None
     #: The configuration as read, empty without one.
     config: dict[str, Any] = field(default_factory=dict)
     cache_dir: str | PathLike[str] | None = None
 
     def beside(self, key: str, names: tuple[str, ...]) -> Path | None:
-        """A file that the configuration names under ``key``, or that has a usual name."""
+        """A file that the configuration names under ``key``, or that has a published name."""
         if self.place is None:
             return None
         named = self.config.get(key)
         if isinstance(named, str):
-            return sources.named_file(self.place, named, self.cache_dir)
+            return places.named_file(self.place, named, self.cache_dir)
         for name in names:
             path = self.place.file(name)
             if path is not None:
@@ -81,13 +83,13 @@ class LmSource:
     def references(self, folder: Path) -> dict[str, str]:
         """Entries for the config.json of another form of this model in ``folder``: where its codec
         and tokenizer are."""
-        usual = {
+        published = {
             "mimi_name": MIMI_NAMES[0],
             "mimi_config_name": None,
             "tokenizer_name": TOKENIZER_NAMES[0],
         }
         found = {}
-        for key, name in usual.items():
+        for key, name in published.items():
             value = self.config.get(key)
             if isinstance(value, str) and "://" in value:
                 found[key] = value
@@ -109,14 +111,14 @@ class LmSource:
         return self.tokenizer() if key == "tokenizer_name" else self.beside(key, ())
 
 
-def resolve(
+def find(
     source: str | PathLike[str],
     *,
     revision: str | None = None,
     cache_dir: str | PathLike[str] | None = None,
     config: Mapping[str, Any] | str | PathLike[str] | None = None,
     lora: str | PathLike[str] | None = None,
-) -> LmSource:
+) -> MoshiCheckpoint:
     """Finds (and, for a repository, downloads) what ``source`` and ``lora`` name.
 
     Raises:
@@ -126,15 +128,15 @@ def resolve(
         InputError: An argument has a wrong type.
     """
     place, file, name = _place_of("source", source, revision, cache_dir)
-    given = sources.given_config(config)
+    given = places.given_config(config)
     read: dict[str, Any] = {}
     config_json = given
     path = place.file("config.json")
     if path is not None:
-        value = sources.read_json(path)
-        if not sources.is_mimi_config(value):
+        value = places.read_json(path)
+        if not is_mimi_config(value):
             read = value
-            config_json = config_json or sources.read_text(path)
+            config_json = config_json or places.read_text(path)
     weights = (
         _weights(place, read, cache_dir)
         if file is None
@@ -144,9 +146,9 @@ def resolve(
     if lora is not None:
         adapter, adapter_config = _adapter(lora, revision, cache_dir)
     elif isinstance(read.get("lora_name"), str):
-        adapter = sources.named_file(place, read["lora_name"], cache_dir)
+        adapter = places.named_file(place, read["lora_name"], cache_dir)
         adapter_config = config_json
-    return LmSource(
+    return MoshiCheckpoint(
         weights=weights,
         config_json=config_json,
         lora=adapter,
@@ -162,7 +164,7 @@ def _place_of(
     source: str | PathLike[str],
     revision: str | None,
     cache_dir: str | PathLike[str] | None,
-) -> tuple[sources.Place, Path | None, str]:
+) -> tuple[places.Place, Path | None, str]:
     """The folder or repository of a source, and the file in it that was named, if one was, with
     its name there."""
     if not isinstance(source, str | PathLike):
@@ -170,7 +172,7 @@ def _place_of(
             f"{name} is a {type(source).__name__}; pass a repository id, a folder or a file"
         )
     if demo.is_demo(source):
-        return sources.Folder(demo.folder()), None, ""
+        return places.Folder(demo.folder()), None, ""
     text = os.fspath(source)
     if not isinstance(text, str) or not text:
         raise InputError(f"{name} is {text!r}; pass a repository id, a folder or a file")
@@ -178,13 +180,13 @@ def _place_of(
         owner, repository, *rest = [*text.removeprefix("hf://").split("/", 2), ""]
         place = Repository(f"{owner}/{repository}", revision, cache_dir)
         wanted = rest[0] if rest else ""
-        return place, (sources.named_file(place, wanted, cache_dir) if wanted else None), wanted
-    path = sources.expanded(text.removeprefix("file://"))
-    if sources.is_kind(path, stat.S_ISREG):
-        return sources.Folder(path.parent), path, path.name
-    if sources.is_kind(path, stat.S_ISDIR):
-        return sources.Folder(path), None, ""
-    if isinstance(source, str) and sources.is_repo_id(text):
+        return place, (places.named_file(place, wanted, cache_dir) if wanted else None), wanted
+    path = places.expanded(text.removeprefix("file://"))
+    if places.is_kind(path, stat.S_ISREG):
+        return places.Folder(path.parent), path, path.name
+    if places.is_kind(path, stat.S_ISDIR):
+        return places.Folder(path), None, ""
+    if isinstance(source, str) and places.is_repo_id(text):
         return Repository(text, revision, cache_dir), None, ""
     raise CheckpointNotFoundError(
         f"{text} does not exist as a file or folder; check the path, or give a Hugging Face "
@@ -193,13 +195,13 @@ def _place_of(
 
 
 def _weights(
-    place: sources.Place, config: Mapping[str, Any], cache_dir: str | PathLike[str] | None
+    place: places.Place, config: Mapping[str, Any], cache_dir: str | PathLike[str] | None
 ) -> list[Path]:
     """The weight files of a folder or repository."""
     named = config.get("moshi_name")
     if isinstance(named, str):
         parts = _parts(place, named, cache_dir)
-        return parts or [sources.named_file(place, named, cache_dir)]
+        return parts or [places.named_file(place, named, cache_dir)]
     for name in MODEL_NAMES:
         path = place.file(name)
         if path is not None:
@@ -226,17 +228,17 @@ def _weights(
     )
 
 
-def _parts(place: sources.Place, name: str, cache_dir: str | PathLike[str] | None) -> list[Path]:
+def _parts(place: places.Place, name: str, cache_dir: str | PathLike[str] | None) -> list[Path]:
     """All parts of a model of which ``name`` is the index or a part; empty if it is neither."""
     part = PART.fullmatch(name)
     if part is not None:
         stem, _, count = part.groups()
         files = [f"{stem}-{i:05}-of-{count}.safetensors" for i in range(1, int(count) + 1)]
-        return [sources.named_file(place, file, cache_dir, f"the name {name}") for file in files]
+        return [places.named_file(place, file, cache_dir, f"the name {name}") for file in files]
     if not name.endswith(INDEX_ENDING):
         return []
-    index = sources.named_file(place, name, cache_dir)
-    listed = sources.read_json(index).get("weight_map")
+    index = places.named_file(place, name, cache_dir)
+    listed = places.read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(p, str) for p in listed.values()):
         raise CheckpointError(f"{index} has no weight_map of file names; download it again")
     if not listed:
@@ -244,7 +246,7 @@ def _parts(place: sources.Place, name: str, cache_dir: str | PathLike[str] | Non
     # Beside the index, wherever in a repository that is.
     folder = name[: -len(name.rpartition("/")[2])]
     files = [file if "://" in file else folder + file for file in sorted(set(listed.values()))]
-    return [sources.named_file(place, file, cache_dir, index.name) for file in files]
+    return [places.named_file(place, file, cache_dir, index.name) for file in files]
 
 
 def _adapter(
@@ -260,4 +262,4 @@ def _adapter(
             f"{place.name} has no adapter: none of {', '.join(LORA_NAMES)}; name the file itself"
         )
     config = file.with_name("config.json")
-    return file, sources.read_text(config) if config.is_file() else None
+    return file, places.read_text(config) if config.is_file() else None
