@@ -1,4 +1,4 @@
-"""Letting in over several servers, with a ledger that does as the test says."""
+"""Letting in over several servers, with a shared state that does as the test says."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import address
 from kaiwa.server.shared.admission import VOUCHER, Admission
-from kaiwa.server.shared.ledger import Ledger
-from kaiwa.server.shared.link import Down
+from kaiwa.server.shared.redis_client import SharedStateUnavailable
 from kaiwa.server.shared.signing import Signer
+from kaiwa.server.shared.state import SharedState
 
 
 class Others:
-    """A ledger that is full, down or slow."""
+    """A shared state that is full, unavailable or slow."""
 
     def __init__(self) -> None:
         self.answer: BaseException | None = None
@@ -33,10 +33,10 @@ class Others:
         if self.answer is not None:
             raise self.answer
 
-    def adopt(self, key_id: str, lease: str) -> None:
+    def add_lease(self, key_id: str, lease: str) -> None:
         self.live.add(lease)
 
-    def release(self, lease: str) -> None:
+    def remove_lease(self, lease: str) -> None:
         self.live.remove(lease)
 
 
@@ -53,7 +53,7 @@ def alice(access: Access) -> Caller:
 
 
 def admission(access: Access, others: Others, closed: bool = False) -> Admission:
-    return Admission(access, ledger=cast(Ledger, others), closed=closed)
+    return Admission(access, shared=cast(SharedState, others), closed=closed)
 
 
 async def test_a_lease_is_released_everywhere(access: Access, alice: Caller) -> None:
@@ -70,7 +70,7 @@ async def test_a_lease_is_released_everywhere(access: Access, alice: Caller) -> 
 
 @pytest.mark.parametrize(
     ("answer", "closed", "status"),
-    [(LimitReached("concurrency", 2, 5), False, 429), (Down(), True, 503)],
+    [(LimitReached("concurrency", 2, 5), False, 429), (SharedStateUnavailable(), True, 503)],
 )
 async def test_what_others_refuse_counts_nowhere(
     access: Access, alice: Caller, answer: Exception, closed: bool, status: int
@@ -100,15 +100,15 @@ async def test_without_an_answer_this_servers_own_limits_count(
     access: Access, alice: Caller
 ) -> None:
     others = Others()
-    alone: list[str] = []
-    others.answer = Down()
-    made = Admission(access, ledger=cast(Ledger, others), alone=alone.append)
+    unanswered: list[str] = []
+    others.answer = SharedStateUnavailable()
+    made = Admission(access, shared=cast(SharedState, others), on_unanswered=unanswered.append)
     leases = [await made.enter(alice, at) for at in range(2)]
     with pytest.raises(Refused, match="2 conversations at once"):
         await made.enter(alice, 2)
     # They will be told to the others.
     assert others.live == {lease.id for lease in leases}
-    assert alone == ["limits"] * 2
+    assert unanswered == ["limits"] * 2
 
 
 async def test_a_caller_who_goes_meanwhile_leaves_nothing(access: Access, alice: Caller) -> None:

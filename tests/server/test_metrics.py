@@ -37,8 +37,8 @@ async def test_the_page_tells_of_every_metric_and_of_no_other(
     metrics.resumed.labels("here").inc(0)
     # No call is left that would ask the shared state anything.
     await eventually(lambda: echo.quiet)
-    shared = SimpleNamespace(link=SimpleNamespace(up=True, failures=0))
-    monkeypatch.setattr(echo.state, "ledger", shared)
+    shared = SimpleNamespace(redis=SimpleNamespace(up=True, failures=0))
+    monkeypatch.setattr(echo.state, "shared", shared)
     told = {
         name: (kind, frozenset(label for label in labels.strip().split(", ") if label))
         for name, kind, labels in ROW.findall(PAGE.read_text(encoding="utf-8"))

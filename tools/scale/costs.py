@@ -20,10 +20,9 @@ from tests.server.test_replicas import servers
 from tests.server.wire import call
 
 import kaiwa
-from kaiwa.server.shared import ledger as ledgers
-from kaiwa.server.shared import link as links
-from kaiwa.server.shared.ledger import Ledger
-from kaiwa.server.shared.link import Link
+from kaiwa.server.shared import redis_client, state
+from kaiwa.server.shared.redis_client import RedisClient
+from kaiwa.server.shared.state import SharedState
 from kaiwa.synth import voice
 
 #: Calls that are begun in Redis, and calls and seconds of talk through servers.
@@ -44,18 +43,18 @@ async def of_redis(redis: RedisServer) -> None:
     async def find() -> str:
         return "http://10.0.0.1:8998"
 
-    made = [Ledger(Link(redis.url, None, ""), find) for _ in range(4)]
+    made = [SharedState(RedisClient(redis.url, None, ""), find) for _ in range(4)]
 
     async def begin(number: int) -> None:
-        ledger, key, lease = made[number % 4], f"key{number % 50}", f"lease{number}"
-        await ledger.claim(f"token{number}", 60)
-        await ledger.enter(key, lease, concurrency=10**6, per_minute=10**6, again=False)
-        ledger.adopt(key, lease)
-        ledger.publish(f"resume{number}")
+        shared, key, lease = made[number % 4], f"key{number % 50}", f"lease{number}"
+        await shared.mark_used(f"token{number}", 60)
+        await shared.enter(key, lease, concurrency=10**6, per_minute=10**6, counted=False)
+        shared.add_lease(key, lease)
+        shared.add_call(f"resume{number}")
 
     async def write() -> None:
-        for ledger in made:
-            await ledger.turn()
+        for shared in made:
+            await shared.sync()
 
     await write()
     marks = [used(redis.process_id)]
@@ -63,18 +62,18 @@ async def of_redis(redis: RedisServer) -> None:
         await asyncio.gather(*map(begin, range(first, first + 32)))
         await write()
     marks.append(used(redis.process_id))
-    before, ledgers.RENEW = ledgers.RENEW, 0.0
+    before, state.RENEW_SECONDS = state.RENEW_SECONDS, 0.0
     for _ in range(5):
         await write()
-    ledgers.RENEW = before
+    state.RENEW_SECONDS = before
     marks.append(used(redis.process_id))
     for number in range(BEGUN):
-        made[number % 4].release(f"lease{number}")
-        made[number % 4].retract(f"resume{number}")
+        made[number % 4].remove_lease(f"lease{number}")
+        made[number % 4].remove_call(f"resume{number}")
     await write()
     marks.append(used(redis.process_id))
-    for ledger in made:
-        await ledger.close()
+    for shared in made:
+        await shared.close()
     for what, a, b, times in zip(
         ("begin", "renewal", "end"), marks, marks[1:], (1, 5, 1), strict=False
     ):
@@ -113,7 +112,7 @@ async def of_calls(what: str, url: Callable[[], str], processes: dict[str, int])
 async def main() -> None:
     """Measures and prints."""
     # Other programs may keep Redis from answering in time; here that does not matter.
-    links.PATIENCE = 5.0
+    redis_client.ANSWER_SECONDS = 5.0
     folder = Path(tempfile.mkdtemp())
     with redis_server(folder) as redis:
         await of_redis(redis)

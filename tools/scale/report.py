@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kaiwa.server.shared.ledger import PROBE, RENEW
+from kaiwa.server.shared.state import PROBE_SECONDS, RENEW_SECONDS
 from tools.scale.world import World
 
 
@@ -49,9 +49,9 @@ def redis_load(world: World, busiest: int) -> dict[str, float]:
     live = setup.replicas * sum(n * s for n, s in enumerate(used)) / total
     return {
         "begin_and_end": 6.0 * busiest / setup.cells,
-        "renewed_leases": live / RENEW,
-        "renewed_addresses": live / RENEW,
-        "probes": setup.replicas / PROBE,
+        "renewed_leases": live / RENEW_SECONDS,
+        "renewed_addresses": live / RENEW_SECONDS,
+        "probes": setup.replicas / PROBE_SECONDS,
     }
 
 

@@ -61,8 +61,8 @@ def _framework(state: ServerState) -> FastAPI:
             watcher.cancel()
             loader.cancel()
             keeper.cancel()
-            if state.ledger is not None:
-                await state.ledger.close()
+            if state.shared is not None:
+                await state.shared.close()
             if state.engine is not None:
                 await _close(state.engine)
 
@@ -286,10 +286,10 @@ async def _load(state: ServerState) -> None:
 
 async def _share(state: ServerState) -> asyncio.Task[None]:
     """Looks for the shared state before anybody calls, and keeps it from then on."""
-    if state.ledger is None:
+    if state.shared is None:
         return asyncio.create_task(asyncio.sleep(0))
-    await state.ledger.turn()
-    return asyncio.create_task(state.ledger.keep())
+    await state.shared.sync()
+    return asyncio.create_task(state.shared.maintain())
 
 
 async def _close(engine: Engine) -> None:

@@ -192,12 +192,12 @@ class _EngineCollector(Collector):
 
 def _shared(state: ServerState) -> Iterator[Metric]:
     """What is shared with other servers; nothing if there are none."""
-    if state.ledger is None:
+    if state.shared is None:
         return
-    link = state.ledger.link
-    yield _gauge("kaiwa_shared_state_up", "1 while Redis answers.", float(link.up))
+    redis = state.shared.redis
+    yield _gauge("kaiwa_shared_state_up", "1 while Redis answers.", float(redis.up))
     failures = CounterMetricFamily("kaiwa_shared_state_failures", "Questions without an answer.")
-    failures.add_metric((), link.failures)
+    failures.add_metric((), redis.failures)
     yield failures
     passed_on = float(sum(c.forward is not None for c in state.connections))
     yield _gauge("kaiwa_calls_passed_on", "Calls that another server holds.", passed_on)

@@ -15,7 +15,7 @@ from kaiwa.server.metrics import Metrics
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import forward, replicas
-from kaiwa.server.shared.link import Down
+from kaiwa.server.shared.redis_client import SharedStateUnavailable
 from kaiwa.session import AsyncSession
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class ServerState:
         self.port = settings.port
         self.metrics = Metrics(self)
         #: What all servers know; None if there is only this one.
-        self.ledger = replicas.ledger(settings, lambda: self.port)
+        self.shared = replicas.shared_state(settings, lambda: self.port)
         self.admission = replicas.admission(
-            settings, self.access, signer, self.ledger, self.metrics
+            settings, self.access, signer, self.shared, self.metrics
         )
 
     # ---- health ----------------------------------------------------------------------------
@@ -159,8 +159,8 @@ class ServerState:
         if connection.session is not None and self.settings.resume_seconds:
             token = connection.session.resume_token
             self.resumable[token] = connection
-            if self.ledger is not None:
-                self.ledger.publish(token)
+            if self.shared is not None:
+                self.shared.add_call(token)
 
     def withdraw(self, connection: Connection) -> None:
         """A connection is over; its call may be held."""
@@ -171,8 +171,8 @@ class ServerState:
     def _retract(self, token: str) -> None:
         """Tells other servers that a call is over, if it is."""
         over = token not in self.resumable and token not in self.held
-        if over and self.ledger is not None:
-            self.ledger.retract(token)
+        if over and self.shared is not None:
+            self.shared.remove_call(token)
 
     async def reach_owner(
         self, token: str | None, caller: Caller, query: Mapping[str, str]
@@ -182,13 +182,13 @@ class ServerState:
         Raises:
             Refused: the key of the caller has no more room there, or was revoked.
         """
-        if token is None or self.ledger is None or caller.vouched or self.draining:
+        if token is None or self.shared is None or caller.vouched or self.draining:
             return None
         if token in self.held or token in self.resumable:
             return None
         try:
-            address = await self.ledger.owner(token)
-        except Down:
+            address = await self.shared.owner(token)
+        except SharedStateUnavailable:
             return None
         if address is None:
             return None

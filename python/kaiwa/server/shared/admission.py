@@ -1,8 +1,9 @@
-"""Who is let in, over all servers: first what this one knows by itself, then what Redis knows.
+"""Who is let in, counted over all servers.
 
-A limit that is reached here is reached over all, so Redis is asked only about what would be let
-in. When it does not answer, a setting says whether this server's own limits are enough (`open`,
-the default) or whether callers with keys are sent away (`closed`).
+The server's own memory is asked first: a limit that is reached on one server is reached over all,
+so Redis is asked only about callers who would be let in here. While Redis does not answer, the
+setting `redis_down` says whether this server's own limits are enough (`open`, the default) or
+whether callers with keys are refused (`closed`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 from kaiwa.server.access import Access, Caller
 from kaiwa.server.limits import Lease, LimitReached
 from kaiwa.server.refusal import Refused
-from kaiwa.server.shared.ledger import Ledger
-from kaiwa.server.shared.link import Down
+from kaiwa.server.shared.redis_client import SharedStateUnavailable
 from kaiwa.server.shared.signed_tokens import SKEW
 from kaiwa.server.shared.signing import Signer
+from kaiwa.server.shared.state import SharedState
 
 #: Header by which a server vouches for a caller to another.
 VOUCHER = "x-kaiwa-voucher"
@@ -27,36 +28,37 @@ VOUCHER_SECONDS = 10.0
 
 
 class Admission:
-    """`Access` of this server and what others know. Not for several threads at once."""
+    """`Access` of this server together with the shared state. Not for several threads at once."""
 
     def __init__(
         self,
         access: Access,
         *,
         signer: Signer | None = None,
-        ledger: Ledger | None = None,
+        shared: SharedState | None = None,
         closed: bool = False,
         token_seconds: float = 60.0,
-        alone: Callable[[str], object] = lambda what: None,
+        on_unanswered: Callable[[str], object] = lambda what: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Lets in by `access` alone, unless there is a ledger.
+        """Lets in by `access` alone, unless there is a shared state.
 
         Args:
             access: what this server knows.
             signer: makes and checks vouchers; None if servers do not know one another.
-            ledger: what all servers know; None if there is only this one.
-            closed: without an answer of the ledger callers with keys are refused.
+            shared: what all servers know; None if there is only this one.
+            closed: without an answer of the shared state callers with keys are refused.
             token_seconds: life of a token.
-            alone: told of each decision that was made without an answer: `token`, `limits`.
+            on_unanswered: called for each decision that was made without an answer of the shared
+                state, with what it was about: `token`, `limits`.
             wall: seconds since 1970.
         """
         self._access = access
         self._signer = signer
-        self._ledger = ledger
+        self._shared = shared
         self._closed = closed
         self._token_seconds = token_seconds
-        self._alone = alone
+        self._on_unanswered = on_unanswered
         self._wall = wall
 
     async def authorize(
@@ -81,11 +83,11 @@ class Admission:
         if self._signer is not None and VOUCHER in headers:
             return self._vouched(self._signer, headers[VOUCHER], query.get("resume", ""))
         caller = self._access.authorize(headers, query, now, protocol=protocol)
-        if self._ledger is not None and caller.by_token:
+        if self._shared is not None and caller.by_token:
             try:
-                first = await self._ledger.claim(query["token"], self._token_seconds + 2 * SKEW)
-            except Down:
-                self._without("token")
+                first = await self._shared.mark_used(query["token"], self._token_seconds + 2 * SKEW)
+            except SharedStateUnavailable:
+                self._unanswered("token")
             else:
                 if not first:
                     raise self._access.bad_token()
@@ -104,32 +106,32 @@ class Admission:
                 nobody can tell.
         """
         lease = self._access.enter(caller, now, held=held)
-        ledger = self._ledger
-        if ledger is None or not caller.key_id:
+        shared = self._shared
+        if shared is None or not caller.key_id:
             return lease
-        again = lease is held
+        counted = lease is held
         try:
             concurrency, per_minute = self._access.limits_of(caller)
-            await ledger.enter(
+            await shared.enter(
                 caller.key_id,
                 lease.id,
                 concurrency=concurrency,
                 per_minute=per_minute,
-                again=again,
+                counted=counted,
             )
         except BaseException as error:
-            if isinstance(error, Down) and not self._closed:
-                self._without("limits")
+            if isinstance(error, SharedStateUnavailable) and not self._closed:
+                self._unanswered("limits")
             else:
-                self._access.undo(lease, now, keep=again)
+                self._access.undo(lease, now, keep=counted)
                 if isinstance(error, LimitReached):
                     raise self._access.limit_refusal(caller, error) from None
-                if isinstance(error, Down):
-                    self._without("limits")
+                if isinstance(error, SharedStateUnavailable):
+                    self._unanswered("limits")
                 raise
-        if not again:
-            ledger.adopt(caller.key_id, lease.id)
-            lease.on_release = lambda: ledger.release(lease.id)
+        if not counted:
+            shared.add_lease(caller.key_id, lease.id)
+            lease.on_release = lambda: shared.remove_lease(lease.id)
         return lease
 
     def vouch(self, caller: Caller, resume: str) -> str:
@@ -152,13 +154,13 @@ class Admission:
             )
         return self._access.vouched(said["key"])
 
-    def _without(self, what: str) -> None:
-        """The ledger does not answer.
+    def _unanswered(self, what: str) -> None:
+        """Goes on without an answer of the shared state.
 
         Raises:
-            Refused: 503, if that is what is to become of callers.
+            Refused: 503, if the setting `redis_down` says so.
         """
-        self._alone(what)
+        self._on_unanswered(what)
         if self._closed:
             raise Refused(
                 503,

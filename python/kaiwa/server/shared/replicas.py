@@ -1,4 +1,4 @@
-"""What a server shares with others, put together from its settings."""
+"""Makes what a server shares with others, from its settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kaiwa.server.metrics import Metrics
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import address, signing
 from kaiwa.server.shared.admission import Admission
-from kaiwa.server.shared.ledger import Ledger
-from kaiwa.server.shared.link import Link
+from kaiwa.server.shared.redis_client import RedisClient
 from kaiwa.server.shared.signed_tokens import SignedTokens
 from kaiwa.server.shared.signing import Signer
+from kaiwa.server.shared.state import SharedState
 
 _POLICIES = {
     "open": "calls go on; new ones are counted by each server for itself",
@@ -23,10 +23,10 @@ _POLICIES = {
 
 
 def signer(settings: ServerSettings) -> Signer | None:
-    """What signs with the common secret; None if there is none.
+    """Signs with the common secret; None if there is none.
 
     Raises:
-        InputError: the file cannot be read, or is none.
+        InputError: the file cannot be read, or holds no secret.
     """
     if settings.token_secret_file is None:
         return None
@@ -34,16 +34,16 @@ def signer(settings: ServerSettings) -> Signer | None:
 
 
 def tokens(settings: ServerSettings, signer: Signer | None) -> SignedTokens | None:
-    """Tokens that all servers know; None without a common secret."""
+    """Tokens that every server with the secret accepts; None without a secret."""
     return SignedTokens(signer, settings.token_seconds) if signer is not None else None
 
 
-def ledger(settings: ServerSettings, port: Callable[[], int]) -> Ledger | None:
-    """What all servers know; None if there is only this one.
+def shared_state(settings: ServerSettings, port: Callable[[], int]) -> SharedState | None:
+    """The shared state; None without Redis.
 
     Args:
-        settings: what the server was told.
-        port: gives where it listens, once it does.
+        settings: of the server.
+        port: gives the port that it listens on, once it does.
 
     Raises:
         InputError: the file of the password cannot be read.
@@ -51,15 +51,15 @@ def ledger(settings: ServerSettings, port: Callable[[], int]) -> Ledger | None:
     """
     if settings.redis_url is None:
         return None
-    link = Link(settings.redis_url, password(settings), _POLICIES[settings.redis_down])
-    return Ledger(link, own_address(settings, port, link.place))
+    redis = RedisClient(settings.redis_url, password(settings), _POLICIES[settings.redis_down])
+    return SharedState(redis, own_address(settings, port, redis.host_and_port))
 
 
 def password(settings: ServerSettings) -> str | None:
     """The password of Redis, from its file.
 
     Raises:
-        InputError: it cannot be read, or is empty.
+        InputError: the file cannot be read, or is empty.
     """
     if settings.redis_password_file is None:
         return None
@@ -76,7 +76,7 @@ def password(settings: ServerSettings) -> str | None:
 def own_address(
     settings: ServerSettings, port: Callable[[], int], redis: tuple[str, int | None] | None
 ) -> Callable[[], Awaitable[str | None]]:
-    """Finds where other servers reach this one."""
+    """What finds the address by which other servers reach this one."""
 
     async def find() -> str | None:
         if settings.advertise_url is not None:
@@ -90,15 +90,15 @@ def admission(
     settings: ServerSettings,
     access: Access,
     signer: Signer | None,
-    ledger: Ledger | None,
+    shared: SharedState | None,
     metrics: Metrics,
 ) -> Admission:
     """Who is let in."""
     return Admission(
         access,
         signer=signer,
-        ledger=ledger,
+        shared=shared,
         closed=settings.redis_down == "closed",
         token_seconds=settings.token_seconds,
-        alone=lambda what: metrics.alone.labels(what).inc(),
+        on_unanswered=lambda what: metrics.alone.labels(what).inc(),
     )

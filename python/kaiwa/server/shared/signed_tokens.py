@@ -24,7 +24,7 @@ class SignedTokens:
     """Tokens in the form of `TokenStore`: a token names its key and its end, and is signed.
 
     Each server keeps the tokens that were used on it until they are too old; that one was used on
-    another server is for Redis to know (`Ledger.claim`).
+    another server is for Redis to know (`SharedState.mark_used`).
     """
 
     def __init__(

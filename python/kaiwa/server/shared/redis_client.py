@@ -1,4 +1,4 @@
-"""The connection to Redis: asked briefly, and left alone while it does not answer."""
+"""The connection to Redis, with short timeouts; nobody waits while it does not answer."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kaiwa.server")
 
-#: Seconds that one question may take.
-PATIENCE = 0.3
-#: Connections to Redis of one server.
+#: Seconds that Redis may take to answer.
+ANSWER_SECONDS = 0.3
+#: Connections of one server to Redis.
 _CONNECTIONS = 16
 
 T = TypeVar("T")
 
 
-class Down(Exception):  # noqa: N818
-    """The shared state cannot be asked at present."""
+class SharedStateUnavailable(Exception):  # noqa: N818
+    """Redis does not answer at present, or refuses what it is asked."""
 
 
-class Link:
-    """Redis, and whether it answers. While it does not, nobody but `probe` waits for it."""
+class RedisClient:
+    """Redis, and whether it answers.
+
+    After a question without an answer every other one fails at once, until `probe` finds that Redis
+    answers again.
+    """
 
     def __init__(self, url: str, password: str | None, policy: str) -> None:
         """Connects to nothing yet.
@@ -36,7 +40,7 @@ class Link:
         Args:
             url: `redis://`, `rediss://` or `unix://`.
             password: goes before one in the address.
-            policy: what becomes of new calls meanwhile, in words for the log.
+            policy: what becomes of new calls while Redis does not answer, in words for the log.
 
         Raises:
             KaiwaError: the package redis is not installed.
@@ -53,10 +57,10 @@ class Link:
         pool = client.BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=PATIENCE,
-            socket_timeout=PATIENCE,
-            socket_connect_timeout=PATIENCE,
-            # One attempt more: connections in the pool do not survive a restart of Redis.
+            timeout=ANSWER_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            # A second attempt, because connections in the pool do not survive a restart of Redis.
             retry=Retry(NoBackoff(), 1),
             client_name="kaiwa",
             **options,
@@ -64,37 +68,40 @@ class Link:
         self._client: Redis = client.Redis(connection_pool=pool)
         parts = urlsplit(url)
         #: Host and port of Redis; None if it is reached by a socket of this machine.
-        self.place = None if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port)
+        self.host_and_port = (
+            None if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port)
+        )
         self._policy = policy
-        #: None before the first answer, or the first failure.
+        #: None until the first answer or the first failure.
         self._up: bool | None = None
         self.failures = 0
 
     @property
     def up(self) -> bool:
-        """Whether Redis answered the last time."""
+        """Whether Redis answered the last question."""
         return bool(self._up)
 
     async def ask(self, question: Callable[[Redis], Awaitable[T]]) -> T:
         """The answer of Redis to a question.
 
         Raises:
-            Down: it does not answer, did not lately, or cannot do what it is asked.
+            SharedStateUnavailable: it does not answer, did not answer the last time, or
+                refuses what it is asked.
         """
         if not self._up:
-            raise Down
+            raise SharedStateUnavailable
         return await self._ask(question)
 
     async def probe(self) -> bool:
-        """Whether Redis answers now, whatever it did before."""
+        """Asks whether Redis answers, also while it is thought not to."""
         try:
             await self._ask(lambda redis: redis.ping())
-        except Down:
+        except SharedStateUnavailable:
             return False
         return True
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Closes all connections."""
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
@@ -102,10 +109,10 @@ class Link:
         from redis.exceptions import RedisError
 
         try:
-            answer = await asyncio.wait_for(_awaited(question(self._client)), 2 * PATIENCE)
+            answer = await asyncio.wait_for(_awaited(question(self._client)), 2 * ANSWER_SECONDS)
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             self._failed(error)
-            raise Down from None
+            raise SharedStateUnavailable from None
         if not self._up:
             if self._up is not None:
                 log.info("the shared state answers again")
@@ -113,7 +120,7 @@ class Link:
         return answer
 
     def _failed(self, error: BaseException) -> None:
-        """Says once that Redis is down, and counts."""
+        """Counts a question without an answer, and logs the first one."""
         self.failures += 1
         if self._up is not False:
             why = str(error) or type(error).__name__
