@@ -100,7 +100,7 @@ fn hostile_gguf_headers() {
 }
 
 /// A cheap random number below `n`.
-fn dice(state: &mut u64, n: usize) -> usize {
+fn random(state: &mut u64, n: usize) -> usize {
     *state = state
         .wrapping_mul(6_364_136_223_846_793_005)
         .wrapping_add(1_442_695_040_888_963_407);
@@ -114,20 +114,20 @@ fn changed_bytes_never_panic() {
     let mut refused = 0;
     for _ in 0..1500 {
         let mut bytes = good[..20_000].to_vec();
-        for _ in 0..1 + dice(&mut state, 4) {
-            let at = dice(&mut state, 12_000);
-            bytes[at] = dice(&mut state, 256) as u8;
+        for _ in 0..1 + random(&mut state, 4) {
+            let at = random(&mut state, 12_000);
+            bytes[at] = random(&mut state, 256) as u8;
         }
-        bytes.truncate(dice(&mut state, bytes.len()));
+        bytes.truncate(random(&mut state, bytes.len()));
         refused += usize::from(gguf(bytes).is_err());
     }
     assert!(refused > 1000);
     let text = std::fs::read(data("hibiki_small/config.json")).unwrap();
     for _ in 0..20_000 {
         let mut bytes = text.clone();
-        for _ in 0..1 + dice(&mut state, 3) {
-            let at = dice(&mut state, bytes.len());
-            bytes[at] = b" {}[]\",:-019.eNtrue"[dice(&mut state, 19)];
+        for _ in 0..1 + random(&mut state, 3) {
+            let at = random(&mut state, bytes.len());
+            bytes[at] = b" {}[]\",:-019.eNtrue"[random(&mut state, 19)];
         }
         if let Ok(text) = std::str::from_utf8(&bytes) {
             let _ = LmConfig::from_json(text);

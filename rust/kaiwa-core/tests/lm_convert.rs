@@ -127,9 +127,9 @@ fn the_tensor_library_reads_our_gguf() {
         let mut file = std::fs::File::open(&out).unwrap();
         let content = candle_core::quantized::gguf_file::Content::read(&mut file).unwrap();
         assert!(content.metadata.is_empty());
-        let ours = GgufFile::open(&out).unwrap();
-        assert_eq!(content.tensor_infos.len(), ours.tensors().len());
-        for entry in ours.tensors() {
+        let written = GgufFile::open(&out).unwrap();
+        assert_eq!(content.tensor_infos.len(), written.tensors().len());
+        for entry in written.tensors() {
             let tensor = content
                 .tensor(&mut file, &entry.name, &candle_core::Device::Cpu)
                 .unwrap();

@@ -1,35 +1,62 @@
 //! The sizes of a language model (spec checkpoints.md 7), already resolved: no inheritance, no
 //! defaults left to apply.
 
-/// Normalisation of a vector (spec moshi-lm.md 3.3).
+/// What a norm computes, and so which tensors it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norm {
-    /// RMS with epsilon 1e-8 (`rms_norm_f32`); one tensor `alpha`.
+pub enum NormKind {
+    /// RMSNorm; one tensor `alpha`.
     Rms,
-    /// RMS with epsilon 1e-5 (`rms_norm`); one tensor `alpha`.
-    RmsLoose,
-    /// LayerNorm with epsilon 1e-5 (`layer_norm`) ; tensors `weight` and `bias`.
+    /// LayerNorm; tensors `weight` and `bias`.
     Layer,
-    /// LayerNorm with epsilon 1e-8 (`layer_norm_f32`); tensors `weight` and `bias`.
-    LayerTight,
+}
+
+/// Normalisation of a vector (spec moshi-lm.md 3.3).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// RMSNorm or LayerNorm.
+    pub kind: NormKind,
+    /// What is added to the mean square (RMSNorm) or the variance (LayerNorm).
+    pub eps: f32,
+}
+
+impl Norm {
+    /// Every norm that a configuration can ask for, under its name there.
+    pub(crate) const NAMED: [(&'static str, Self); 4] = [
+        ("rms_norm_f32", Self::rms(1e-8)),
+        ("rms_norm", Self::rms(1e-5)),
+        ("layer_norm", Self::layer(1e-5)),
+        ("layer_norm_f32", Self::layer(1e-8)),
+    ];
+
+    /// RMSNorm.
+    pub const fn rms(eps: f32) -> Self {
+        let kind = NormKind::Rms;
+        Self { kind, eps }
+    }
+
+    /// LayerNorm.
+    pub const fn layer(eps: f32) -> Self {
+        let kind = NormKind::Layer;
+        Self { kind, eps }
+    }
 }
 
 /// Feed-forward part of a layer (spec moshi-lm.md 3.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gating {
-    /// `linear_out(silu(u[..h]) * u[h..])` with `u = linear_in x`.
-    Silu,
-    /// `linear2(gelu(linear1 x))`, exact GELU.
-    None,
+pub enum FeedForward {
+    /// Gated: `linear_out(silu(u[..h]) * u[h..])` with `u = linear_in x`; `"silu"` in files.
+    SwiGlu,
+    /// Not gated: `linear2(gelu(linear1 x))`, exact GELU; `"none"` in files.
+    Gelu,
 }
 
 /// Which pairs of a head's dimensions rotate together (spec moshi-lm.md 3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rope {
-    /// `(2i, 2i + 1)`.
+    /// Neighbours, `(2i, 2i + 1)`, as in GPT-J.
     Interleaved,
-    /// `(i, i + head_dim / 2)`.
-    Halves,
+    /// The two halves, `(i, i + head_dim / 2)`, as in GPT-NeoX.
+    NeoX,
 }
 
 /// Sampling settings of a slot; a temperature of 0 means greedy (spec moshi-lm.md 5).
@@ -83,7 +110,7 @@ pub struct DepthConfig {
     /// Width inside the feed-forward part, one entry per weight set.
     pub hidden: Vec<usize>,
     /// Feed-forward kind.
-    pub gating: Gating,
+    pub feed_forward: FeedForward,
     /// True if layers have `layer_scale_1` and `layer_scale_2`.
     pub layer_scale: bool,
     /// Weight set of each sub-step; as long as `LmConfig::dep_q`.
@@ -117,7 +144,7 @@ pub struct LmConfig {
     /// Width inside its feed-forward part.
     pub hidden: usize,
     /// Feed-forward kind.
-    pub gating: Gating,
+    pub feed_forward: FeedForward,
     /// True if layers have `layer_scale_1` and `layer_scale_2`.
     pub layer_scale: bool,
     /// Norm of every layer of both transformers, and `out_norm`.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Condition, DepthConfig, Gating, LmConfig, Norm, Rope, Sampling};
+use super::{Condition, DepthConfig, FeedForward, LmConfig, Norm, Rope, Sampling};
 use crate::error::{Error, Result};
 
 /// What a `config.json` says beside the sizes: names of files and adapters.
@@ -80,9 +80,9 @@ impl LmConfig {
             num_heads: 32,
             kv_repeat: 1,
             hidden: 11264,
-            gating: Gating::Silu,
+            feed_forward: FeedForward::SwiGlu,
             layer_scale: false,
-            norm: Norm::Rms,
+            norm: Norm::rms(1e-8),
             context: 3000,
             max_period: 10_000.0,
             rope: Rope::Interleaved,
@@ -101,7 +101,7 @@ impl LmConfig {
                 num_heads: 16,
                 kv_repeat: 1,
                 hidden: vec![2816; 8],
-                gating: Gating::Silu,
+                feed_forward: FeedForward::SwiGlu,
                 layer_scale: false,
                 schedule: (0..8).collect(),
                 low_rank: None,
@@ -272,30 +272,27 @@ fn whole(value: &Value) -> Option<usize> {
 }
 
 /// Width inside a feed-forward part (spec moshi-lm.md 3.7).
-pub(crate) fn hidden_of(gating: Gating, ff: usize, dim: usize) -> usize {
-    match gating {
-        Gating::None => ff,
-        Gating::Silu if ff == 4 * dim => 21 * dim / 8,
-        Gating::Silu => 2 * ff / 3,
+pub(crate) fn hidden_of(kind: FeedForward, ff: usize, dim: usize) -> usize {
+    match kind {
+        FeedForward::Gelu => ff,
+        FeedForward::SwiGlu if ff == 4 * dim => 21 * dim / 8,
+        FeedForward::SwiGlu => 2 * ff / 3,
     }
 }
 
-fn gating(reader: &Reader<'_>, key: &str) -> Result<Option<Gating>> {
+fn gating(reader: &Reader<'_>, key: &str) -> Result<Option<FeedForward>> {
     reader.read(key, "use \"silu\" or \"none\"", |v| match v.as_str() {
-        Some("silu") => Some(Gating::Silu),
-        Some("none") => Some(Gating::None),
+        Some("silu") => Some(FeedForward::SwiGlu),
+        Some("none") => Some(FeedForward::Gelu),
         _ => None,
     })
 }
 
 fn norm(reader: &Reader<'_>, key: &str) -> Result<Option<Norm>> {
     let wanted = "use \"rms_norm_f32\", \"rms_norm\", \"layer_norm\" or \"layer_norm_f32\"";
-    reader.read(key, wanted, |v| match v.as_str() {
-        Some("rms_norm_f32") => Some(Norm::Rms),
-        Some("rms_norm") => Some(Norm::RmsLoose),
-        Some("layer_norm") => Some(Norm::Layer),
-        Some("layer_norm_f32") => Some(Norm::LayerTight),
-        _ => None,
+    reader.read(key, wanted, |v| {
+        let named = Norm::NAMED.into_iter().find(|(name, _)| v == name);
+        named.map(|(_, norm)| norm)
     })
 }
 
@@ -324,7 +321,7 @@ fn read(r: &Reader<'_>) -> Result<LmConfig> {
     )?;
     let rope = match r.text("positional_embedding")?.as_deref() {
         Some("rope") => Rope::Interleaved,
-        Some("rope_concat") => Rope::Halves,
+        Some("rope_concat") => Rope::NeoX,
         _ => {
             let wanted = "only \"rope\" and \"rope_concat\" are supported";
             return Err(r.error("positional_embedding", wanted));
@@ -332,14 +329,14 @@ fn read(r: &Reader<'_>) -> Result<LmConfig> {
     };
     let dim = r.size("dim")?.unwrap_or(128);
     let scale = r.number("hidden_scale")?.unwrap_or(4.0);
-    let gate = gating(r, "gating")?.unwrap_or(Gating::None);
+    let gate = gating(r, "gating")?.unwrap_or(FeedForward::Gelu);
     let card = r.size("card")?.unwrap_or(1024);
     let text_card = r.size("text_card")?.unwrap_or(32_000);
     let n_q = r.size("n_q")?.unwrap_or(8);
     let dep_q = r.size("dep_q")?.unwrap_or(8);
     let num_layers = r.needed("num_layers")?;
     let kv_repeat = r.size("kv_repeat")?.unwrap_or(1);
-    let norm_kind = norm(r, "norm")?.unwrap_or(Norm::Layer);
+    let norm_kind = norm(r, "norm")?.unwrap_or(Norm::layer(1e-5));
     let layer_scale = r.number("layer_scale")?.is_some();
     let delays = r.sizes("delays")?.unwrap_or_else(|| vec![0]);
     let context = match r.size("context")? {
@@ -376,7 +373,7 @@ fn read(r: &Reader<'_>) -> Result<LmConfig> {
         num_heads: r.size("num_heads")?.unwrap_or(8),
         kv_repeat,
         hidden: hidden_of(gate, (scale * dim as f64) as usize, dim),
-        gating: gate,
+        feed_forward: gate,
         layer_scale,
         norm: norm_kind,
         context,
@@ -405,7 +402,7 @@ fn read(r: &Reader<'_>) -> Result<LmConfig> {
 /// What the depth transformer inherits.
 struct Depth {
     scale: f64,
-    gate: Gating,
+    gate: FeedForward,
     layer_scale: bool,
     kv_repeat: usize,
     num_layers: usize,
@@ -483,7 +480,7 @@ fn read_depth(r: &Reader<'_>, main: &Depth) -> Result<DepthConfig> {
             .iter()
             .map(|ff| hidden_of(gate, *ff, dim))
             .collect(),
-        gating: gate,
+        feed_forward: gate,
         layer_scale,
         schedule,
         low_rank: r.size("depformer_low_rank_embeddings")?,
@@ -643,7 +640,7 @@ fn check(c: &LmConfig) -> Result<()> {
         let got = format!("{:?}, low rank {:?}", d.hidden, d.low_rank);
         let wanted = "widths are at least 1".into();
         rule(fits, "depformer_dim_feedforward", got, wanted)?;
-        if d.gating == Gating::None && d.sets() > 1 {
+        if d.feed_forward == FeedForward::Gelu && d.sets() > 1 {
             let wanted = "with several weight sets only \"silu\" is supported".into();
             return rule(false, "depformer_gating", "none".into(), wanted);
         }

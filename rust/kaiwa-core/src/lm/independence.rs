@@ -17,7 +17,7 @@ fn model(options: &MoshiOptions) -> Moshi {
     Moshi::load(&random, options, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
-fn dice(a: u64, b: u64) -> u64 {
+fn random(a: u64, b: u64) -> u64 {
     (super::random::uniform(99, a, b) * 1e9) as u64
 }
 
@@ -27,7 +27,7 @@ type Made = (i32, Vec<i32>, Option<Vec<i32>>, Vec<f32>, Vec<f32>);
 /// Codes of conversation `c` at its step `t`.
 fn user(c: usize, t: usize) -> Vec<i64> {
     (0..8)
-        .map(|k| (dice(c as u64 * 1000 + t as u64, k) % 64) as i64)
+        .map(|k| (random(c as u64 * 1000 + t as u64, k) % 64) as i64)
         .collect()
 }
 
@@ -98,7 +98,7 @@ fn together(moshi: &Moshi, disturb: impl Fn(usize, &mut MoshiStream)) -> Vec<Vec
         }
         disturb(step, &mut stream);
         let active: Vec<bool> = (0..SLOTS)
-            .map(|s| step >= 7 * s && !dice(step as u64, s as u64).is_multiple_of(4))
+            .map(|s| step >= 7 * s && !random(step as u64, s as u64).is_multiple_of(4))
             .collect();
         let codes: Vec<i64> = (0..SLOTS)
             .flat_map(|s| match active[s] {

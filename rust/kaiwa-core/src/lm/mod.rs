@@ -6,17 +6,15 @@
 
 mod backend;
 mod checkpoint;
-mod conditions;
+mod conditioning;
 mod config;
 mod config_json;
 pub mod convert;
 mod delays;
-mod device;
 mod encoding;
 #[cfg(test)]
 mod independence;
 mod moshi;
-mod native;
 mod quantise;
 mod random;
 mod sampling;
@@ -26,7 +24,7 @@ pub mod synth;
 mod tensors;
 
 pub use checkpoint::{Layout, LmCheckpoint};
-pub use config::{Condition, DepthConfig, Gating, LmConfig, Norm, Rope, Sampling};
+pub use config::{Condition, DepthConfig, FeedForward, LmConfig, Norm, NormKind, Rope, Sampling};
 pub use config_json::Envelope;
 pub use moshi::{KvType, LmDtype, Moshi, MoshiOptions, Quantize, available_memory};
 pub use stream::{MAX_SLOTS, MoshiStream, StepInput, StepOutput, check_sampling};

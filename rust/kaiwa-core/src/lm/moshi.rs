@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::backend::LmBackend;
-use super::device::{DeviceKv, DeviceLm, DeviceOptions, DeviceWeights};
-use super::native::{Hold, NativeLm};
+use super::backend::candle::{CandleKv, CandleLm, CandleOptions, CandleWeights};
+use super::backend::cpu::{CpuLm, Hold};
+use super::conditioning::Conditions;
 use super::stream::MoshiStream;
 use super::{LmConfig, LmTensors, Sampling};
 use crate::codec::Device;
@@ -115,7 +116,7 @@ pub struct Moshi {
     config: Arc<LmConfig>,
     device: Device,
     kv: KvType,
-    conditions: Arc<super::conditions::Conditions>,
+    conditions: Arc<Conditions>,
     backend: Arc<dyn LmBackend>,
 }
 
@@ -155,7 +156,7 @@ impl Moshi {
             Hold::F32 => KvType::F32,
             _ => KvType::Bf16,
         });
-        let conditions = super::conditions::Conditions::load(tensors)?;
+        let conditions = Conditions::load(tensors)?;
         let backend: Arc<dyn LmBackend> = match options.device {
             Device::Cpu => {
                 let bits = match kv {
@@ -163,19 +164,19 @@ impl Moshi {
                     KvType::Bf16 => KvBits::Bf16,
                     KvType::Int8 => KvBits::Int8,
                 };
-                Arc::new(NativeLm::load(tensors, hold, bits, progress)?)
+                Arc::new(CpuLm::load(tensors, hold, bits, progress)?)
             }
             device => {
                 let weights = match hold {
-                    Hold::AsFile => DeviceWeights::AsFile,
-                    Hold::F32 => DeviceWeights::F32,
-                    Hold::Bf16 => DeviceWeights::Bf16,
-                    Hold::Int8 => DeviceWeights::Q8,
-                    Hold::Int4 => DeviceWeights::Q4,
+                    Hold::AsFile => CandleWeights::AsFile,
+                    Hold::F32 => CandleWeights::F32,
+                    Hold::Bf16 => CandleWeights::Bf16,
+                    Hold::Int8 => CandleWeights::Q8,
+                    Hold::Int4 => CandleWeights::Q4,
                 };
                 let kv = match kv {
-                    KvType::F32 => DeviceKv::F32,
-                    KvType::Bf16 => DeviceKv::Bf16,
+                    KvType::F32 => CandleKv::F32,
+                    KvType::Bf16 => CandleKv::Bf16,
                     KvType::Int8 => {
                         return Err(Error::OptionValue {
                             name: "kv_dtype",
@@ -185,8 +186,8 @@ impl Moshi {
                         });
                     }
                 };
-                let options = DeviceOptions { weights, kv };
-                Arc::new(DeviceLm::load(tensors, device, &options, progress)?)
+                let options = CandleOptions { weights, kv };
+                Arc::new(CandleLm::load(tensors, device, &options, progress)?)
             }
         };
         Ok(Self {
@@ -242,7 +243,7 @@ impl Moshi {
         &self.backend
     }
 
-    pub(super) fn conditions(&self) -> &super::conditions::Conditions {
+    pub(super) fn conditions(&self) -> &Conditions {
         &self.conditions
     }
 }

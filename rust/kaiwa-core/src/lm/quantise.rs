@@ -17,7 +17,7 @@ pub(crate) fn q8_0(values: &[f32], out: &mut Vec<u8>) {
 }
 
 /// Appends Q4_0 blocks of 32 values whose scale makes the squared error small: candidates around
-/// the usual one (the value of largest magnitude becomes -8), each refitted by least squares.
+/// that of GGML (the value of largest magnitude becomes -8), each refitted by least squares.
 /// Sixteen blocks side by side; what is left one by one, with the same result.
 pub(crate) fn q4_0_fitted(values: &[f32], out: &mut Vec<u8>) {
     let isa = Isa::detect();
@@ -156,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn four_bits_beat_the_usual_rule() {
+    fn fitted_four_bits_beat_the_rule_of_ggml() {
         let values = values();
         let mut blocks = vec![];
         q4_0_fitted(&values, &mut blocks);
         let got = decoded(Encoding::Q4_0, blocks, values.len());
-        let usual: Vec<f32> = values
+        let ggml: Vec<f32> = values
             .as_chunks::<32>()
             .0
             .iter()
@@ -174,8 +174,8 @@ mod tests {
                 block.map(|v| d * ((v * inverse + 8.5).floor().min(15.0) - 8.0))
             })
             .collect();
-        let (ours, theirs) = (rms_error(&values, &got), rms_error(&values, &usual));
-        assert!(ours < 0.98 * theirs && ours > 0.0, "{ours} {theirs}");
+        let (fitted, simple) = (rms_error(&values, &got), rms_error(&values, &ggml));
+        assert!(fitted < 0.98 * simple && fitted > 0.0, "{fitted} {simple}");
         assert!(got[..32].iter().all(|v| *v == 0.0));
     }
 }

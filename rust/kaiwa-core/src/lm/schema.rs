@@ -1,6 +1,6 @@
 //! The tensors that a configuration implies, under the names of `tensors`.
 
-use super::{Gating, LmConfig, Norm};
+use super::{FeedForward, LmConfig, Norm, NormKind};
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +45,9 @@ pub(crate) fn tensors(config: &LmConfig) -> Vec<Spec> {
     for l in 0..c.num_layers {
         let prefix = format!("transformer.layers.{l}");
         list.attention(&prefix, 1, c.dim, c.kv_repeat);
-        match c.gating {
-            Gating::Silu => list.gated(&format!("{prefix}.gating"), c.dim, c.hidden),
-            Gating::None => list.plain(&prefix, c.dim, c.hidden),
+        match c.feed_forward {
+            FeedForward::SwiGlu => list.swiglu(&format!("{prefix}.gating"), c.dim, c.hidden),
+            FeedForward::Gelu => list.gelu(&prefix, c.dim, c.hidden),
         }
         list.norms(&prefix, c.norm, c.dim, c.layer_scale);
     }
@@ -96,10 +96,12 @@ pub(crate) fn tensors(config: &LmConfig) -> Vec<Spec> {
             let prefix = format!("depformer.layers.{l}");
             list.attention(&prefix, sets, d.dim, d.kv_repeat);
             for (w, hidden) in d.hidden.iter().enumerate() {
-                match d.gating {
-                    Gating::Silu => list.gated(&format!("{prefix}.gating.{w}"), d.dim, *hidden),
-                    Gating::None if w == 0 => list.plain(&prefix, d.dim, *hidden),
-                    Gating::None => {}
+                match d.feed_forward {
+                    FeedForward::SwiGlu => {
+                        list.swiglu(&format!("{prefix}.gating.{w}"), d.dim, *hidden)
+                    }
+                    FeedForward::Gelu if w == 0 => list.gelu(&prefix, d.dim, *hidden),
+                    FeedForward::Gelu => {}
                 }
             }
             list.norms(&prefix, c.norm, d.dim, d.layer_scale);
@@ -169,14 +171,14 @@ impl List {
         }
     }
 
-    fn gated(&mut self, prefix: &str, dim: usize, hidden: usize) {
+    fn swiglu(&mut self, prefix: &str, dim: usize, hidden: usize) {
         let entry = "hidden_scale";
         let name = |part: &str| format!("{prefix}.{part}.weight");
         self.add(name("linear_in"), 2 * hidden, dim, Kind::Matrix, entry);
         self.add(name("linear_out"), dim, hidden, Kind::Matrix, entry);
     }
 
-    fn plain(&mut self, prefix: &str, dim: usize, hidden: usize) {
+    fn gelu(&mut self, prefix: &str, dim: usize, hidden: usize) {
         let entry = "hidden_scale";
         self.add(
             format!("{prefix}.linear1.weight"),
@@ -206,11 +208,11 @@ impl List {
     }
 
     fn norm(&mut self, prefix: &str, norm: Norm, dim: usize) {
-        match norm {
-            Norm::Rms | Norm::RmsLoose => {
+        match norm.kind {
+            NormKind::Rms => {
                 self.add(format!("{prefix}.alpha"), 1, dim, Kind::Vector, "norm");
             }
-            Norm::Layer | Norm::LayerTight => {
+            NormKind::Layer => {
                 self.add(format!("{prefix}.weight"), 1, dim, Kind::Vector, "norm");
                 self.add(format!("{prefix}.bias"), 1, dim, Kind::Vector, "norm");
             }

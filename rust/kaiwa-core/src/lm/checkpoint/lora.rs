@@ -17,7 +17,7 @@ use crate::lm::encoding::{decode_row, row_bytes};
 use crate::lm::{Encoding, RawRows};
 
 /// Scaling of an adapter whose configuration is missing (spec checkpoints.md 7).
-const USUAL_SCALING: f64 = 2.0;
+const DEFAULT_SCALING: f64 = 2.0;
 
 /// The changes an adapter makes.
 pub(super) struct Adapter {
@@ -53,12 +53,12 @@ pub(super) fn merge(
     let scaling = envelope.lora_scaling.or(base.lora_scaling);
     if scaling.is_none() {
         base.warnings.push(format!(
-            "no config.json beside {} says lora_scaling: {USUAL_SCALING} is taken, which \
+            "no config.json correction {} says lora_scaling: {DEFAULT_SCALING} is taken, which \
              moshi-finetune trains with unless told otherwise",
             file.display()
         ));
     }
-    let at = base.files.add_beside(Backing::open(file)?)?;
+    let at = base.files.add_prefixed(Backing::open(file)?)?;
     let names: Vec<String> = base.files.names_of(at);
     let plain = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     if !names.iter().any(|n| n.contains(".lora_")) {
@@ -171,7 +171,7 @@ pub(super) fn merge(
     }
     base.warnings.retain(|text| text != NO_ADAPTER);
     base.adapter = Some(Adapter {
-        scaling: scaling.unwrap_or(USUAL_SCALING) as f32,
+        scaling: scaling.unwrap_or(DEFAULT_SCALING) as f32,
         path: file.to_owned(),
         rank,
         pairs,
@@ -185,7 +185,7 @@ const PREFIX: &str = "adapter:";
 
 impl Files {
     /// Adds a file whose names may be those of the model: they get a prefix.
-    fn add_beside(&mut self, backing: Backing) -> Result<usize> {
+    fn add_prefixed(&mut self, backing: Backing) -> Result<usize> {
         let mut own = Files::empty();
         own.add(backing)?;
         Ok(self.take_over(own, PREFIX))

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Target;
 use crate::lm::config_json::hidden_of;
-use crate::lm::{Gating, LmConfig, Norm, Rope};
+use crate::lm::{FeedForward, LmConfig, Norm, Rope};
 
 /// The configuration in the released schema, for a file of `target` called `file_name`.
 pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String {
@@ -19,7 +19,7 @@ pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String
     put("num_heads", json!(c.num_heads));
     put("kv_repeat", json!(c.kv_repeat));
     put("hidden_scale", json!(hidden_scale(c)));
-    put("gating", json!(gating(c.gating)));
+    put("gating", json!(gating(c.feed_forward)));
     put("layer_scale", scale(c.layer_scale));
     put("norm", json!(norm(c.norm)));
     put("causal", json!(true));
@@ -27,7 +27,7 @@ pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String
     put("max_period", json!(c.max_period));
     let rope = match c.rope {
         Rope::Interleaved => "rope",
-        Rope::Halves => "rope_concat",
+        Rope::NeoX => "rope_concat",
     };
     put("positional_embedding", json!(rope));
     put("n_q", json!(c.n_q));
@@ -48,7 +48,7 @@ pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String
         let widths: Vec<usize> = d
             .hidden
             .iter()
-            .map(|h| feed_forward(d.gating, *h, d.dim))
+            .map(|h| feed_forward(d.feed_forward, *h, d.dim))
             .collect();
         let same = widths.windows(2).all(|w| w[0] == w[1]);
         put(
@@ -58,7 +58,7 @@ pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String
                 _ => json!(widths),
             },
         );
-        put("depformer_gating", json!(gating(d.gating)));
+        put("depformer_gating", json!(gating(d.feed_forward)));
         put("depformer_layer_scale", scale(d.layer_scale));
         put("depformer_multi_linear", json!(true));
         put("depformer_weights_per_step", json!(true));
@@ -101,24 +101,21 @@ pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String
     serde_json::to_string_pretty(&Value::Object(map)).unwrap_or_default()
 }
 
-fn gating(kind: Gating) -> &'static str {
+fn gating(kind: FeedForward) -> &'static str {
     match kind {
-        Gating::Silu => "silu",
-        Gating::None => "none",
+        FeedForward::SwiGlu => "silu",
+        FeedForward::Gelu => "none",
     }
 }
 
-fn norm(kind: Norm) -> &'static str {
-    match kind {
-        Norm::Rms => "rms_norm_f32",
-        Norm::RmsLoose => "rms_norm",
-        Norm::Layer => "layer_norm",
-        Norm::LayerTight => "layer_norm_f32",
-    }
+/// The name of a norm; no configuration leads to one that has none.
+fn norm(norm: Norm) -> &'static str {
+    let named = Norm::NAMED.into_iter().find(|(_, n)| *n == norm);
+    named.map_or("rms_norm_f32", |(name, _)| name)
 }
 
 /// A feed-forward size whose formula gives `hidden`.
-fn feed_forward(kind: Gating, hidden: usize, dim: usize) -> usize {
+fn feed_forward(kind: FeedForward, hidden: usize, dim: usize) -> usize {
     let around = (3 * hidden).div_ceil(2);
     let candidates = [hidden, around, around + 1, 4 * dim];
     let fits = |ff: &usize| hidden_of(kind, *ff, dim) == hidden;
@@ -127,7 +124,7 @@ fn feed_forward(kind: Gating, hidden: usize, dim: usize) -> usize {
 
 /// A scale that, times the width and cut off, gives the feed-forward size.
 fn hidden_scale(c: &LmConfig) -> f64 {
-    let ff = feed_forward(c.gating, c.hidden, c.dim);
+    let ff = feed_forward(c.feed_forward, c.hidden, c.dim);
     let scale = ff as f64 / c.dim as f64;
     match (scale * c.dim as f64) as usize == ff {
         true => scale,

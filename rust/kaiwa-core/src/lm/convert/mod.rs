@@ -43,7 +43,7 @@ pub fn convert(
         path: out.to_owned(),
         source,
     };
-    let temporary = Temporary::beside(out);
+    let temporary = Temporary::next_to(out);
     let mut file = File::create(&temporary.0).map_err(failed)?;
     let header = match target.gguf() {
         true => gguf_header(&plan),
@@ -79,7 +79,7 @@ pub fn convert(
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn beside(out: &Path) -> Self {
+    fn next_to(out: &Path) -> Self {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         Self(out.with_file_name(format!(".{name}.{}.part", std::process::id())))
     }

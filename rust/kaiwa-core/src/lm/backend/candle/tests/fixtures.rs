@@ -1,4 +1,4 @@
-//! Tensors for the tests: in memory, from golden files or made up.
+//! Tensors for the tests: in memory, from golden files or random.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +13,8 @@ use super::data;
 use crate::checkpoint::SafeTensorsFile;
 use crate::error::{Error, Result};
 use crate::lm::{
-    DepthConfig, Encoding, Gating, LmConfig, LmTensors, Norm, RawRows, Rope, Sampling, TensorInfo,
+    DepthConfig, Encoding, FeedForward, LmConfig, LmTensors, Norm, RawRows, Rope, Sampling,
+    TensorInfo,
 };
 
 /// One tensor: what a file would hold of it, and the values this stands for.
@@ -147,9 +148,9 @@ fn config(folder: &Path) -> LmConfig {
         num_heads: int("num_heads"),
         kv_repeat: 1,
         hidden: gated(ff, dim),
-        gating: Gating::Silu,
+        feed_forward: FeedForward::SwiGlu,
         layer_scale: false,
-        norm: Norm::Rms,
+        norm: Norm::rms(1e-8),
         context: int("context"),
         max_period: int("max_period") as f64,
         rope: Rope::Interleaved,
@@ -168,7 +169,7 @@ fn config(folder: &Path) -> LmConfig {
             num_heads: int("depformer_num_heads"),
             kv_repeat: 1,
             hidden: vec![gated(int("depformer_dim_feedforward"), depth_dim); sets],
-            gating: Gating::Silu,
+            feed_forward: FeedForward::SwiGlu,
             layer_scale: false,
             schedule,
             low_rank: json["depformer_low_rank_embeddings"]
@@ -234,13 +235,13 @@ pub(super) fn gguf(case: &str, file: &str) -> Tensors {
     let mut reader = std::fs::File::open(folder.join(file)).unwrap();
     let content = Content::read(&mut reader).unwrap();
     let mut held = BTreeMap::new();
-    for theirs in content.tensor_infos.keys() {
-        let tensor = content.tensor(&mut reader, theirs, &Device::Cpu).unwrap();
+    for stored in content.tensor_infos.keys() {
+        let tensor = content.tensor(&mut reader, stored, &Device::Cpu).unwrap();
         let values = tensor.dequantize(&Device::Cpu).unwrap();
         let values: Vec<f32> = values.flatten_all().unwrap().to_vec1().unwrap();
         let dims = tensor.shape().dims();
         let rows = if dims.len() == 2 { dims[0] } else { 1 };
-        let Some(name) = from_candle(theirs) else {
+        let Some(name) = from_candle(stored) else {
             continue;
         };
         let encoding = Encoding::Ggml(tensor.dtype());

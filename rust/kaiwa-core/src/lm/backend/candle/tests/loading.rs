@@ -10,8 +10,8 @@ use half::{bf16, f16};
 use super::super::table::Table;
 use super::super::weights::Loader;
 use super::super::{raw, reblock};
-use super::source::{Held, Tensors, gguf, layout_a};
-use super::{DeviceLm, DeviceWeights, EXACT, load, with};
+use super::fixtures::{Held, Tensors, gguf, layout_a};
+use super::{CandleLm, CandleWeights, EXACT, load, with};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::lm::{Encoding, RawRows};
@@ -118,7 +118,7 @@ fn load_table(held: &Held) -> Result<Table> {
     tensors.held.insert("table".into(), held.clone());
     let mut go_on = |_, _| ControlFlow::Continue(());
     let device = Device::Cpu;
-    let mut loader = Loader::new(&tensors, &device, DeviceWeights::AsFile, &mut go_on)?;
+    let mut loader = Loader::new(&tensors, &device, CandleWeights::AsFile, &mut go_on)?;
     Table::load(&mut loader, "table")
 }
 
@@ -276,8 +276,8 @@ fn merged_blocks() {
     held.info.merged = true;
     held.values.iter_mut().for_each(|v| *v *= -1.0);
     let logits = |tensors: &Tensors| {
-        let model = load(tensors, with(DeviceWeights::AsFile));
-        super::drive::solo(&model, &[vec![0; 8]])
+        let model = load(tensors, with(CandleWeights::AsFile));
+        super::conversations::solo(&model, &[vec![0; 8]])
             .remove(0)
             .text_logits
     };
@@ -296,7 +296,7 @@ fn loading_reports_and_stops() {
         calls.push((done, all));
         ControlFlow::Continue(())
     };
-    DeviceLm::load(&tensors, codec::Device::CandleCpu, &EXACT, &mut report).unwrap();
+    CandleLm::load(&tensors, codec::Device::CandleCpu, &EXACT, &mut report).unwrap();
     assert_eq!(calls.len(), tensors.held.len() + 1);
     assert!(calls.is_sorted() && calls.iter().all(|(_, all)| *all == total as u64));
     assert_eq!(calls.last(), Some(&(total as u64, total as u64)));
@@ -309,7 +309,7 @@ fn loading_reports_and_stops() {
             ControlFlow::Break(())
         }
     };
-    let stopped = DeviceLm::load(&tensors, codec::Device::CandleCpu, &EXACT, &mut stop);
+    let stopped = CandleLm::load(&tensors, codec::Device::CandleCpu, &EXACT, &mut stop);
     assert!(matches!(stopped.err(), Some(Error::Interrupted)));
     assert_eq!(left, 0);
 }
@@ -318,7 +318,7 @@ fn loading_reports_and_stops() {
 fn a_device_that_is_not_there() {
     let tensors = layout_a("moshi_small");
     let mut go_on = |_, _| ControlFlow::Continue(());
-    let error = DeviceLm::load(&tensors, codec::Device::Cuda(99), &EXACT, &mut go_on);
+    let error = CandleLm::load(&tensors, codec::Device::Cuda(99), &EXACT, &mut go_on);
     assert!(matches!(error.err(), Some(Error::DeviceUnavailable { .. })));
 }
 

@@ -1,6 +1,9 @@
 //! What a stream asks of the arithmetic: one temporal pass, then sub-steps of the depth
 //! transformer, for whichever slots are active.
 
+pub(crate) mod candle;
+pub(crate) mod cpu;
+
 use std::sync::Arc;
 
 use crate::error::Result;

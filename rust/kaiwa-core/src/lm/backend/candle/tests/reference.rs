@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use super::made_up::{Dice, USUAL, Variant, config, tensors};
-use super::source::Tensors;
+use super::fixtures::Tensors;
+use super::random_model::{BASE, Rng, Variant, config, tensors};
 use super::{EXACT, load};
 use crate::lm::backend::LmBackend;
-use crate::lm::{Gating, Norm, Rope};
+use crate::lm::{FeedForward, Norm, NormKind, Rope};
 
 type Row = Vec<f64>;
 
 /// The plain implementation.
-struct Plain<'a>(&'a Tensors);
+struct Reference<'a>(&'a Tensors);
 
 /// One of the two transformers.
 struct Part<'a> {
@@ -26,7 +26,7 @@ struct Part<'a> {
     sets: Option<&'a [usize]>,
 }
 
-impl Plain<'_> {
+impl Reference<'_> {
     fn matmul(&self, name: &str, x: &[f64]) -> Row {
         let weights = self.0.values(&format!("{name}.weight"));
         let rows = weights.chunks_exact(x.len());
@@ -46,8 +46,8 @@ impl Plain<'_> {
         }
     }
 
-    fn norm(&self, name: &str, kind: Norm, x: &[f64]) -> Row {
-        let n = x.len() as f64;
+    fn norm(&self, name: &str, norm: Norm, x: &[f64]) -> Row {
+        let (n, eps) = (x.len() as f64, f64::from(norm.eps));
         let part = |part: &str| self.0.values(&format!("{name}.{part}")).iter();
         let mean = x.iter().sum::<f64>() / n;
         let square = |about: f64| x.iter().map(|v| (v - about).powi(2)).sum::<f64>() / n;
@@ -63,11 +63,9 @@ impl Plain<'_> {
                 .map(|(v, (w, b))| (v - mean) / by * f64::from(*w) + f64::from(*b))
                 .collect()
         };
-        match kind {
-            Norm::Rms => rms(1e-8),
-            Norm::RmsLoose => rms(1e-5),
-            Norm::Layer => layer(1e-5),
-            Norm::LayerTight => layer(1e-8),
+        match norm.kind {
+            NormKind::Rms => rms(eps),
+            NormKind::Layer => layer(eps),
         }
     }
 
@@ -76,7 +74,7 @@ impl Plain<'_> {
         for i in 0..half {
             let (a, b) = match self.0.config.rope {
                 Rope::Interleaved => (2 * i, 2 * i + 1),
-                Rope::Halves => (i, i + half),
+                Rope::NeoX => (i, i + half),
             };
             let angle = position as f64 * self.0.config.max_period.powf(-(i as f64) / half as f64);
             let (sin, cos) = angle.sin_cos();
@@ -127,8 +125,8 @@ impl Plain<'_> {
                     let weights: Row = seen.clone().map(|t| dot(t).exp()).collect();
                     let sum: f64 = weights.iter().sum();
                     let mut out = vec![0.0; width];
-                    for (w, theirs) in weights.iter().zip(&all[seen]) {
-                        let values = out.iter_mut().zip(&theirs[value]);
+                    for (w, other) in weights.iter().zip(&all[seen]) {
+                        let values = out.iter_mut().zip(&other[value]);
                         values.for_each(|(out, v)| *out += w / sum * v);
                     }
                     heads.extend(out);
@@ -137,8 +135,8 @@ impl Plain<'_> {
                     self.matmul(&format!("{name}.self_attn.out_projs.{}", set(row)), &heads);
                 scaled(&format!("{name}.layer_scale_1"), x, &branch);
                 let inner = self.norm(&format!("{name}.norm2"), config.norm, x);
-                let branch = match config.gating {
-                    Gating::Silu => {
+                let branch = match config.feed_forward {
+                    FeedForward::SwiGlu => {
                         let index = part
                             .sets
                             .map_or(String::new(), |_| format!(".{}", set(row)));
@@ -149,7 +147,7 @@ impl Plain<'_> {
                         let inner: Row = pairs.map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
                         self.matmul(&format!("{name}.linear_out"), &inner)
                     }
-                    Gating::None => {
+                    FeedForward::Gelu => {
                         let u = self.matmul(&format!("{name}.linear1"), &inner);
                         let inner: Row = u.iter().map(|v| gelu(*v)).collect();
                         self.matmul(&format!("{name}.linear2"), &inner)
@@ -250,18 +248,18 @@ fn close(what: &str, wanted: &[f64], made: &[f32]) {
 /// Three slots, the outer ones active, past a full ring; -1 among the tokens; a condition.
 fn check(variant: Variant) {
     let tensors = tensors(config(variant));
-    let plain = Plain(&tensors);
+    let reference = Reference(&tensors);
     let model = load(&tensors, EXACT);
     let config = &model.config;
     let mut state = Arc::clone(&model).state(3).unwrap();
-    let mut dice = Dice(11);
-    let condition: Vec<f32> = (0..config.dim).map(|_| dice.number()).collect();
+    let mut rng = Rng(11);
+    let condition: Vec<f32> = (0..config.dim).map(|_| rng.number()).collect();
     let mut history = vec![Vec::new(); 2];
     for step in 0..2 * config.context + 3 {
         for tokens in &mut history {
-            let id = |dice: &mut Dice, card| dice.below(card + 2) - 1;
-            let mut ids = vec![id(&mut dice, config.text_card)];
-            ids.extend((0..config.n_q).map(|_| id(&mut dice, config.card)));
+            let id = |rng: &mut Rng, card| rng.below(card + 2) - 1;
+            let mut ids = vec![id(&mut rng, config.text_card)];
+            ids.extend((0..config.n_q).map(|_| id(&mut rng, config.card)));
             tokens.push(ids);
         }
         let inputs: Vec<i32> = history.iter().flat_map(|h| h[step].clone()).collect();
@@ -272,23 +270,25 @@ fn check(variant: Variant) {
             .unwrap();
         let z: Vec<Row> = history
             .iter()
-            .map(|h| plain.temporal(h, &condition).pop().unwrap())
+            .map(|h| reference.temporal(h, &condition).pop().unwrap())
             .collect();
         for (z, made) in z.iter().zip(logits.chunks(config.text_card_out)) {
             close(
                 &format!("{variant:?}: text {step}"),
-                &plain.matmul("text_linear", z),
+                &reference.matmul("text_linear", z),
                 made,
             );
         }
         let previous: Vec<Vec<i32>> = (0..2)
             .map(|_| {
                 (0..config.spoken)
-                    .map(|_| dice.below(config.card + 1) - 1)
+                    .map(|_| rng.below(config.card + 1) - 1)
                     .collect()
             })
             .collect();
-        let wanted: Vec<Vec<Row>> = (0..2).map(|r| plain.depth(&z[r], &previous[r])).collect();
+        let wanted: Vec<Vec<Row>> = (0..2)
+            .map(|r| reference.depth(&z[r], &previous[r]))
+            .collect();
         for k in 0..config.spoken {
             let mut logits = vec![0.0; 2 * config.card];
             let ids = [previous[0][k], previous[1][k]];
@@ -309,58 +309,58 @@ fn check(variant: Variant) {
 }
 
 #[test]
-fn the_usual_layer() {
-    check(USUAL);
+fn the_base_variant() {
+    check(BASE);
 }
 
 #[test]
 fn norms() {
-    for norm in [Norm::RmsLoose, Norm::Layer, Norm::LayerTight] {
-        check(Variant { norm, ..USUAL });
+    for norm in [Norm::rms(1e-5), Norm::layer(1e-5), Norm::layer(1e-8)] {
+        check(Variant { norm, ..BASE });
         let final_norm = Some(norm);
-        check(Variant {
-            final_norm,
-            ..USUAL
-        });
+        check(Variant { final_norm, ..BASE });
     }
 }
 
 #[test]
 fn feed_forward_without_a_gate() {
-    let gating = Gating::None;
-    check(Variant { gating, ..USUAL });
+    let feed_forward = FeedForward::Gelu;
+    check(Variant {
+        feed_forward,
+        ..BASE
+    });
 }
 
 #[test]
-fn rotation_by_halves() {
-    let rope = Rope::Halves;
-    check(Variant { rope, ..USUAL });
+fn rotation_of_halves() {
+    let rope = Rope::NeoX;
+    check(Variant { rope, ..BASE });
 }
 
 #[test]
 fn grouped_keys() {
     for kv_repeat in [2, 4] {
-        check(Variant { kv_repeat, ..USUAL });
+        check(Variant { kv_repeat, ..BASE });
     }
 }
 
 #[test]
 fn everything_else_at_once() {
     check(Variant {
-        norm: Norm::Layer,
-        rope: Rope::Halves,
+        norm: Norm::layer(1e-5),
+        rope: Rope::NeoX,
         kv_repeat: 2,
         layer_scale: true,
         low_rank: Some(5),
-        final_norm: Some(Norm::Layer),
-        ..USUAL
+        final_norm: Some(Norm::layer(1e-5)),
+        ..BASE
     });
 }
 
 /// What is never run is not even loaded.
 #[test]
 fn sub_steps_that_are_not_spoken() {
-    let variant = Variant { spoken: 2, ..USUAL };
+    let variant = Variant { spoken: 2, ..BASE };
     check(variant);
     let mut tensors = tensors(config(variant));
     tensors.held.retain(|name, _| {

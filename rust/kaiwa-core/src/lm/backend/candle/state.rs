@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use super::DeviceLm;
+use super::CandleLm;
 use super::depth::Frame;
+use super::internal_error;
 use super::kv::Rings;
-use super::misuse;
 use crate::error::{Error, Result};
 use crate::lm::backend::LmState;
 
-/// See the module; made by [`super::DeviceLm`].
-pub(super) struct DeviceLmState {
-    model: Arc<DeviceLm>,
+/// See the module; made by [`super::CandleLm`].
+pub(super) struct CandleState {
+    model: Arc<CandleLm>,
     rings: Rings,
     /// Steps each slot has made since its reset.
     positions: Vec<u64>,
@@ -22,8 +22,8 @@ pub(super) struct DeviceLmState {
     frame: Option<(usize, Frame)>,
 }
 
-impl DeviceLmState {
-    pub(super) fn new(model: Arc<DeviceLm>, slots: usize) -> Result<Self> {
+impl CandleState {
+    pub(super) fn new(model: Arc<CandleLm>, slots: usize) -> Result<Self> {
         let config = &model.config;
         let heads = model.temporal.heads();
         // Kernels count the numbers of a ring in u32.
@@ -52,7 +52,7 @@ impl DeviceLmState {
     }
 }
 
-impl LmState for DeviceLmState {
+impl LmState for CandleState {
     /// No slot advances on an error: the positions move last, after the logits have reached the
     /// host, and the keys already written lie where the same step will write again. (A device
     /// that stays broken after an error, as CUDA does after an illegal access, cannot be helped.)
@@ -69,10 +69,10 @@ impl LmState for DeviceLmState {
         let ascending = slots.windows(2).all(|pair| pair[0] < pair[1]);
         let known = slots.last().is_none_or(|s| *s < self.positions.len());
         if !ascending || !known || tokens.len() != rows * (config.n_q + 1) {
-            return Err(misuse("slots and tokens do not fit"));
+            return Err(internal_error("slots and tokens do not fit"));
         }
         if !conditions.is_empty() && conditions.len() != rows * config.dim {
-            return Err(misuse("conditions do not fit"));
+            return Err(internal_error("conditions do not fit"));
         }
         self.frame = None;
         if rows == 0 {
@@ -95,14 +95,15 @@ impl LmState for DeviceLmState {
     /// has advanced all the same.
     fn depth(&mut self, k: usize, previous: &[i32], logits: &mut [f32]) -> Result<()> {
         let depth = self.model.depth.as_ref();
-        let depth = depth.ok_or_else(|| misuse("this model has no depth transformer"))?;
+        let depth = depth.ok_or_else(|| internal_error("this model has no depth transformer"))?;
         if previous.is_empty() && logits.is_empty() {
             return Ok(());
         }
         let frame = self.frame.as_mut();
-        let (rows, frame) = frame.ok_or_else(|| misuse("no step came before the sub-step"))?;
+        let (rows, frame) =
+            frame.ok_or_else(|| internal_error("no step came before the sub-step"))?;
         if previous.len() != *rows || logits.len() != *rows * self.model.config.card {
-            return Err(misuse("rows of a sub-step are those of its step"));
+            return Err(internal_error("rows of a sub-step are those of its step"));
         }
         to_host(&depth.run(k, previous, frame, &self.model.device)?, logits)
     }
@@ -144,7 +145,7 @@ impl LmState for DeviceLmState {
 fn to_host(tensor: &Tensor, out: &mut [f32]) -> Result<()> {
     let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     if values.len() != out.len() {
-        return Err(misuse("logits have another length"));
+        return Err(internal_error("logits have another length"));
     }
     out.copy_from_slice(&values);
     Ok(())

@@ -4,10 +4,10 @@ use candle_core::{Device, Tensor};
 use candle_nn::rotary_emb::{rope, rope_i};
 
 use super::heads::Heads;
+use super::internal_error;
 use super::kv::{Rings, Run};
 use super::layer::{Layer, Spec};
 use super::linear::Linear;
-use super::misuse;
 use super::norm::Norm;
 use super::table::Table;
 use super::weights::Loader;
@@ -54,7 +54,7 @@ impl Temporal {
     pub(super) fn load(loader: &mut Loader<'_>, config: &LmConfig) -> Result<Self> {
         let spec = Spec {
             norm: config.norm,
-            gating: config.gating,
+            feed_forward: config.feed_forward,
             layer_scale: config.layer_scale,
             sets: None,
         };
@@ -141,7 +141,7 @@ impl Temporal {
         let turned = self.heads.part(all, 0, count + kv)?;
         let turned = match self.rope {
             Rope::Interleaved => rope_i(&turned, &plan.cos, &plan.sin)?,
-            Rope::Halves => rope(&turned, &plan.cos, &plan.sin)?,
+            Rope::NeoX => rope(&turned, &plan.cos, &plan.sin)?,
         };
         let k = turned.narrow(1, count, kv)?.contiguous()?;
         let v = self.heads.part(all, count + kv, kv)?;
@@ -168,7 +168,7 @@ impl Temporal {
     ) -> Result<Plan> {
         let at = |slot: &usize| positions.get(*slot).copied();
         let at: Option<Vec<u64>> = slots.iter().map(at).collect();
-        let at = at.ok_or_else(|| misuse("no such slot"))?;
+        let at = at.ok_or_else(|| internal_error("no such slot"))?;
         let columns: Vec<usize> = at.iter().map(|p| rings.column(*p)).collect();
         // Angles in f64: in f32 they would lose 0.06 rad a day (spec 3.5).
         let angles = at

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::drive::{Chosen, Talks, solo, tokens};
+use super::conversations::{Chosen, Conversations, solo, tokens};
+use super::fixtures::layout_a;
 use super::golden::Expected;
-use super::source::layout_a;
-use super::{DeviceKv, DeviceLm, DeviceOptions, EXACT, load};
+use super::{CandleKv, CandleLm, CandleOptions, EXACT, load};
 use crate::error::Error;
 
 const SLOTS: usize = 4;
@@ -25,31 +25,34 @@ fn users() -> Vec<Vec<Vec<i32>>> {
 
 /// Slots join late, pause in turns (so that active ones are neighbours or not), and slot 1 is
 /// reset at step 30. What each slot made, by its own conversation.
-fn together(model: &Arc<DeviceLm>, disturb: impl Fn(usize, &mut Talks)) -> Vec<Vec<Chosen>> {
+fn together(
+    model: &Arc<CandleLm>,
+    disturb: impl Fn(usize, &mut Conversations),
+) -> Vec<Vec<Chosen>> {
     let users = users();
-    let mut talks = Talks::new(model, SLOTS);
+    let mut conversations = Conversations::new(model, SLOTS);
     let mut made = vec![Vec::new(); SLOTS + 1];
     let mut conversation: Vec<usize> = (0..SLOTS).collect();
     for step in 0..STEPS {
         if step == 30 {
-            talks.reset(1);
+            conversations.reset(1);
             conversation[1] = SLOTS;
         }
-        disturb(step, &mut talks);
+        disturb(step, &mut conversations);
         let on = |slot: &usize| step >= 5 * slot && !(step + 3 * slot).is_multiple_of(4 + slot);
         let slots: Vec<usize> = (0..SLOTS).filter(on).collect();
         let inputs: Vec<_> = slots
             .iter()
             .map(|s| users[*s][made[conversation[*s]].len()].clone())
             .collect();
-        for (slot, chosen) in slots.iter().zip(talks.step(&slots, &inputs)) {
+        for (slot, chosen) in slots.iter().zip(conversations.step(&slots, &inputs)) {
             made[conversation[*slot]].push(chosen);
         }
     }
     made
 }
 
-fn alone(model: &Arc<DeviceLm>, made: &[Vec<Chosen>]) -> Vec<Vec<Chosen>> {
+fn alone(model: &Arc<CandleLm>, made: &[Vec<Chosen>]) -> Vec<Vec<Chosen>> {
     let users = users();
     let conversations = made.iter().enumerate();
     conversations
@@ -60,8 +63,8 @@ fn alone(model: &Arc<DeviceLm>, made: &[Vec<Chosen>]) -> Vec<Vec<Chosen>> {
 #[test]
 fn slots_out_of_step_are_slots_alone() {
     let tensors = layout_a("moshi_small");
-    for kv in [DeviceKv::F32, DeviceKv::Bf16] {
-        let model = load(&tensors, DeviceOptions { kv, ..EXACT });
+    for kv in [CandleKv::F32, CandleKv::Bf16] {
+        let model = load(&tensors, CandleOptions { kv, ..EXACT });
         let made = together(&model, |_, _| ());
         for (made, alone) in made.iter().zip(alone(&model, &made)) {
             // Past a full ring of 12.
@@ -77,9 +80,9 @@ fn slots_out_of_step_are_slots_alone() {
 #[test]
 fn a_shared_state_shows() {
     let model = load(&layout_a("moshi_small"), EXACT);
-    let made = together(&model, |step, talks| {
+    let made = together(&model, |step, conversations| {
         if step == 40 {
-            talks.state.copy_slot(0, 2);
+            conversations.state.copy_slot(0, 2);
         }
     });
     let alone = alone(&model, &made);
@@ -92,12 +95,16 @@ fn a_shared_state_shows() {
 fn a_failed_step_changes_nothing() {
     let model = load(&layout_a("moshi_small"), EXACT);
     let (config, users) = (&model.config, users());
-    let mut talks = Talks::new(&model, 2);
+    let mut conversations = Conversations::new(&model, 2);
     let mut logits = vec![0.0; config.text_card_out];
     let mut made = Vec::new();
     for user in &users[0] {
-        made.push(talks.step(&[1], std::slice::from_ref(user)).remove(0));
-        let state = &mut talks.state;
+        made.push(
+            conversations
+                .step(&[1], std::slice::from_ref(user))
+                .remove(0),
+        );
+        let state = &mut conversations.state;
         // An id that no table has; wrong rows; a sub-step out of turn.
         let mut bad = vec![0; config.n_q + 1];
         bad[3] = config.card as i32 + 1;
@@ -119,11 +126,11 @@ fn a_failed_step_changes_nothing() {
 fn storage_grows_with_the_call() {
     let model = load(&layout_a("moshi_small"), EXACT);
     let users = users();
-    let mut talks = Talks::new(&model, 1);
+    let mut conversations = Conversations::new(&model, 1);
     let mut sizes = Vec::new();
     for user in &users[0][..20] {
-        talks.step(&[0], std::slice::from_ref(user));
-        sizes.push(talks.state.slot_bytes(0));
+        conversations.step(&[0], std::slice::from_ref(user));
+        sizes.push(conversations.state.slot_bytes(0));
     }
     // 3 layers, keys and values of 64 floats; 4, 8, then all 12 columns.
     let position = size_of::<u64>();
@@ -136,16 +143,16 @@ fn storage_grows_with_the_call() {
         });
         assert_eq!(size, wanted, "step {step}");
     }
-    let half = DeviceOptions {
-        kv: DeviceKv::Bf16,
+    let half = CandleOptions {
+        kv: CandleKv::Bf16,
         ..EXACT
     };
-    let talks = Talks::new(&load(&layout_a("moshi_small"), half), 1);
+    let conversations = Conversations::new(&load(&layout_a("moshi_small"), half), 1);
     assert_eq!(
-        talks.state.slot_bytes(0),
+        conversations.state.slot_bytes(0),
         (columns(4) - position) / 2 + position
     );
-    assert_eq!(talks.state.slot_bytes(1), 0);
+    assert_eq!(conversations.state.slot_bytes(1), 0);
 }
 
 /// Keys that are not seen are still multiplied, by zero: a reset must take away what is no
@@ -154,21 +161,23 @@ fn storage_grows_with_the_call() {
 fn a_reset_forgets_infinities() {
     let model = load(&layout_a("moshi_small"), EXACT);
     let (config, users) = (&model.config, &users()[0]);
-    let mut talks = Talks::new(&model, 2);
+    let mut conversations = Conversations::new(&model, 2);
     let mut logits = vec![0.0; config.text_card_out];
     let condition = vec![f32::INFINITY; config.dim];
     let ids = vec![0; config.n_q + 1];
     for _ in 0..6 {
-        let state = &mut talks.state;
+        let state = &mut conversations.state;
         state.temporal(&[1], &ids, &condition, &mut logits).unwrap();
         assert!(logits.iter().all(|l| l.is_nan()));
     }
-    talks.reset(1);
-    let made = users
-        .iter()
-        .map(|user| talks.step(&[1], std::slice::from_ref(user)).remove(0));
+    conversations.reset(1);
+    let made = users.iter().map(|user| {
+        conversations
+            .step(&[1], std::slice::from_ref(user))
+            .remove(0)
+    });
     let made: Vec<Chosen> = made.collect();
     assert_eq!(tokens(&made), tokens(&solo(&model, users)));
-    let error = talks.state.reset(2).unwrap_err();
+    let error = conversations.state.reset(2).unwrap_err();
     assert!(matches!(error, Error::SlotIndex { got: 2, slots: 2 }));
 }

@@ -1,7 +1,7 @@
 //! Integers of files in GGML's blocks, which the devices multiply, with what those blocks cannot
-//! say kept beside them:
+//! say kept in a correction:
 //!
-//! | in the file | blocks | beside |
+//! | in the file | blocks | correction |
 //! |---|---|---|
 //! | 8-bit rows: `scale q / 127` (spec checkpoints.md 2) | Q8_0 of `q`, scale 1 | `scale / 127` per row |
 //! | MLX 8 bits: `s q + b` (section 5) | Q8_0 of `s (q - 128)` | `b + 128 s` per group, a power of two per row |

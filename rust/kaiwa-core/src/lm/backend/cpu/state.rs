@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::NativeLm;
+use super::CpuLm;
 use super::depth::DepthWork;
 use super::stages::{self, Stages};
 use super::temporal::TemporalWork;
@@ -12,8 +12,8 @@ use crate::lm::Rope;
 use crate::lm::backend::LmState;
 
 /// Keys and values of all slots, and the scratch of a step.
-pub(crate) struct NativeState {
-    model: Arc<NativeLm>,
+pub(crate) struct CpuState {
+    model: Arc<CpuLm>,
     layout: KvLayout,
     pool: KvPool,
     slots: Vec<KvSlot>,
@@ -22,8 +22,8 @@ pub(crate) struct NativeState {
     stages: Stages,
 }
 
-impl NativeState {
-    pub(super) fn new(model: Arc<NativeLm>, slots: usize) -> Self {
+impl CpuState {
+    pub(super) fn new(model: Arc<CpuLm>, slots: usize) -> Self {
         let config = &model.config;
         let layout = KvLayout {
             layers: config.num_layers,
@@ -48,7 +48,7 @@ impl NativeState {
     }
 }
 
-impl LmState for NativeState {
+impl LmState for CpuState {
     fn temporal(
         &mut self,
         slots: &[usize],

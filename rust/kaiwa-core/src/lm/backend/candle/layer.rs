@@ -10,7 +10,7 @@ use super::linear::Linear;
 use super::norm::Norm;
 use super::weights::Loader;
 use crate::error::Result;
-use crate::lm::{self, Gating};
+use crate::lm::{self, FeedForward};
 
 /// Projections into and out of the attention.
 struct Attention {
@@ -40,7 +40,7 @@ impl Feed {
 /// What a layer's tensors are called.
 pub(super) struct Spec {
     pub norm: lm::Norm,
-    pub gating: Gating,
+    pub feed_forward: FeedForward,
     pub layer_scale: bool,
     /// Weight sets; `None` for one set whose feed-forward names carry no index.
     pub sets: Option<usize>,
@@ -68,20 +68,20 @@ impl Layer {
                 in_proj: loader.matrix(&at("in_projs"))?,
                 out_proj: loader.matrix(&at("out_projs"))?,
             });
-            match spec.gating {
-                Gating::Silu => {
+            match spec.feed_forward {
+                FeedForward::SwiGlu => {
                     let index = spec.sets.map_or(String::new(), |_| format!(".{set}"));
                     let at = |part: &str| format!("{name}.gating{index}.{part}.weight");
                     let front = loader.matrix(&at("linear_in"))?;
                     feed.push(Feed::Silu(front, loader.matrix(&at("linear_out"))?));
                 }
-                // Plain feed-forward parts exist once, whatever the sets.
-                Gating::None if set == 0 => {
+                // Feed-forward parts without a gate exist once, whatever the sets.
+                FeedForward::Gelu if set == 0 => {
                     let front = loader.matrix(&format!("{name}.linear1.weight"))?;
                     let behind = loader.matrix(&format!("{name}.linear2.weight"))?;
                     feed.push(Feed::Gelu(front, behind));
                 }
-                Gating::None => {}
+                FeedForward::Gelu => {}
             }
         }
         let scales = if spec.layer_scale {
@@ -114,9 +114,9 @@ impl Layer {
             Some((one, two)) => (Some(one), Some(two)),
         };
         let attention = self.attention.get(set);
-        let attention = attention.ok_or_else(|| super::misuse("no such weight set"))?;
+        let attention = attention.ok_or_else(|| super::internal_error("no such weight set"))?;
         let feed = self.feed.get(set).or(self.feed.first());
-        let feed = feed.ok_or_else(|| super::misuse("no such weight set"))?;
+        let feed = feed.ok_or_else(|| super::internal_error("no such weight set"))?;
         let heads = attend(&attention.in_proj.forward(&self.norm1.run(x)?)?)?;
         let x = add_scaled(x, &attention.out_proj.forward(&heads)?, scale1)?;
         let inner = feed.run(&self.norm2.run(&x)?)?;

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::misuse;
+use super::internal_error;
 use crate::error::Result;
 use crate::lm::{Encoding, RawRows};
 
@@ -24,7 +24,7 @@ pub(super) fn block_type(encoding: Encoding) -> Option<GgmlDType> {
 }
 
 /// `GgmlDType` spells three plain types of its own: one word for each.
-pub(super) fn plain(encoding: Encoding) -> Encoding {
+pub(super) fn canonical(encoding: Encoding) -> Encoding {
     match encoding {
         Encoding::Ggml(GgmlDType::F32) => Encoding::F32,
         Encoding::Ggml(GgmlDType::F16) => Encoding::F16,
@@ -40,7 +40,7 @@ pub(super) fn block_bytes(kind: GgmlDType, count: usize) -> usize {
 
 /// Whether the numbers that could be NaN or infinite are not: floats and scales. Block types
 /// whose scales lie elsewhere than in front are not known here, and count as unknown (`false`).
-pub(super) fn surely_finite(raw: &RawRows, encoding: Encoding) -> bool {
+pub(super) fn known_finite(raw: &RawRows, encoding: Encoding) -> bool {
     let f32s = |bytes: &[u8]| {
         let words = bytes.as_chunks::<4>().0;
         words.iter().all(|w| f32::from_le_bytes(*w).is_finite())
@@ -53,7 +53,7 @@ pub(super) fn surely_finite(raw: &RawRows, encoding: Encoding) -> bool {
     };
     // Gigabytes of these: on all cores.
     let data = |ok: &(dyn Fn(&[u8]) -> bool + Sync)| raw.data.par_chunks(PIECE).all(ok);
-    match plain(encoding) {
+    match canonical(encoding) {
         Encoding::F32 => data(&f32s),
         Encoding::F16 => data(&f16s),
         Encoding::Bf16 => data(&bf16s),
@@ -82,7 +82,7 @@ pub(super) fn blocks(
     device: &Device,
 ) -> Result<QTensor> {
     if data.len() != rows * block_bytes(kind, cols) {
-        return Err(misuse("blocks do not fill their matrix"));
+        return Err(internal_error("blocks do not fill their matrix"));
     }
     // The library reads blocks in place and wants them aligned, which bytes need not be.
     let aligned;
@@ -108,7 +108,7 @@ pub(super) fn quantise(values: &[f32], kind: GgmlDType, out: &mut [u8]) -> Resul
     let made = QTensor::quantize(&values, kind)?;
     let data = made.data()?;
     if data.len() != out.len() {
-        return Err(misuse("blocks do not fill their rows"));
+        return Err(internal_error("blocks do not fill their rows"));
     }
     out.copy_from_slice(&data);
     Ok(())

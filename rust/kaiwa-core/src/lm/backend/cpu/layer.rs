@@ -7,7 +7,7 @@ use crate::cpu::{
     silu_gate,
 };
 use crate::error::Result;
-use crate::lm::{Gating, Norm};
+use crate::lm::{FeedForward, Norm};
 
 /// Weights that differ between the weight sets of the depth transformer.
 pub(super) struct Matrices {
@@ -18,18 +18,18 @@ pub(super) struct Matrices {
 
 /// Feed-forward part.
 pub(super) enum Mlp {
-    Gated {
+    SwiGlu {
         linear_in: Packed,
         linear_out: Packed,
     },
-    Plain {
+    Gelu {
         linear1: Packed,
         linear2: Packed,
     },
 }
 
 /// Norms and scales, shared by all weight sets.
-pub(super) struct Shared {
+pub(super) struct NormsAndScales {
     pub norm1: NormWeights,
     pub norm2: NormWeights,
     pub scale1: Option<Vec<f32>>,
@@ -46,7 +46,7 @@ pub(super) struct LayerWork {
     gated: Vec<f32>,
 }
 
-/// What a layer is told beside its weights.
+/// What a layer is told of its step.
 pub(super) struct LayerStep<'a, 's> {
     pub isa: Isa,
     pub layout: KvLayout,
@@ -63,18 +63,18 @@ impl Matrices {
         prefix: &str,
         set: usize,
         gating: &str,
-        kind: Gating,
+        kind: FeedForward,
     ) -> Result<Self> {
         let attention = format!("{prefix}.self_attn");
         Ok(Self {
             in_proj: loader.linear(&format!("{attention}.in_projs.{set}.weight"))?,
             out_proj: loader.linear(&format!("{attention}.out_projs.{set}.weight"))?,
             mlp: match kind {
-                Gating::Silu => Mlp::Gated {
+                FeedForward::SwiGlu => Mlp::SwiGlu {
                     linear_in: loader.linear(&format!("{gating}.linear_in.weight"))?,
                     linear_out: loader.linear(&format!("{gating}.linear_out.weight"))?,
                 },
-                Gating::None => Mlp::Plain {
+                FeedForward::Gelu => Mlp::Gelu {
                     linear1: loader.linear(&format!("{prefix}.linear1.weight"))?,
                     linear2: loader.linear(&format!("{prefix}.linear2.weight"))?,
                 },
@@ -85,17 +85,17 @@ impl Matrices {
     /// Bytes of attention in, attention out, feed-forward in, feed-forward out.
     pub(super) fn bytes(&self) -> [usize; 4] {
         let (a, b) = match &self.mlp {
-            Mlp::Gated {
+            Mlp::SwiGlu {
                 linear_in,
                 linear_out,
             } => (linear_in, linear_out),
-            Mlp::Plain { linear1, linear2 } => (linear1, linear2),
+            Mlp::Gelu { linear1, linear2 } => (linear1, linear2),
         };
         [&self.in_proj, &self.out_proj, a, b].map(Packed::bytes)
     }
 }
 
-impl Shared {
+impl NormsAndScales {
     pub(super) fn load(
         loader: &mut Loader<'_>,
         prefix: &str,
@@ -118,7 +118,7 @@ impl Shared {
 /// Runs a layer in place over `x`, `[rows, width]`, one row a slot. `stages` is told where the
 /// time went, or left alone.
 pub(super) fn run(
-    shared: &Shared,
+    shared: &NormsAndScales,
     weights: &Matrices,
     step: LayerStep<'_, '_>,
     x: &mut [f32],
@@ -158,7 +158,7 @@ pub(super) fn run(
     done(stages::ATTENTION_OUT);
     shared.norm2.run(isa, x, &mut work.normed);
     match &weights.mlp {
-        Mlp::Gated {
+        Mlp::SwiGlu {
             linear_in,
             linear_out,
         } => {
@@ -169,7 +169,7 @@ pub(super) fn run(
             done(stages::MLP_IN);
             add(linear_out, &work.gated, rows, shared.scale2.as_deref(), x);
         }
-        Mlp::Plain { linear1, linear2 } => {
+        Mlp::Gelu { linear1, linear2 } => {
             let hidden = linear1.outputs();
             work.gated.resize(rows * hidden, 0.0);
             let to = Rows::packed(rows, hidden);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
 
-use super::drive::{Chosen, solo, tokens};
-use super::source::{Tensors, gguf, layout_a, requantised};
-use super::{DeviceKv, DeviceLm, DeviceOptions, DeviceWeights, EXACT, data, load, with};
+use super::conversations::{Chosen, solo, tokens};
+use super::fixtures::{Tensors, gguf, layout_a, requantised};
+use super::{CandleKv, CandleLm, CandleOptions, CandleWeights, EXACT, data, load, with};
 use crate::checkpoint::SafeTensorsFile;
 use crate::codec::Device;
 use crate::lm::backend::LmBackend;
@@ -62,7 +62,7 @@ impl Expected {
 fn check(
     case: &str,
     tensors: &Tensors,
-    options: DeviceOptions,
+    options: CandleOptions,
     prefix: &str,
     tolerance: f32,
 ) -> f32 {
@@ -101,20 +101,20 @@ fn bf16_files_in_every_form() {
     let case = "formats/pytorch_bf16";
     let tensors = layout_a(case);
     for weights in [
-        DeviceWeights::F32,
-        DeviceWeights::Bf16,
-        DeviceWeights::AsFile,
+        CandleWeights::F32,
+        CandleWeights::Bf16,
+        CandleWeights::AsFile,
     ] {
         check(case, &tensors, with(weights), "", 2e-4);
     }
     // No argmax is nearer than 0.34 there.
-    let half = DeviceOptions {
-        kv: DeviceKv::Bf16,
+    let half = CandleOptions {
+        kv: CandleKv::Bf16,
         ..EXACT
     };
     let off = check(case, &tensors, half, "", 0.5);
     assert!(off > 1e-3, "bf16 keys cannot be exact, but differ by {off}");
-    check(case, &tensors, with(DeviceWeights::Q8), "", 1.6);
+    check(case, &tensors, with(CandleWeights::Q8), "", 1.6);
 }
 
 /// The real runtime's tokens on the real runtime's file, blocks as they are. Both round every
@@ -127,18 +127,18 @@ fn gguf_blocks_stay_blocks() {
     let blocks = tensors.held.values();
     let blocks = blocks.filter(|h| h.info.encoding == Encoding::Ggml(GgmlDType::Q8_0));
     assert!(blocks.count() > 50);
-    let kept = check(case, &tensors, with(DeviceWeights::AsFile), "", 1.2);
+    let kept = check(case, &tensors, with(CandleWeights::AsFile), "", 1.2);
     assert!(
         kept > 0.01,
         "blocks multiply 8-bit activations, but differ by {kept}"
     );
-    check(case, &tensors, with(DeviceWeights::AsFile), "dequant_", 1.2);
+    check(case, &tensors, with(CandleWeights::AsFile), "dequant_", 1.2);
     // Already of the kind that is wanted: the same blocks.
-    let made = check(case, &tensors, with(DeviceWeights::Q8), "", 1.2);
+    let made = check(case, &tensors, with(CandleWeights::Q8), "", 1.2);
     assert_eq!(kept, made);
     check(case, &tensors, EXACT, "dequant_", 2e-4);
     let bytes = |weights| load(&tensors, with(weights)).weight_bytes() as f64;
-    let part = bytes(DeviceWeights::AsFile) / bytes(DeviceWeights::F32);
+    let part = bytes(CandleWeights::AsFile) / bytes(CandleWeights::F32);
     assert!(part < 0.35, "{part}");
 }
 
@@ -149,26 +149,26 @@ fn integers_of_every_format_stay_integers() {
         (
             "mlx_q4",
             "model.q4.safetensors",
-            DeviceWeights::AsFile,
+            CandleWeights::AsFile,
             0.22,
         ),
-        ("mlx_q4", "model.q4.safetensors", DeviceWeights::Q4, 0.22),
+        ("mlx_q4", "model.q4.safetensors", CandleWeights::Q4, 0.22),
         (
             "mlx_q8",
             "model.q8.safetensors",
-            DeviceWeights::AsFile,
+            CandleWeights::AsFile,
             0.35,
         ),
         (
             "pytorch_int8",
             "model.q8.safetensors",
-            DeviceWeights::AsFile,
+            CandleWeights::AsFile,
             0.35,
         ),
         (
             "pytorch_int8",
             "model.q8.safetensors",
-            DeviceWeights::Q8,
+            CandleWeights::Q8,
             0.35,
         ),
     ] {
@@ -178,9 +178,9 @@ fn integers_of_every_format_stay_integers() {
         let load = |weights| {
             let mut go_on = |_, _| ControlFlow::Continue(());
             let options = with(weights);
-            Arc::new(DeviceLm::load(&file, Device::CandleCpu, &options, &mut go_on).unwrap())
+            Arc::new(CandleLm::load(&file, Device::CandleCpu, &options, &mut go_on).unwrap())
         };
-        let (held, exact) = (load(weights), load(DeviceWeights::F32));
+        let (held, exact) = (load(weights), load(CandleWeights::F32));
         let expected = Expected::of(&case);
         let made = solo(&held, &expected.columns("user_codes"));
         for (step, (wanted, made)) in expected.tokens("").iter().zip(tokens(&made)).enumerate() {
@@ -221,9 +221,9 @@ fn four_bit_blocks() {
         let quantised = requantised(&tensors, kind, encoding);
         let exact = solo(&load(&quantised, EXACT), &users[..1]);
         let plain = solo(&load(&tensors, EXACT), &users[..1]);
-        let mut ways = vec![load(&quantised, with(DeviceWeights::AsFile))];
+        let mut ways = vec![load(&quantised, with(CandleWeights::AsFile))];
         if kind == GgmlDType::Q4_0 {
-            ways.push(load(&tensors, with(DeviceWeights::Q4)));
+            ways.push(load(&tensors, with(CandleWeights::Q4)));
         }
         let spread = |a: &[f32], b: &[f32]| {
             let pairs = a.iter().zip(b);

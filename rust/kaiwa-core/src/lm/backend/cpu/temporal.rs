@@ -1,6 +1,6 @@
 //! The temporal transformer: one step of every active slot (spec moshi-lm.md 3).
 
-use super::layer::{self, LayerStep, LayerWork, Matrices, Shared};
+use super::layer::{self, LayerStep, LayerWork, Matrices, NormsAndScales};
 use super::load::{Loader, NormWeights};
 use super::stages::{self, Stages};
 use super::table::Table;
@@ -12,7 +12,7 @@ use crate::lm::LmConfig;
 pub(super) struct Temporal {
     text_emb: Table,
     emb: Vec<Table>,
-    layers: Vec<(Shared, Matrices)>,
+    layers: Vec<(NormsAndScales, Matrices)>,
     out_norm: NormWeights,
     text_linear: Packed,
     max_period: f64,
@@ -40,8 +40,8 @@ impl Temporal {
         for l in 0..config.num_layers {
             let prefix = format!("transformer.layers.{l}");
             let gating = format!("{prefix}.gating");
-            let shared = Shared::load(loader, &prefix, config.norm, config.layer_scale)?;
-            let matrices = Matrices::load(loader, &prefix, 0, &gating, config.gating)?;
+            let shared = NormsAndScales::load(loader, &prefix, config.norm, config.layer_scale)?;
+            let matrices = Matrices::load(loader, &prefix, 0, &gating, config.feed_forward)?;
             layers.push((shared, matrices));
         }
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::DeviceLm;
+use super::super::CandleLm;
 use crate::lm::LmConfig;
 use crate::lm::backend::{LmBackend, LmState};
 
@@ -24,14 +24,14 @@ struct Columns {
 }
 
 /// Slots with their columns.
-pub(super) struct Talks {
+pub(super) struct Conversations {
     config: LmConfig,
     columns: Vec<Columns>,
     pub state: Box<dyn LmState>,
 }
 
-impl Talks {
-    pub(super) fn new(model: &Arc<DeviceLm>, slots: usize) -> Self {
+impl Conversations {
+    pub(super) fn new(model: &Arc<CandleLm>, slots: usize) -> Self {
         let config = model.config.clone();
         let state = Arc::clone(model).state(slots).unwrap();
         let columns = || Columns {
@@ -137,11 +137,15 @@ fn best(logits: &[f32]) -> i32 {
 }
 
 /// A whole conversation alone in its state.
-pub(super) fn solo(model: &Arc<DeviceLm>, users: &[Vec<i32>]) -> Vec<Chosen> {
-    let mut talk = Talks::new(model, 1);
+pub(super) fn solo(model: &Arc<CandleLm>, users: &[Vec<i32>]) -> Vec<Chosen> {
+    let mut conversation = Conversations::new(model, 1);
     users
         .iter()
-        .map(|user| talk.step(&[0], std::slice::from_ref(user)).remove(0))
+        .map(|user| {
+            conversation
+                .step(&[0], std::slice::from_ref(user))
+                .remove(0)
+        })
         .collect()
 }
 

@@ -1,6 +1,6 @@
 //! The depth transformer: the codebooks of one frame, one sub-step each (spec moshi-lm.md 4).
 
-use super::layer::{self, LayerStep, LayerWork, Matrices, Shared};
+use super::layer::{self, LayerStep, LayerWork, Matrices, NormsAndScales};
 use super::load::{Loader, NormWeights};
 use super::table::Table;
 use crate::cpu::{Isa, KvBits, KvLayout, KvPool, KvSlot, Packed};
@@ -14,7 +14,7 @@ pub(super) struct Depth {
     /// Per weight set.
     inputs: Vec<Packed>,
     /// Per layer: what the sets share, then each set's own.
-    layers: Vec<(Shared, Vec<Matrices>)>,
+    layers: Vec<(NormsAndScales, Vec<Matrices>)>,
     /// Per sub-step: the table of the token before it.
     tables: Vec<(Table, Option<Packed>)>,
     norms: Vec<Option<NormWeights>>,
@@ -49,11 +49,17 @@ impl Depth {
         let mut layers = Vec::with_capacity(depth.num_layers);
         for l in 0..depth.num_layers {
             let prefix = format!("depformer.layers.{l}");
-            let shared = Shared::load(loader, &prefix, config.norm, depth.layer_scale)?;
+            let shared = NormsAndScales::load(loader, &prefix, config.norm, depth.layer_scale)?;
             let mut matrices = Vec::with_capacity(sets);
             for w in 0..sets {
                 let gating = format!("{prefix}.gating.{w}");
-                matrices.push(Matrices::load(loader, &prefix, w, &gating, depth.gating)?);
+                matrices.push(Matrices::load(
+                    loader,
+                    &prefix,
+                    w,
+                    &gating,
+                    depth.feed_forward,
+                )?);
             }
             layers.push((shared, matrices));
         }

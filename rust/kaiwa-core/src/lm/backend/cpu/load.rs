@@ -7,7 +7,7 @@ use crate::cpu::{self, Arena, Isa, Packed, Packer, WeightBits, quant_of};
 use crate::error::{Error, Result};
 use crate::lm::encoding::row_bytes;
 use crate::lm::quantise::{q4_0_fitted, q8_0};
-use crate::lm::{Encoding, LmTensors, Norm, RawRows, TensorInfo};
+use crate::lm::{Encoding, LmTensors, Norm, NormKind, RawRows, TensorInfo};
 
 /// How matrices are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl<'a> Loader<'a> {
         let info = self.tensors.info(name)?;
         let mut raw = RawRows::default();
         let encoding = if info.merged {
-            let values = self.vector_quietly(name, info.rows * info.cols, info.rows)?;
+            let values = self.read_all(name, info.rows * info.cols, info.rows)?;
             raw.data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             Encoding::F32
         } else {
@@ -163,22 +163,22 @@ impl<'a> Loader<'a> {
         Ok(table)
     }
 
-    fn vector_quietly(&self, name: &str, len: usize, rows: usize) -> Result<Vec<f32>> {
+    fn read_all(&self, name: &str, len: usize, rows: usize) -> Result<Vec<f32>> {
         let mut values = vec![0f32; len];
         self.tensors.read_f32(name, 0..rows, &mut values)?;
         Ok(values)
     }
 
     /// A norm under `prefix`, e.g. `out_norm`.
-    pub(super) fn norm(&mut self, prefix: &str, kind: Norm) -> Result<NormWeights> {
-        Ok(match kind {
-            Norm::Rms | Norm::RmsLoose => NormWeights {
-                kind,
+    pub(super) fn norm(&mut self, prefix: &str, norm: Norm) -> Result<NormWeights> {
+        Ok(match norm.kind {
+            NormKind::Rms => NormWeights {
+                norm,
                 weight: self.vector(&format!("{prefix}.alpha"))?,
                 bias: Vec::new(),
             },
-            Norm::Layer | Norm::LayerTight => NormWeights {
-                kind,
+            NormKind::Layer => NormWeights {
+                norm,
                 weight: self.vector(&format!("{prefix}.weight"))?,
                 bias: self.vector(&format!("{prefix}.bias"))?,
             },
@@ -284,7 +284,7 @@ fn check_memory(tensors: &dyn LmTensors, hold: Hold) -> Result<()> {
 
 /// A norm's weights.
 pub(super) struct NormWeights {
-    kind: Norm,
+    norm: Norm,
     weight: Vec<f32>,
     bias: Vec<f32>,
 }
@@ -292,13 +292,10 @@ pub(super) struct NormWeights {
 impl NormWeights {
     /// `out` becomes the norm of each row of `x`.
     pub(super) fn run(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
-        match self.kind {
-            Norm::Rms => crate::cpu::rms_norm(isa, x, out, &self.weight, 1e-8),
-            Norm::RmsLoose => crate::cpu::rms_norm(isa, x, out, &self.weight, 1e-5),
-            Norm::Layer => crate::cpu::layer_norm(isa, x, out, &self.weight, &self.bias, 1e-5),
-            Norm::LayerTight => {
-                crate::cpu::layer_norm(isa, x, out, &self.weight, &self.bias, 1e-8);
-            }
+        let Norm { kind, eps } = self.norm;
+        match kind {
+            NormKind::Rms => cpu::rms_norm(isa, x, out, &self.weight, eps),
+            NormKind::Layer => cpu::layer_norm(isa, x, out, &self.weight, &self.bias, eps),
         }
     }
 }

@@ -8,7 +8,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::heads::Heads;
-use super::misuse;
+use super::internal_error;
 use crate::error::Result;
 
 /// Columns of a ring before its first growth; few in the tests, whose contexts are short.
@@ -201,7 +201,7 @@ impl Rings {
 
     fn layer(&self, layer: usize) -> Result<&Ring> {
         let ring = self.layers.get(layer);
-        ring.ok_or_else(|| misuse("this state belongs to another model"))
+        ring.ok_or_else(|| internal_error("this state belongs to another model"))
     }
 }
 

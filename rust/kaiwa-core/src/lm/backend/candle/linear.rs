@@ -15,19 +15,19 @@ pub(super) enum Linear {
     Blocks {
         product: QMatMul,
         bytes: usize,
-        beside: Option<Beside>,
+        correction: Option<Correction>,
     },
 }
 
 /// What blocks made of other integers do not say (see [`super::reblock`]).
-pub(super) struct Beside {
+pub(super) struct Correction {
     /// Factor of every output, `[outputs]`.
     pub factors: Tensor,
     /// Addends of the weights, `[groups, outputs]`, if there are any.
     pub addends: Option<Tensor>,
 }
 
-impl Beside {
+impl Correction {
     /// What `y`, the blocks' product with `x`, stands for.
     fn complete(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         let y = y.broadcast_mul(&self.factors)?;
@@ -50,12 +50,14 @@ impl Linear {
                 .matmul(&weight.t()?)?
                 .to_dtype(DType::F32)?,
             Self::Blocks {
-                product, beside, ..
+                product,
+                correction,
+                ..
             } => {
                 let x = x.contiguous()?;
                 let y = product.forward(&x)?;
-                match beside {
-                    Some(beside) => beside.complete(&x, &y)?,
+                match correction {
+                    Some(correction) => correction.complete(&x, &y)?,
                     None => y,
                 }
             }

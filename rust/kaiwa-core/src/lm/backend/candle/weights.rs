@@ -7,10 +7,10 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::linear::{Beside, Linear};
+use super::linear::{Correction, Linear};
 use super::reblock::{self, Reblocked};
 use super::table::Table;
-use super::{DeviceWeights, misuse, raw};
+use super::{CandleWeights, internal_error, raw};
 use crate::error::{Error, Result};
 use crate::lm::encoding::row_bytes;
 use crate::lm::{Encoding, LmTensors, RawRows, TensorInfo};
@@ -36,7 +36,7 @@ enum Form {
 pub(super) struct Loader<'a> {
     tensors: &'a dyn LmTensors,
     device: &'a Device,
-    weights: DeviceWeights,
+    weights: CandleWeights,
     progress: Progress<'a>,
     done: u64,
     total: u64,
@@ -47,7 +47,7 @@ impl<'a> Loader<'a> {
     pub(super) fn new(
         tensors: &'a dyn LmTensors,
         device: &'a Device,
-        weights: DeviceWeights,
+        weights: CandleWeights,
         progress: Progress<'a>,
     ) -> Result<Self> {
         let mut total = 0;
@@ -134,20 +134,20 @@ impl<'a> Loader<'a> {
 
     fn form(&self, info: &TensorInfo) -> Form {
         let coarse = match self.weights {
-            DeviceWeights::AsFile | DeviceWeights::Q8 => reblock::kind(info),
-            DeviceWeights::Q4 => reblock::kind(info).filter(|kind| *kind == GgmlDType::Q4_1),
-            DeviceWeights::F32 | DeviceWeights::Bf16 => None,
+            CandleWeights::AsFile | CandleWeights::Q8 => reblock::kind(info),
+            CandleWeights::Q4 => reblock::kind(info).filter(|kind| *kind == GgmlDType::Q4_1),
+            CandleWeights::F32 | CandleWeights::Bf16 => None,
         };
         if let Some(kind) = coarse {
             return Form::Reblocked(kind);
         }
         let wanted = match self.weights {
-            DeviceWeights::F32 => return Form::F32,
-            DeviceWeights::Bf16 => None,
-            DeviceWeights::Q8 => Some(GgmlDType::Q8_0),
-            DeviceWeights::Q4 => Some(GgmlDType::Q4_0),
+            CandleWeights::F32 => return Form::F32,
+            CandleWeights::Bf16 => None,
+            CandleWeights::Q8 => Some(GgmlDType::Q8_0),
+            CandleWeights::Q4 => Some(GgmlDType::Q4_0),
             // Nothing is gained by bf16 where it is held in f32: the file's values stay exact.
-            DeviceWeights::AsFile => {
+            CandleWeights::AsFile => {
                 match raw::block_type(info.encoding).filter(|k| multiplies(*k)) {
                     None if self.device.is_cpu() => return Form::F32,
                     kind => kind,
@@ -180,7 +180,7 @@ impl<'a> Loader<'a> {
             })?;
             return Ok(Tensor::from_vec(values, shape, self.device)?);
         }
-        if raw::plain(info.encoding) == Encoding::Bf16 && !info.merged {
+        if raw::canonical(info.encoding) == Encoding::Bf16 && !info.merged {
             let bytes = self.raw(name, info)?.data;
             let shape = [info.rows, info.cols];
             let made = Tensor::from_raw_buffer(&bytes, DType::BF16, &shape, self.device)?;
@@ -212,11 +212,11 @@ impl<'a> Loader<'a> {
         Ok(Linear::Blocks {
             product,
             bytes,
-            beside: None,
+            correction: None,
         })
     }
 
-    /// The file's integers in blocks, and what these do not say beside them.
+    /// The file's integers in blocks, and the correction of what these cannot say.
     fn reblocked(&self, name: &str, info: &TensorInfo, kind: GgmlDType) -> Result<Linear> {
         let Reblocked {
             blocks,
@@ -236,7 +236,7 @@ impl<'a> Loader<'a> {
         Ok(Linear::Blocks {
             product: QMatMul::from_qtensor(made)?,
             bytes,
-            beside: Some(Beside {
+            correction: Some(Correction {
                 factors: Tensor::from_vec(factors, info.rows, self.device)?,
                 addends,
             }),
@@ -249,9 +249,11 @@ impl<'a> Loader<'a> {
         self.tensors.read_raw(name, 0..info.rows, &mut rows)?;
         let wanted = row_bytes(info.encoding, info.cols).map(|b| b * info.rows);
         if wanted != [rows.data.len(), rows.scales.len(), rows.biases.len()] {
-            return Err(misuse("raw rows have another length than their encoding"));
+            return Err(internal_error(
+                "raw rows have another length than their encoding",
+            ));
         }
-        if !raw::surely_finite(&rows, info.encoding) {
+        if !raw::known_finite(&rows, info.encoding) {
             // Names the first bad element, if there is one.
             self.values(name, info, 0, |_, _: &mut [u8]| Ok(()))?;
         }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::source::{Held, Tensors};
-use crate::lm::{DepthConfig, Gating, LmConfig, Norm, Rope, Sampling};
+use super::fixtures::{Held, Tensors};
+use crate::lm::{DepthConfig, FeedForward, LmConfig, Norm, NormKind, Rope, Sampling};
 
 /// What varies.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Variant {
     pub norm: Norm,
-    pub gating: Gating,
+    pub feed_forward: FeedForward,
     pub rope: Rope,
     pub kv_repeat: usize,
     pub layer_scale: bool,
@@ -19,9 +19,9 @@ pub(super) struct Variant {
     pub spoken: usize,
 }
 
-pub(super) const USUAL: Variant = Variant {
-    norm: Norm::Rms,
-    gating: Gating::Silu,
+pub(super) const BASE: Variant = Variant {
+    norm: Norm::rms(1e-8),
+    feed_forward: FeedForward::SwiGlu,
     rope: Rope::Interleaved,
     kv_repeat: 1,
     layer_scale: false,
@@ -39,7 +39,7 @@ pub(super) fn config(v: Variant) -> LmConfig {
         num_heads: 4,
         kv_repeat: v.kv_repeat,
         hidden: 20,
-        gating: v.gating,
+        feed_forward: v.feed_forward,
         layer_scale: v.layer_scale,
         norm: v.norm,
         context: 7,
@@ -60,7 +60,7 @@ pub(super) fn config(v: Variant) -> LmConfig {
             num_heads: 4,
             kv_repeat: v.kv_repeat,
             hidden: vec![14, 12, 10],
-            gating: v.gating,
+            feed_forward: v.feed_forward,
             layer_scale: v.layer_scale,
             schedule: vec![0, 1, 1, 2],
             low_rank: v.low_rank,
@@ -73,9 +73,9 @@ pub(super) fn config(v: Variant) -> LmConfig {
 }
 
 /// Numbers that look random, from -1 to 1.
-pub(super) struct Dice(pub u64);
+pub(super) struct Rng(pub u64);
 
-impl Dice {
+impl Rng {
     fn next(&mut self) -> u64 {
         self.0 = self
             .0
@@ -94,7 +94,7 @@ impl Dice {
 /// All tensors of the names table, random; norms and scales around 1.
 pub(super) fn tensors(config: LmConfig) -> Tensors {
     let mut held = BTreeMap::new();
-    let mut dice = Dice(7);
+    let mut rng = Rng(7);
     let mut add = |name: String, rows: usize, cols: usize| {
         let vector = rows == 1;
         let reach = if vector {
@@ -107,17 +107,18 @@ pub(super) fn tensors(config: LmConfig) -> Tensors {
         } else {
             0.0
         };
-        let values = (0..rows * cols).map(|_| middle + reach * dice.number());
+        let values = (0..rows * cols).map(|_| middle + reach * rng.number());
         let clash = held.insert(name, Held::f32(rows, values.collect()));
         assert!(clash.is_none());
     };
-    let norm = |add: &mut dyn FnMut(String, usize, usize), name: &str, kind: Norm, dim| match kind {
-        Norm::Rms | Norm::RmsLoose => add(format!("{name}.alpha"), 1, dim),
-        Norm::Layer | Norm::LayerTight => {
-            add(format!("{name}.weight"), 1, dim);
-            add(format!("{name}.bias"), 1, dim);
-        }
-    };
+    let norm =
+        |add: &mut dyn FnMut(String, usize, usize), name: &str, norm: Norm, dim| match norm.kind {
+            NormKind::Rms => add(format!("{name}.alpha"), 1, dim),
+            NormKind::Layer => {
+                add(format!("{name}.weight"), 1, dim);
+                add(format!("{name}.bias"), 1, dim);
+            }
+        };
     let depth = config.depth.as_ref().unwrap();
     add("text_emb.weight".into(), config.text_card + 1, config.dim);
     for i in 0..config.n_q {
@@ -156,7 +157,7 @@ pub(super) fn tensors(config: LmConfig) -> Tensors {
                     "transformer" => (String::new(), config.hidden),
                     _ => (format!(".{set}"), depth.hidden[set]),
                 };
-                if config.gating == Gating::Silu {
+                if config.feed_forward == FeedForward::SwiGlu {
                     let name = format!("{name}.gating{index}");
                     add(format!("{name}.linear_in.weight"), 2 * hidden, dim);
                     add(format!("{name}.linear_out.weight"), dim, hidden);

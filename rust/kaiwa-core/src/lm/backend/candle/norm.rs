@@ -5,7 +5,7 @@ use candle_nn::ops::{layer_norm_slow, rms_norm};
 
 use super::weights::Loader;
 use crate::error::Result;
-use crate::lm;
+use crate::lm::{self, NormKind};
 
 /// A norm with its weights, `[dim]` each.
 pub(super) enum Norm {
@@ -21,17 +21,14 @@ pub(super) enum Norm {
 }
 
 impl Norm {
-    pub(super) fn load(loader: &mut Loader<'_>, name: &str, kind: lm::Norm) -> Result<Self> {
-        let eps = match kind {
-            lm::Norm::Rms | lm::Norm::LayerTight => 1e-8,
-            lm::Norm::RmsLoose | lm::Norm::Layer => 1e-5,
-        };
-        Ok(match kind {
-            lm::Norm::Rms | lm::Norm::RmsLoose => Self::Rms {
+    pub(super) fn load(loader: &mut Loader<'_>, name: &str, norm: lm::Norm) -> Result<Self> {
+        let eps = norm.eps;
+        Ok(match norm.kind {
+            NormKind::Rms => Self::Rms {
                 alpha: loader.vector(&format!("{name}.alpha"))?,
                 eps,
             },
-            lm::Norm::Layer | lm::Norm::LayerTight => Self::Layer {
+            NormKind::Layer => Self::Layer {
                 weight: loader.vector(&format!("{name}.weight"))?,
                 bias: loader.vector(&format!("{name}.bias"))?,
                 eps,

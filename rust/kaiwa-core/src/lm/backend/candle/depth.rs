@@ -6,9 +6,9 @@
 use candle_core::{Device, Tensor};
 
 use super::heads::Heads;
+use super::internal_error;
 use super::layer::{Layer, Spec};
 use super::linear::Linear;
-use super::misuse;
 use super::norm::Norm;
 use super::table::Table;
 use super::weights::Loader;
@@ -69,7 +69,7 @@ impl Depth {
         let inputs = inputs.collect::<Result<_>>()?;
         let spec = Spec {
             norm: config.norm,
-            gating: depth.gating,
+            feed_forward: depth.feed_forward,
             layer_scale: depth.layer_scale,
             sets: Some(sets),
         };
@@ -116,10 +116,10 @@ impl Depth {
         device: &Device,
     ) -> Result<Tensor> {
         let (Some(step), true) = (self.steps.get(k), k == frame.done) else {
-            return Err(misuse("the sub-steps of a frame go one by one"));
+            return Err(internal_error("the sub-steps of a frame go one by one"));
         };
         let input = self.inputs.get(step.set);
-        let input = input.ok_or_else(|| misuse("no such weight set"))?;
+        let input = input.ok_or_else(|| internal_error("no such weight set"))?;
         let mut x = (input.forward(&frame.z)? + step.embed(previous, device)?)?;
         let mut past = Vec::with_capacity(self.layers.len());
         for (l, layer) in self.layers.iter().enumerate() {

@@ -34,18 +34,18 @@ use std::sync::Arc;
 use candle_core::{DType, Device as CandleDevice};
 
 use self::depth::Depth;
-use self::state::DeviceLmState;
+use self::state::CandleState;
 use self::temporal::Temporal;
 use self::weights::Loader;
-use super::backend::{LmBackend, LmState};
-use super::{LmConfig, LmTensors};
+use super::{LmBackend, LmState};
 use crate::codec::Device;
 use crate::codec::device::select;
 use crate::error::{Error, Result};
+use crate::lm::{LmConfig, LmTensors};
 
 /// What matrices are held as. Vectors are f32, embedding tables stay as their file has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeviceWeights {
+pub(crate) enum CandleWeights {
     /// Exactly the file's values.
     F32,
     /// Rounded to bf16; on Candle's processor device in f32, which is the same arithmetic.
@@ -62,7 +62,7 @@ pub(crate) enum DeviceWeights {
 
 /// What keys and values are held as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeviceKv {
+pub(crate) enum CandleKv {
     F32,
     /// Half the memory. On CUDA and Metal the attention's products are then bf16 too, with
     /// scores rounded to bf16; on the processor the stored values are widened.
@@ -71,13 +71,13 @@ pub(crate) enum DeviceKv {
 
 /// How a model is held on its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DeviceOptions {
-    pub weights: DeviceWeights,
-    pub kv: DeviceKv,
+pub(crate) struct CandleOptions {
+    pub weights: CandleWeights,
+    pub kv: CandleKv,
 }
 
 /// A language model's weights on a device; shared by all streams.
-pub(crate) struct DeviceLm {
+pub(crate) struct CandleLm {
     config: LmConfig,
     device: CandleDevice,
     kv: DType,
@@ -86,7 +86,7 @@ pub(crate) struct DeviceLm {
     bytes: usize,
 }
 
-impl DeviceLm {
+impl CandleLm {
     /// Reads every weight and puts it on `device`; both kinds of processor device give Candle's.
     ///
     /// `progress` is called with the numbers read and to be read, after every tensor; it may
@@ -98,7 +98,7 @@ impl DeviceLm {
     pub(crate) fn load(
         tensors: &dyn LmTensors,
         device: Device,
-        options: &DeviceOptions,
+        options: &CandleOptions,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
         let device = select::open(device)?;
@@ -114,8 +114,8 @@ impl DeviceLm {
             depth,
             bytes,
             kv: match options.kv {
-                DeviceKv::F32 => DType::F32,
-                DeviceKv::Bf16 => DType::BF16,
+                CandleKv::F32 => DType::F32,
+                CandleKv::Bf16 => DType::BF16,
             },
             config,
             device,
@@ -123,9 +123,9 @@ impl DeviceLm {
     }
 }
 
-impl LmBackend for DeviceLm {
+impl LmBackend for CandleLm {
     fn state(self: Arc<Self>, slots: usize) -> Result<Box<dyn LmState>> {
-        Ok(Box::new(DeviceLmState::new(self, slots)?))
+        Ok(Box::new(CandleState::new(self, slots)?))
     }
 
     fn weight_bytes(&self) -> usize {
@@ -138,6 +138,6 @@ impl LmBackend for DeviceLm {
 }
 
 /// A call that the stream never makes, or tensors that their reader never gives.
-fn misuse(what: &str) -> Error {
+fn internal_error(what: &str) -> Error {
     Error::Backend(candle_core::Error::Msg(what.into()))
 }

@@ -12,19 +12,19 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 pub(crate) use load::Hold;
-pub(crate) use state::NativeState;
+pub(crate) use state::CpuState;
 
 use depth::Depth;
 use load::Loader;
 use temporal::Temporal;
 
-use super::backend::{LmBackend, LmState};
-use super::{LmConfig, LmTensors};
+use super::{LmBackend, LmState};
 use crate::cpu::{Isa, KvBits};
 use crate::error::Result;
+use crate::lm::{LmConfig, LmTensors};
 
 /// A language model's weights, packed for the CPU kernels; shared by all streams.
-pub(crate) struct NativeLm {
+pub(crate) struct CpuLm {
     isa: Isa,
     config: LmConfig,
     temporal: Temporal,
@@ -33,7 +33,7 @@ pub(crate) struct NativeLm {
     weight_bytes: usize,
 }
 
-impl NativeLm {
+impl CpuLm {
     /// Reads and packs every weight; `progress` hears (bytes done, bytes in all).
     pub(crate) fn load(
         tensors: &dyn LmTensors,
@@ -70,9 +70,9 @@ impl NativeLm {
     }
 }
 
-impl LmBackend for NativeLm {
+impl LmBackend for CpuLm {
     fn state(self: Arc<Self>, slots: usize) -> Result<Box<dyn LmState>> {
-        Ok(Box::new(NativeState::new(self, slots)))
+        Ok(Box::new(CpuState::new(self, slots)))
     }
 
     fn weight_bytes(&self) -> usize {
