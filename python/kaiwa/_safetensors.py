@@ -1,8 +1,9 @@
 """Writing safetensors files piece by piece, and reading small ones.
 
 The format: eight bytes with the header's length (little endian), the header as JSON, then the
-tensors' bytes one after another. Checkpoints are read by the native code; this module serves
-what Python writes (synthetic checkpoints) and owns (files of codes).
+tensors' bytes one after another. Checkpoints are read by the compiled half; this module writes
+random checkpoints without holding them in memory, and reads and writes files of codes.
+docs/architecture.md ("Written by hand, and why") says why the package `safetensors` does not.
 """
 
 from __future__ import annotations

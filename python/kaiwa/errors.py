@@ -86,8 +86,9 @@ class ServerError(KaiwaError):
     """A server cannot be reached, refused a call, or ended it with an error.
 
     Attributes:
-        code: one word: that of the refusal (`full`, `invalid_key`), the reason of the close
-            (`overloaded`, `slow_consumer`), `unreachable`, `timeout` or `lost`.
+        code: one word: why the call was refused (`full`, `unknown_key`) or closed (`overloaded`,
+            `slow_consumer`), as listed in `kaiwa.reasons`; or what the client itself saw:
+            `unreachable`, `timeout` or `lost`.
         retry: seconds after which another attempt makes sense; None: it will fail again.
         status: HTTP status of a refusal, or code of the close; 0 where there was neither.
     """

@@ -91,7 +91,7 @@ def call(run: Callable[..., Any], wav: Path, out: Path, **script: Any) -> Any:
     ("script", "says"),
     [
         ({"refusal": (503, "full", "All slots are taken.", {"Retry-After": "3"})}, "again in 3 s"),
-        ({"refusal": (401, "invalid_key", "The key is unknown.", {})}, "KAIWA_KEY"),
+        ({"refusal": (401, "unknown_key", "The key is unknown.", {})}, "KAIWA_KEY"),
         ({"end": 2, "close": (1011, "error"), "error": "The step failed."}, "The step failed"),
         ({"end": 0, "close": (1000, "")}, "answered no frame of 19"),
     ],

@@ -120,7 +120,7 @@ REFUSALS = [
     ((503, "full", "All slots are taken.", {"Retry-After": "7"}), 7.0, "try again in 7 s"),
     ((503, "draining", "Shutting down.", {}), 5.0, "Shutting down"),
     ((429, "key_limit", "Two calls at once.", {"Retry-After": "x"}), 5.0, "Two calls at once"),
-    ((401, "invalid_key", "The key is unknown.", {}), None, "KAIWA_KEY"),
+    ((401, "unknown_key", "The key is unknown.", {}), None, "KAIWA_KEY"),
     ((400, "bad_query", "seed is no number.", {}), None, "seed is no number"),
 ]
 
