@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import kaiwa
+from kaiwa import _native
 from kaiwa.errors import CapacityError, ClosedError, InputError
 
 FRAME = np.full(1920, 0.25, np.float32)
@@ -346,6 +347,20 @@ def test_an_operator_ends_one(engine: kaiwa.Engine) -> None:
         other.finish()
         assert end_of(other).reason == "finished"
     assert not engine.end_session(99)
+
+
+def test_a_session_ends_only_for_a_reason_that_exists(engine: kaiwa.Engine) -> None:
+    assert {"client", "finished", "revoked", "garbage", "error", "full"} <= set(_native.END_REASONS)
+    assert len(set(_native.END_REASONS)) == len(_native.END_REASONS)
+    with engine.session() as session:
+        with pytest.raises(InputError, match=r'reason is "because"; use one of client, .*garbage'):
+            session._native.close("because")
+        with pytest.raises(InputError, match='reason is "because"'):
+            engine._native.end_session(session.id, "", "because")
+        assert not session.ended
+        session._native.close("revoked", "the key was revoked")
+        assert (end := end_of(session)).reason == "revoked"
+        assert end.message == "the key was revoked"
 
 
 # ---- bad input ---------------------------------------------------------------------------------

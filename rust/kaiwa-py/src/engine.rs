@@ -3,10 +3,13 @@
 //! Methods that only touch a queue keep the interpreter lock: they last microseconds, and the
 //! threads behind the queues never want that lock. Those that wait let go of it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kaiwa_core::engine::{self, Echo, Event, Histogram, Pace, SessionOptions, Start, Transport};
+use kaiwa_core::engine::{
+    self, Echo, EndReason, Event, Histogram, Pace, SessionOptions, Start, Transport,
+};
 use kaiwa_core::{Error, engine::Limits};
 use numpy::{PyArray1, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
@@ -46,6 +49,15 @@ fn one_of<T>(name: &'static str, got: &str, choices: [(&'static str, T); 2]) -> 
         got: format!("{got:?}"),
         allowed,
     })
+}
+
+/// The words of all reasons for which a session ends.
+pub fn end_reasons() -> [&'static str; EndReason::ALL.len()] {
+    EndReason::ALL.map(EndReason::as_str)
+}
+
+fn end_reason(py: Python<'_>, word: &str) -> PyResult<EndReason> {
+    word.parse().map_err(|e| error::to_py(py, &e))
 }
 
 fn histogram<'py>(py: Python<'py>, h: &Histogram) -> PyResult<Bound<'py, PyTuple>> {
@@ -191,8 +203,11 @@ impl Engine {
         ] {
             out.set_item(name, value)?;
         }
-        out.set_item("ended", &s.ended)?;
-        out.set_item("rejected", &s.rejected)?;
+        let by_reason = |counts: &BTreeMap<EndReason, u64>| -> BTreeMap<&'static str, u64> {
+            counts.iter().map(|(r, n)| (r.as_str(), *n)).collect()
+        };
+        out.set_item("ended", by_reason(&s.ended))?;
+        out.set_item("rejected", by_reason(&s.rejected))?;
         let history: Vec<(f64, usize, f64)> = s
             .history
             .iter()
@@ -210,8 +225,16 @@ impl Engine {
     }
 
     /// Ends a session from outside; false if there is none of this number.
-    fn end_session(&self, number: u64, message: &str) -> bool {
-        self.0.end_session(number, "closed", message)
+    #[pyo3(signature = (number, message, reason="closed"))]
+    fn end_session(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        message: &str,
+        reason: &str,
+    ) -> PyResult<bool> {
+        let reason = end_reason(py, reason)?;
+        Ok(self.0.end_session(number, reason, message))
     }
 
     /// Takes nobody new; sessions go on.
@@ -272,7 +295,7 @@ fn give<'py>(py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, PyList>
             ("pages", frame, PyBytes::new(py, &bytes)).into_pyobject(py)
         }
         Event::Text { frame, token } => ("text", frame, token).into_pyobject(py),
-        Event::End { reason, message } => ("end", reason, message).into_pyobject(py),
+        Event::End { reason, message } => ("end", reason.as_str(), message).into_pyobject(py),
     };
     let tuples: PyResult<Vec<Bound<'py, PyTuple>>> = events.into_iter().map(one).collect();
     PyList::new(py, tuples?)
@@ -364,14 +387,7 @@ impl Session {
     /// Asks for the end; its event can still be fetched.
     #[pyo3(signature = (reason="client", message=""))]
     fn close(&self, py: Python<'_>, reason: &str, message: &str) -> PyResult<()> {
-        let reason = match reason {
-            "client" => "client",
-            "drain" => "drain",
-            "slow_consumer" => "slow_consumer",
-            "revoked" => "revoked",
-            "garbage" => "garbage",
-            _ => "closed",
-        };
+        let reason = end_reason(py, reason)?;
         self.get(py)?.close(reason, message);
         Ok(())
     }

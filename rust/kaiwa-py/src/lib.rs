@@ -15,6 +15,7 @@ mod lm;
 mod lm_files;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 /// The compiled half of the `kaiwa` package.
 #[pymodule]
@@ -30,6 +31,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<lm_files::LmFiles>()?;
     m.add_class::<lm::Moshi>()?;
     m.add_class::<lm::MoshiStream>()?;
+    m.add("END_REASONS", PyTuple::new(m.py(), engine::end_reasons())?)?;
     m.add("MAX_SLOTS", kaiwa_core::lm::MAX_SLOTS)?;
     m.add_function(wrap_pyfunction!(lm_files::lm_formats, m)?)?;
     m.add_function(wrap_pyfunction!(lm_files::lm_file_name, m)?)?;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::reason::EndReason;
 use super::step_times::StepTimes;
 
 /// Limits of admission.
@@ -26,12 +27,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The word for it.
-    pub fn name(self) -> &'static str {
+    /// The reason that the caller is given.
+    pub fn reason(self) -> EndReason {
         match self {
-            Self::Full => "full",
-            Self::Overloaded => "overloaded",
-            Self::Draining => "draining",
+            Self::Full => EndReason::Full,
+            Self::Overloaded => EndReason::Overloaded,
+            Self::Draining => EndReason::Draining,
         }
     }
 }

@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::admission::{Admission, Decision, Limits};
+use super::admission::{Admission, Decision, Limits, Refusal};
 use super::hold::{self, Next};
 use super::hub::{Hub, Readiness};
 use super::pace::{FRAME, Pace, Pacer};
 use super::pipeline::{Answer, FRAME_SIZE, Pipeline, Start};
+use super::reason::EndReason;
 use super::session::{Event, Phase, Shared};
 use super::stats::StepRecord;
 use super::step_times::StepTimes;
@@ -158,12 +159,12 @@ impl Core {
                 || options.max_frames.is_some_and(|n| state.stepped >= n)
             {
                 Some((
-                    "expired",
+                    EndReason::Expired,
                     "the time limit of the conversation is reached".into(),
                 ))
             } else if state.held_until.is_some_and(|until| now >= until) {
                 Some((
-                    "lost",
+                    EndReason::Lost,
                     "the connection was lost and not taken up again".into(),
                 ))
             } else if state.held_until.is_none()
@@ -171,12 +172,12 @@ impl Core {
                 && !state.finished
                 && limit(options.idle_seconds, state.heard)
             {
-                Some(("idle", "no audio came for too long".into()))
+                Some((EndReason::Idle, "no audio came for too long".into()))
             } else if state.finished
                 && session.settle(&mut state)
                 && Self::answered(&state, self.pipeline.delay())
             {
-                Some(("finished", String::new()))
+                Some((EndReason::Finished, String::new()))
             } else {
                 None
             };
@@ -215,7 +216,7 @@ impl Core {
                 || silence >= TAIL.max(2 * delay as u64))
     }
 
-    fn free(&mut self, slot: usize, session: &Shared, reason: &'static str) {
+    fn free(&mut self, slot: usize, session: &Shared, reason: EndReason) {
         self.active[slot] = None;
         self.admission.release(slot);
         self.hub.forget(session.id);
@@ -250,16 +251,19 @@ impl Core {
                 let name = "queued";
                 session.post(&mut state, Event::State { name, position });
             }
-            Decision::Refuse(reason) => {
+            Decision::Refuse(refusal) => {
+                let reason = refusal.reason();
                 self.queued.remove(at);
                 self.hub.forget(id);
-                *self.hub.stats().rejected.entry(reason.name()).or_default() += 1;
-                let message = match reason.name() {
-                    "draining" => "the server is about to stop; try again in a moment",
-                    "overloaded" => "the server has no time for another conversation; try later",
-                    _ => "all conversations are taken; try later",
+                *self.hub.stats().rejected.entry(reason).or_default() += 1;
+                let message = match refusal {
+                    Refusal::Draining => "the server is about to stop; try again in a moment",
+                    Refusal::Overloaded => {
+                        "the server has no time for another conversation; try later"
+                    }
+                    Refusal::Full => "all conversations are taken; try later",
                 };
-                session.end(&mut state, reason.name(), message.into());
+                session.end(&mut state, reason, message.into());
             }
             Decision::Admit(slot) => {
                 self.queued.remove(at);
@@ -278,9 +282,9 @@ impl Core {
                         session.post(&mut state, Event::State { name, position });
                     }
                     Err(error) => {
-                        session.end(&mut state, "error", error.to_string());
+                        session.end(&mut state, EndReason::Error, error.to_string());
                         drop(state);
-                        self.free(slot, &session, "error");
+                        self.free(slot, &session, EndReason::Error);
                     }
                 }
             }
@@ -434,7 +438,8 @@ impl Core {
 
     fn fail(row: &Row, message: String) {
         let mut state = row.session.lock();
-        row.session.close_with(&mut state, "error", message);
+        row.session
+            .close_with(&mut state, EndReason::Error, message);
     }
 
     /// A panic in a step: nobody's state can be trusted any more.
@@ -443,7 +448,7 @@ impl Core {
         let message = "internal error in a step; this is a defect of kaiwa, please report it";
         for session in self.active.iter().flatten() {
             let mut state = session.lock();
-            session.close_with(&mut state, "error", message.into());
+            session.close_with(&mut state, EndReason::Error, message.into());
         }
         if self.pipeline.renew().is_err() {
             self.hub.closed.store(true, Ordering::SeqCst);
@@ -476,7 +481,7 @@ impl Core {
         if let Some(session) = newest {
             let mut state = session.lock();
             let message = "the server has become too slow for so many conversations; try later";
-            session.close_with(&mut state, "shed", message.into());
+            session.close_with(&mut state, EndReason::Shed, message.into());
         }
         self.times.forget_recent();
     }
@@ -484,13 +489,13 @@ impl Core {
     fn close_all(&mut self) {
         let requests = self.hub.take_requests();
         for session in self.queued.drain(..).chain(requests) {
-            session.end(&mut session.lock(), "closed", String::new());
+            session.end(&mut session.lock(), EndReason::Closed, String::new());
             self.hub.forget(session.id);
         }
         for slot in 0..self.active.len() {
             if let Some(session) = self.active[slot].clone() {
-                session.end(&mut session.lock(), "closed", String::new());
-                self.free(slot, &session, "closed");
+                session.end(&mut session.lock(), EndReason::Closed, String::new());
+                self.free(slot, &session, EndReason::Closed);
             }
         }
     }
@@ -500,7 +505,7 @@ impl Core {
         let state = match self.admission.room(&self.times) {
             _ if self.hub.closed.load(Ordering::SeqCst) => "closed",
             Ok(()) => "ready",
-            Err(refusal) => refusal.name(),
+            Err(refusal) => refusal.reason().as_str(),
         };
         *self.hub.readiness() = Readiness {
             state,

@@ -183,7 +183,7 @@ fn call() -> SessionOptions {
 
 fn end_of(events: &[Event]) -> Option<&'static str> {
     match events.last() {
-        Some(Event::End { reason, .. }) => Some(reason),
+        Some(Event::End { reason, .. }) => Some(reason.as_str()),
         _ => None,
     }
 }
@@ -368,7 +368,7 @@ fn callers_wait_are_told_their_place_and_get_the_slot() {
     // Patience has an end.
     world.pass(30.1);
     assert_eq!(end_of(&third.events()), Some("full"));
-    assert_eq!(world.hub.stats().rejected["full"], 2);
+    assert_eq!(world.hub.stats().rejected[&EndReason::Full], 2);
 }
 
 #[test]

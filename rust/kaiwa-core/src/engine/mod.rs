@@ -7,6 +7,7 @@ mod hold;
 mod hub;
 mod pace;
 mod pipeline;
+mod reason;
 mod session;
 mod stats;
 mod step_times;
@@ -23,6 +24,7 @@ use self::hub::Hub;
 pub use self::hub::{Notifier, Readiness};
 pub use self::pace::Pace;
 pub use self::pipeline::{Answer, Duplex, Echo, FRAME_SIZE, Pipeline, Start};
+pub use self::reason::EndReason;
 use self::session::Shared;
 pub use self::session::{Event, Session, SessionInfo, SessionOptions, Transport};
 pub use self::stats::{Histogram, Stats, StepRecord};
@@ -157,7 +159,7 @@ impl Engine {
     }
 
     /// Ends a session from outside; false if there is none of this number.
-    pub fn end_session(&self, id: u64, reason: &'static str, message: &str) -> bool {
+    pub fn end_session(&self, id: u64, reason: EndReason, message: &str) -> bool {
         let sessions = self.hub.sessions().clone();
         let found = sessions.iter().find(|s| s.id == id);
         if let Some(session) = found {

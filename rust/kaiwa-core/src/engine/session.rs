@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::hub::{Hub, Notifier};
 use super::pace::{Pace, Pacer};
 use super::pipeline::{FRAME_SIZE, Start};
+use super::reason::EndReason;
 use crate::audio::{OpusReader, OpusWriter};
 use crate::error::{Error, Result};
 
@@ -101,8 +102,8 @@ pub enum Event {
     },
     /// The last event.
     End {
-        /// The word for it, see docs/engine.md.
-        reason: &'static str,
+        /// Why it ended.
+        reason: EndReason,
         /// A sentence, or nothing where the word says all.
         message: String,
     },
@@ -177,7 +178,7 @@ pub(super) struct State {
     pub dropped_input: u64,
     pub dropped_output: u64,
     /// The caller wants to end, or the engine has ended it and its slot is still to be freed.
-    pub closing: Option<(&'static str, String)>,
+    pub closing: Option<(EndReason, String)>,
     partial: Vec<f32>,
     raw: VecDeque<(Vec<u8>, f64)>,
     raw_bytes: usize,
@@ -310,7 +311,7 @@ impl Shared {
         if too_fast && state.closing.is_none() {
             let message = "audio came more than ten seconds faster than real time; send one frame \
                            each 80 ms, or connect with pace=none";
-            state.closing = Some(("input_too_fast", message.into()));
+            state.closing = Some((EndReason::InputTooFast, message.into()));
         }
         if whole > 0 {
             let mut stats = self.hub.stats();
@@ -345,7 +346,7 @@ impl Shared {
                 Err(error) => {
                     let mut state = self.lock();
                     state.reading = false;
-                    self.close_with(&mut state, "error", error.to_string());
+                    self.close_with(&mut state, EndReason::Error, error.to_string());
                     return;
                 }
             };
@@ -424,7 +425,7 @@ impl Shared {
             if now - since >= SLOW && state.closing.is_none() {
                 let message = "answers were not fetched for five seconds; read faster or use a \
                                better connection";
-                state.closing = Some(("slow_consumer", message.into()));
+                state.closing = Some((EndReason::SlowConsumer, message.into()));
             }
         }
         self.advance(state);
@@ -511,7 +512,7 @@ impl Shared {
                     state.ready.push_back((event, Some(timing)));
                     self.tell(&state);
                 }
-                Err(error) => self.close_with(&mut state, "error", error.to_string()),
+                Err(error) => self.close_with(&mut state, EndReason::Error, error.to_string()),
             }
         }
         self.advance(&mut state);
@@ -562,7 +563,7 @@ impl Shared {
     }
 
     /// Asks the engine to end this session.
-    pub fn close_with(&self, state: &mut State, reason: &'static str, message: String) {
+    pub fn close_with(&self, state: &mut State, reason: EndReason, message: String) {
         if state.closing.is_none() && state.phase != Phase::Ended {
             state.closing = Some((reason, message));
             self.hub.ring();
@@ -570,7 +571,7 @@ impl Shared {
     }
 
     /// The session is over: nothing more is taken in or made.
-    pub fn end(self: &Arc<Self>, state: &mut State, reason: &'static str, message: String) {
+    pub fn end(self: &Arc<Self>, state: &mut State, reason: EndReason, message: String) {
         if state.phase == Phase::Ended {
             return;
         }
@@ -739,7 +740,7 @@ impl Session {
     }
 
     /// Ends the session.
-    pub fn close(&self, reason: &'static str, message: &str) {
+    pub fn close(&self, reason: EndReason, message: &str) {
         let mut state = self.0.lock();
         self.0.close_with(&mut state, reason, message.into());
     }
@@ -817,7 +818,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if self.same_process().is_ok() {
-            self.close("client", "");
+            self.close(EndReason::Client, "");
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::reason::EndReason;
+
 /// Steps kept for a chart.
 const HISTORY: usize = 600;
 
@@ -96,9 +98,9 @@ pub struct Stats {
     /// Sessions that got a slot.
     pub started: u64,
     /// Sessions that ended, by reason.
-    pub ended: BTreeMap<&'static str, u64>,
+    pub ended: BTreeMap<EndReason, u64>,
     /// Callers that were sent away, by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
+    pub rejected: BTreeMap<EndReason, u64>,
     /// Panics of a step.
     pub panics: u64,
     /// The last steps.
