@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.client.server import serving
 
 from kaiwa.client import Audio, ChatClient, ChatParams, Error, Event, Metadata, Ping, Text, connect
 from kaiwa.errors import InputError, ServerError
+from kaiwa.reasons import sentence_of
 from kaiwa.synth import voice
 
 FRAMES = np.split(voice(0.4), 5)
@@ -119,9 +121,11 @@ async def test_no_slot_in_time() -> None:
 REFUSALS = [
     ((503, "full", "All slots are taken.", {"Retry-After": "7"}), 7.0, "try again in 7 s"),
     ((503, "draining", "Shutting down.", {}), 5.0, "Shutting down"),
-    ((429, "key_limit", "Two calls at once.", {"Retry-After": "x"}), 5.0, "Two calls at once"),
+    ((503, "stuck", "", {}), 10.0, "the server does not answer at present"),
+    ((503, "of_a_proxy", "", {}), 5.0, "takes no more calls now"),
+    ((429, "key_concurrency", "Two calls at once.", {"Retry-After": "x"}), 5.0, "Two calls"),
     ((401, "unknown_key", "The key is unknown.", {}), None, "KAIWA_KEY"),
-    ((400, "bad_query", "seed is no number.", {}), None, "seed is no number"),
+    ((400, "bad_parameter", "seed is no number.", {}), None, "seed is no number"),
 ]
 
 
@@ -185,6 +189,7 @@ CLOSES = [
     ((1008, "slow_consumer"), "You read too slowly.", "slow_consumer", None),
     ((1013, "overloaded"), "Too much load.", "overloaded", 5.0),
     ((1012, "drain"), None, "drain", 5.0),
+    ((1008, "of_a_proxy"), None, "of_a_proxy", None),
     ((1011, ""), None, "close_1011", 5.0),
     (None, None, "lost", 5.0),
 ]
@@ -197,7 +202,8 @@ async def test_ends_that_are_errors(
     async with serving(close=close, error=said, end=1) as server, connect(server.url) as chat:
         await chat.send_pcm(FRAMES[0])
         events: list[Event] = []
-        with pytest.raises(ServerError, match=said or code) as caught:
+        says = said or (sentence_of(code) if close else "") or code
+        with pytest.raises(ServerError, match=re.escape(says.rstrip("."))) as caught:
             await collect(chat, events)
         assert (caught.value.code, caught.value.retry) == (code, retry)
         assert (chat.close_code, chat.error) == (close[0] if close else 1006, said)

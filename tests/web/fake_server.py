@@ -34,6 +34,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from kaiwa.server.refusal import Refused
+
 STATIC = Path(__file__).parents[2] / "python" / "kaiwa" / "server" / "static"
 RATE = 24_000
 FRAME = 1920
@@ -200,9 +202,9 @@ class Headers:
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-def failure(status: int, code: str, message: str, **headers: str) -> JSONResponse:
-    error = {"type": "refused", "code": code, "message": message, "param": None}
-    return JSONResponse({"error": error}, status, headers)
+def failure(status: int, code: str, message: str, wait: int | None = None) -> JSONResponse:
+    refused = Refused(status, code, message, wait)
+    return JSONResponse(refused.body(), status, refused.headers())
 
 
 class FakeServer:
@@ -363,9 +365,9 @@ class FakeServer:
     async def _token(self, request: Request) -> Response:
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if key == "kw_busy":
-            return failure(429, "key_limit", "This key has 2 of 2 calls.", **{"Retry-After": "7"})
+            return failure(429, "tokens", "too many tokens are in use", 60)
         if key not in self.script.keys:
-            return failure(401, "invalid_key", "This key is not in the server's list.")
+            return failure(401, "unknown_key", "this key is not known")
         self._made += 1
         token = f"token-{self._made}"
         self.tokens[token] = key
@@ -377,8 +379,8 @@ class FakeServer:
         if not wanted or given == wanted:
             return None
         if not given:
-            return failure(401, "no_key", "An operator's key is needed.")
-        return failure(403, "not_operator", "This key is not an operator's.")
+            return failure(401, "no_key", "this server wants a key")
+        return failure(403, "operator", "this is for operators")
 
     async def _stats(self, request: Request) -> Response:
         return self._operator(request) or JSONResponse(self.stats or self._figures())
@@ -387,7 +389,7 @@ class FakeServer:
         if refusal := self._operator(request):
             return refusal
         self.ended.append(request.path_params["id"])
-        return JSONResponse({"ended": request.path_params["id"]})
+        return Response(status_code=204)
 
     def _figures(self) -> dict[str, Any]:
         """A busy afternoon, the same each time it is looked at."""
@@ -469,7 +471,7 @@ class FakeServer:
 
     def _objection(self, call: Call) -> Refusal | None:
         if self.script.auth == "key" and not self.tokens.pop(call.query.get("token", ""), ""):
-            return Refusal(1008, "unauthorized", "A token is needed for this server.")
+            return Refusal(1008, "bad_token", "this token is unknown, used or too old")
         if self.script.refusals:
             return self.script.refusals.pop(0)
         token = call.query.get("resume", "")

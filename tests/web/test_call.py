@@ -296,12 +296,16 @@ def test_the_queue_can_be_left(page: Page, serve: Serve) -> None:
     ("refusal", "shown", "detail"),
     [
         (Refusal(1013, "full", "All 8 slots are taken."), "Server full", "All 8 slots are taken."),
-        (Refusal(1013, "overloaded"), "Server busy", "no time for one more call"),
+        (Refusal(1013, "overloaded"), "Server busy", "no time for one more conversation"),
         (Refusal(1013, "shed", "Too slow."), "Call ended", "Too slow."),
         (Refusal(1008, "input_too_fast"), "Call ended", "faster than time"),
         (Refusal(1008, "slow_consumer"), "Call ended", "too slow"),
         (Refusal(1008, "revoked"), "This key is no longer valid", "new one"),
-        (Refusal(1008, "unauthorized", "Unknown token."), "This key is not known", "Unknown"),
+        (
+            Refusal(1008, "bad_token", "Unknown token."),
+            "This token does not count any more",
+            "Unknown",
+        ),
         (Refusal(1011, "error", "It broke."), "Something failed on the server", "It broke."),
         (Refusal(1003, ""), "The server did not understand this page", "Reload"),
         (Refusal(1000, "expired"), "Time limit reached", "only so long"),
@@ -380,7 +384,8 @@ def test_a_key_becomes_a_token(page: Page, serve: Serve) -> None:
     assert server.calls == []
     page.locator("#key").fill("kw_busy")
     press(page)
-    title(page, "The limit of this key is reached")
+    title(page, "Server busy")
+    expect(page.locator("#detail")).to_have_text("Too many tokens are in use.")
     page.locator("#key").fill("kw_right")
     page.keyboard.press("Enter")
     until(page, "kaiwa.framesReceived > 3")

@@ -90,7 +90,7 @@ def test_the_key_of_an_operator_is_asked_for(page: Page, serve: Serve) -> None:
     expect(page.locator("#data")).to_be_hidden()
     page.locator("#key").fill("kw_right")
     page.keyboard.press("Enter")
-    expect(page.locator("#login-error")).to_have_text("This key is not an operator's.")
+    expect(page.locator("#login-error")).to_have_text("This is for operators.")
     page.locator("#key").fill("kw_operator")
     page.keyboard.press("Enter")
     expect(page.locator("#data")).to_be_visible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +89,17 @@ def test_the_page_has_the_same_table() -> None:
     assert page_reasons.PAGE.read_text() == page_reasons.javascript(), (
         "run `python -m tools.page_reasons`"
     )
+
+
+def test_the_documentation_has_the_close_codes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    section = page[page.index("Closing: 1000") : page.index("### `GET /v1/info`")]
+    codes = re.split(r"\b(10\d\d)\b", section)[1:]
+    said = {
+        name: int(code)
+        for code, words in zip(codes[::2], codes[1::2], strict=True)
+        for name in re.findall(r"`([a-z_]+)`", words)
+        if name in reasons.REASONS
+    }
+    assert said.items() <= {n: r.close for n, r in reasons.REASONS.items()}.items()
+    assert {name for name, reason in reasons.REASONS.items() if reason.ends} <= set(said)

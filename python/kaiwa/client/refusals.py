@@ -14,14 +14,15 @@ from websockets.exceptions import (
     WebSocketException,
 )
 
+from kaiwa import reasons
 from kaiwa.client.messages import printable
 from kaiwa.client.url import without_query
 from kaiwa.errors import ServerError
 
-#: Seconds to wait where the server names none but another attempt makes sense.
-RETRY = 5.0
+#: Seconds to wait where neither the server nor the table names any but another attempt makes sense.
+RETRY = reasons.SOON
 
-#: What to do, by the word of a refusal's status or of a close.
+#: What to do where a refusal names no reason that is known, by its HTTP status.
 _ADVICE = {
     400: "change the parameters",
     401: "pass a valid key with --key or KAIWA_KEY",
@@ -33,7 +34,8 @@ _ADVICE = {
 
 _CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found"}
 
-#: Close codes that pass: an error inside, a restart, overload.
+#: Close codes after which another attempt makes sense, where the reason is not in the table: lost,
+#: an error inside, a restart, overload.
 _PASSING = (1006, 1011, 1012, 1013)
 
 #: What connecting may raise; ImportError is that of a proxy whose package is missing.
@@ -81,10 +83,11 @@ def refused(place: str, response: Any) -> ServerError:
     code, message = _body(bytes(response.body or b""))
     code = code or _CODES.get(status, f"http_{status}")
     retry = _seconds(response.headers.get("Retry-After"))
-    if retry is None and status in (429, 503):
-        retry = RETRY
+    if retry is None:
+        retry = _retry(code, status in (429, 503))
     what = f"{place} refused the call: {message or 'no reason given'} (HTTP {status}, {code})"
-    todo = [] if message else [_ADVICE.get(status, "check the address")]
+    advice = reasons.sentence_of(code) or _ADVICE.get(status, "check the address")
+    todo = [] if message else [advice]
     if status == 401 and message:
         todo.append(_ADVICE[401])
     if retry is not None:
@@ -97,8 +100,10 @@ def closed(place: str, status: int, reason: str, said: str | None) -> ServerErro
     reason, said = printable(reason), printable(said or "")
     nameless = "lost" if status == 1006 else f"close_{status}"
     word = (reason.split() or [nameless])[0]
-    why = said or reason or ("the connection was lost" if status == 1006 else "no reason given")
-    retry = RETRY if status in _PASSING else None
+    usual = reasons.sentence_of(word) if reason else ""
+    unknown = "the connection was lost" if status == 1006 else "no reason given"
+    why = said or usual or reason or unknown
+    retry = _retry(word, status in _PASSING)
     todo = f"; try again in {retry:g} s" if retry is not None else ""
     return ServerError(
         f"{place} ended the call: {why.rstrip('.')} (close {status}, {word}){todo}",
@@ -106,6 +111,15 @@ def closed(place: str, status: int, reason: str, said: str | None) -> ServerErro
         retry=retry,
         status=status,
     )
+
+
+def _retry(code: str, passes: bool) -> float | None:
+    """Seconds to wait before another attempt, by the table; for reasons that are not in it,
+    `passes` says whether one makes sense."""
+    reason = reasons.REASONS.get(code)
+    if reason is not None:
+        return reason.retry
+    return RETRY if passes else None
 
 
 def _body(data: bytes) -> tuple[str, str]:

@@ -13,6 +13,12 @@ export class AudioProblem extends Error {
   }
 }
 
+/** Any error of the audio in words for the caller. */
+export function audioProblem(error) {
+  if (error instanceof AudioProblem) return error;
+  return new AudioProblem("The audio of this browser did not start", error.message);
+}
+
 /** Why no microphone can be had on this page at all, or null. */
 export function environmentProblem() {
   if (!window.isSecureContext) {

@@ -1,8 +1,8 @@
 // One call as the caller sees it: it survives lost connections and restarts of the server.
 
-import { AudioDevice, AudioProblem } from "./audio.js";
+import { AudioDevice, AudioProblem, audioProblem } from "./audio.js";
 import { OpusReceiver, OpusSender, PcmReceiver, PcmSender, RATE, opusSupport } from "./codec.js";
-import { Link, TYPE, address, chatAddress, meaning, sentenceOf } from "./protocol.js";
+import { Link, TYPE, address, chatAddress, meaning, sentenceOf, verdictOf } from "./protocol.js";
 
 const AGAIN_SECONDS = 60; // how long a new conversation is tried for after a lost one
 const BACKOFF_FIRST = 250;
@@ -32,22 +32,16 @@ async function fetchToken(key) {
     signal: AbortSignal.timeout(10000),
   });
   const body = await response.json().catch(() => ({}));
-  if (response.ok && body.token) return body.token;
-  const detail = sentenceOf(body.error?.message ?? "");
-  const refuse = (kind, title, fallback) => {
-    throw new TokenRefused({ then: "end", kind, title, detail: detail || fallback });
-  };
-  if (response.status === 401) refuse("key", "This key is not known", "Check it and try again.");
-  if (response.status === 403) refuse("bad", "Refused", "This page may not call this server.");
-  if (response.status === 429) {
-    const wait = Number(response.headers.get("Retry-After"));
-    refuse(
-      "full",
-      "The limit of this key is reached",
-      wait ? `Try again in ${wait} seconds.` : "Try again in a moment.",
-    );
+  if (response.ok && body?.token) return body.token;
+  const said = sentenceOf(String(body?.error?.message ?? ""));
+  const known = verdictOf(body?.error?.code, said);
+  if (known) throw new TokenRefused(known);
+  // Not from this server: from a proxy before it.
+  if (response.status === 429) throw new TokenRefused(meaning(1013, "", said));
+  if (response.status === 401 || response.status === 403) {
+    throw new TokenRefused(meaning(1008, "", said));
   }
-  throw new Error(`${response.status}`); // 503 and the like: it may be there again soon
+  throw new Error(`${response.status}`); // a proxy without a server: it may be back soon
 }
 
 /**
@@ -128,11 +122,8 @@ export class Call {
       this.format = opus ? "opus" : "pcm";
     } catch (error) {
       if (this.over) return;
-      this.#finish("error", {
-        kind: "microphone",
-        title: error.title ?? "The audio of this browser did not start",
-        detail: error.detail ?? error.message,
-      });
+      const { title, detail } = audioProblem(error);
+      this.#finish("error", { kind: "microphone", title, detail });
       return;
     }
     this.#on.ready();
@@ -143,7 +134,7 @@ export class Call {
   }
 
   end() {
-    if (!this.over) this.#finish("ended", { kind: "calm", title: "Call ended", detail: "" });
+    if (!this.over) this.#finish("ended", { kind: "over", title: "Call ended", detail: "" });
   }
 
   setMuted(muted) {
@@ -253,7 +244,7 @@ export class Call {
     if (!opened && !this.#recovery) {
       if (this.startedAt === 0) {
         this.#finish("error", {
-          kind: "bad",
+          kind: "failed",
           title: "The server cannot be reached",
           detail: "Check the connection of this device, and try again.",
         });
@@ -276,13 +267,12 @@ export class Call {
         // The held conversation is gone; the caller still wants one.
         recovery.resumeUntil = 0;
         verdict = { then: "resume", kind: "lost", detail: "" };
-      } else if (verdict.kind === "full") {
+      } else if (verdict.kind === "busy") {
         verdict = { then: "again", kind: recovery.kind, detail: verdict.detail };
       }
     }
     if (verdict.then === "end") {
-      const calm = verdict.kind === "calm";
-      this.#finish(calm ? "ended" : "error", verdict);
+      this.#finish(verdict.kind === "over" ? "ended" : "error", verdict);
       return;
     }
     this.#recover(verdict, talked);
@@ -306,7 +296,7 @@ export class Call {
     const recovery = this.#recovery;
     if (now > recovery.until) {
       this.#finish("error", {
-        kind: "bad",
+        kind: "failed",
         title: recovery.kind === "lost" ? "Connection lost" : "The server is not back yet",
         detail: "It was tried for a minute. Try again later.",
       });
@@ -404,7 +394,8 @@ export class Call {
       await this.#microphoneBack;
     } catch (error) {
       if (!this.over) {
-        this.#finish("error", { kind: "microphone", title: error.title, detail: error.detail });
+        const { title, detail } = audioProblem(error);
+        this.#finish("error", { kind: "microphone", title, detail });
       }
     } finally {
       this.#microphoneBack = null;

@@ -1,6 +1,6 @@
 // The caller's page: shows what the call does, and passes on what the caller wants.
 
-import { environmentProblem, microphones } from "./audio.js";
+import { audioProblem, environmentProblem, microphones } from "./audio.js";
 import { Call } from "./call.js";
 import { Captions, clock } from "./captions.js";
 import { Dial, loudness } from "./dial.js";
@@ -309,7 +309,7 @@ async function onReady() {
 
 settings.onDevice = (device) => {
   if (call && !call.over) {
-    call.useMicrophone(device).catch((error) => captions.note(error.title));
+    call.useMicrophone(device).catch((error) => captions.note(audioProblem(error).title));
   }
 };
 

@@ -2,7 +2,7 @@
 
 import { StepChart } from "./chart.js";
 import { clock } from "./captions.js";
-import { address } from "./protocol.js";
+import { address, sentenceOf } from "./protocol.js";
 
 const KEY_STORE = "kaiwa.operator";
 const EVERY_MS = 1000;
@@ -86,7 +86,7 @@ async function refused(response) {
   $("key").setAttribute("aria-invalid", String(tried));
   const fallback =
     response.status === 403 ? "This key is not an operator’s." : "This key is not known.";
-  setText("login-error", tried ? body.error?.message || fallback : "");
+  setText("login-error", tried ? sentenceOf(body?.error?.message ?? "") || fallback : "");
   $("key").focus();
 }
 
@@ -228,8 +228,8 @@ function showSessions(sessions) {
     const row = rows.get(id) ?? newRow(id);
     rows.delete(id);
     const cells = [
-      session.state,
-      session.protocol,
+      session.state ?? "–",
+      session.protocol ?? "–",
       session.key_name || "–",
       session.slot ?? "–",
       clock(session.seconds ?? 0),
@@ -313,7 +313,8 @@ async function end(id) {
       setText("said", response.ok ? `Call ${id} ended` : `Call ${id} was over already`);
     } else {
       const body = await response.json().catch(() => ({}));
-      setText("said", body.error?.message ?? `Call ${id} was not ended (${response.status})`);
+      const why = sentenceOf(body?.error?.message ?? "") || `It answered ${response.status}.`;
+      setText("said", `Call ${id} was not ended. ${why}`);
     }
   } catch {
     setText("said", `Call ${id} was not ended: the server did not answer`);

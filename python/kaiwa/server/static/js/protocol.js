@@ -1,5 +1,7 @@
 // The wire: message types, the address of a call, and what a close means for the caller.
 
+import { REASONS } from "./reasons.js";
+
 export const TYPE = { HANDSHAKE: 0, AUDIO: 1, TEXT: 2, CONTROL: 3, METADATA: 4, ERROR: 5, PING: 6 };
 
 export function message(type, payload) {
@@ -31,68 +33,51 @@ export function chatAddress({ sampling, format, resume, token }) {
 }
 
 /**
- * What a close means. `then`: "end" is over, "resume" takes the conversation up again, "again"
- * begins a new one when the server is back. `kind` says how to show it.
+ * What follows from a reason of the table, and what to show. `then` is "end" (the call is over) or
+ * "again" (a new one begins when the server is back). Null for a reason that is not in the table.
+ */
+export function verdictOf(name, sentence) {
+  if (!Object.hasOwn(REASONS, name)) return null;
+  const { kind, title, sentence: usual } = REASONS[name];
+  const then = kind === "restarting" || kind === "starting" ? "again" : "end";
+  return { then, kind, title, detail: sentence || sentenceOf(usual) };
+}
+
+/**
+ * What the close of a websocket means: a verdict as above, whose `then` may also be "resume" (the
+ * connection was lost and the same call can be taken up again). Reasons that are not in the table
+ * come from proxies and from the websocket layer itself; they are judged by the close code.
  */
 export function meaning(code, reason, sentence) {
-  const over = (kind, title, detail) => ({ then: "end", kind, title, detail: sentence || detail });
+  const known = verdictOf(reason, sentence);
+  if (known) return known;
+  const end = (kind, title, detail = "") => ({
+    then: "end",
+    kind,
+    title,
+    detail: sentence || detail,
+  });
   switch (code) {
     case 1000:
-      if (reason === "expired" || /time limit/i.test(sentence)) {
-        return over("calm", "Time limit reached", "A call on this server lasts only so long.");
-      }
-      if (reason === "idle") {
-        return over("calm", "Call ended", "No sound arrived for a minute.");
-      }
-      if (reason === "closed") return over("calm", "Call ended", "The operator ended this call.");
-      return over("calm", "Call ended", "");
+      return end("over", "Call ended");
+    case 1002:
     case 1003:
+    case 1007:
     case 1009:
-      return over("bad", "The server did not understand this page", "Reload it and call again.");
+      return end(
+        "failed",
+        "The server did not understand this page",
+        "Reload it and call again.",
+      );
     case 1008:
-      switch (reason) {
-        case "input_too_fast":
-          return over("bad", "Call ended", "Sound was sent faster than time passes.");
-        case "slow_consumer":
-          return over("bad", "Call ended", "This connection is too slow for a conversation.");
-        case "revoked":
-          return over("key", "This key is no longer valid", "Ask for a new one.");
-        case "origin":
-          return over("bad", "Refused", "The server does not take calls from this address.");
-        case "unauthorized":
-        case "token":
-          return over("key", "This key is not known", "Check it and try again.");
-        default:
-          return over("bad", "The server refused the call", "");
-      }
+      return end("failed", "The server refused the call", "Reload the page and try again.");
     case 1012:
-      return { then: "again", kind: "restart", detail: sentence };
+      return verdictOf("drain", sentence);
     case 1013:
-      switch (reason) {
-        case "starting":
-          return { then: "again", kind: "starting", detail: sentence };
-        case "drain":
-        case "draining":
-          return { then: "again", kind: "restart", detail: sentence };
-        case "full":
-          return over("full", "Server full", "Every line is taken. Try again in a moment.");
-        case "overloaded":
-          return over("full", "Server busy", "It has no time for one more call. Try again soon.");
-        case "shed":
-          return over("bad", "Call ended", "The server was overloaded and had to end this call.");
-        case "lost":
-          return over("lost", "Connection lost", "The conversation could not be taken up again.");
-        default:
-          return over("full", "Server busy", "Try again in a moment.");
-      }
-    case 1011:
-      if (reason === "error" || sentence) {
-        return over("bad", "Something failed on the server", "Call again.");
-      }
-      return { then: "resume", kind: "lost", detail: "" };
+      return end("busy", "Server busy", "Try again in a moment.");
     default:
-      if (sentence) return over("bad", "Call ended", "");
-      return { then: "resume", kind: "lost", detail: "" };
+      if (sentence) return end("failed", "Call ended");
+      return { then: "resume", kind: "lost", title: "Connection lost", detail: "" };
   }
 }
 
