@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kaiwa_core::codec::{Device, Mimi, MimiConfig, WeightType, Window};
+use kaiwa_core::codec::{Mimi, MimiConfig, WeightType, Window};
+use kaiwa_core::device::Device;
 use kaiwa_core::{Result, cpu};
 
 const FRAMES: usize = 100;

@@ -6,6 +6,7 @@ pub mod audio;
 pub mod checkpoint;
 pub mod codec;
 pub mod cpu;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod lm;

@@ -9,8 +9,9 @@ mod support;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use kaiwa_core::codec::device::DeviceMimi;
-use kaiwa_core::codec::{Device, Mimi, MimiConfig, MimiTensors, WeightType, Window};
+use kaiwa_core::codec::backend::candle::DeviceMimi;
+use kaiwa_core::codec::{Mimi, MimiConfig, MimiTensors, WeightType, Window};
+use kaiwa_core::device::Device;
 use support::{Part, file_bytes, golden_config};
 
 /// Relative to the largest value: two orders of summation in f32.
@@ -75,7 +76,7 @@ fn agree(name: &str, config: &MimiConfig) {
     let books = config.quantizer.n_q;
     let native = Mimi::load(&path, config.clone(), books, Device::Cpu, WeightType::F32).unwrap();
     let mut tensors = MimiTensors::open(&path, config).unwrap();
-    let device = candle_core::Device::Cpu;
+    let device = Device::CandleCpu.open().unwrap();
     let candle = DeviceMimi::load(&mut tensors, config, WeightType::F32, device).unwrap();
     tensors.finish().unwrap();
     std::fs::remove_file(&path).unwrap();

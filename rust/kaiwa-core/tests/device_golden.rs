@@ -6,10 +6,10 @@
 
 mod support;
 
-use candle_core::Device;
 use kaiwa_core::checkpoint::SafeTensorsFile;
-use kaiwa_core::codec::device::{DeviceMimi, DeviceState};
+use kaiwa_core::codec::backend::candle::{DeviceMimi, DeviceState};
 use kaiwa_core::codec::{MimiTensors, WeightType, Window};
+use kaiwa_core::device::Device;
 use kaiwa_core::{Error, ErrorKind};
 use support::{Part, file, golden, golden_config, golden_parts};
 
@@ -57,7 +57,13 @@ fn model() -> DeviceMimi {
 fn load(dtype: WeightType) -> DeviceMimi {
     let config = golden_config();
     let mut tensors = MimiTensors::open(&golden("mimi.safetensors"), &config).unwrap();
-    let model = DeviceMimi::load(&mut tensors, &config, dtype, Device::Cpu).unwrap();
+    let model = DeviceMimi::load(
+        &mut tensors,
+        &config,
+        dtype,
+        Device::CandleCpu.open().unwrap(),
+    )
+    .unwrap();
     tensors.finish().unwrap();
     model
 }
@@ -387,7 +393,13 @@ fn ties_go_to_the_lower_code() {
     }
     let config = golden_config();
     let mut tensors = MimiTensors::from_file(file(&parts), &config).unwrap();
-    let model = DeviceMimi::load(&mut tensors, &config, WeightType::F32, Device::Cpu).unwrap();
+    let model = DeviceMimi::load(
+        &mut tensors,
+        &config,
+        WeightType::F32,
+        Device::CandleCpu.open().unwrap(),
+    )
+    .unwrap();
     let x = transpose(&Golden::open().floats("latent"), 55);
     let codes = model.quantize(&x, 55, 12).unwrap();
     assert!(codes.iter().all(|code| *code < 32));
@@ -435,7 +447,13 @@ fn input_and_output_projections() {
             parts.push(Part::f32(&name, &[32, 16], &eye(32, 16, behind)));
         }
         let mut tensors = MimiTensors::from_file(file(&parts), &config).unwrap();
-        let model = DeviceMimi::load(&mut tensors, &config, WeightType::F32, Device::Cpu).unwrap();
+        let model = DeviceMimi::load(
+            &mut tensors,
+            &config,
+            WeightType::F32,
+            Device::CandleCpu.open().unwrap(),
+        )
+        .unwrap();
         tensors.finish().unwrap();
         latents(
             &model,

@@ -17,7 +17,7 @@ const GREEDY: Sampling = Sampling {
 };
 
 const EXACT: MoshiOptions = MoshiOptions {
-    device: kaiwa_core::codec::Device::Cpu,
+    device: kaiwa_core::device::Device::Cpu,
     dtype: Some(LmDtype::F32),
     quantize: None,
     kv: None,

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use kaiwa_core::codec::{self, Device, MimiConfig, WeightType, Window};
+use kaiwa_core::codec::{self, MimiConfig, WeightType, Window};
+use kaiwa_core::device::Device;
 use numpy::{PyArray2, PyArray3, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use kaiwa_core::codec::Device;
+use kaiwa_core::device::Device;
 use kaiwa_core::lm::{
     self, KvType, LmDtype, MoshiOptions, Quantize, Sampling, StepInput, StepOutput,
 };

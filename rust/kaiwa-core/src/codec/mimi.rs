@@ -7,41 +7,8 @@ use std::sync::Arc;
 use super::backend::Backend;
 use super::stream::{MimiStream, Window};
 use super::{MimiConfig, MimiTensors};
+use crate::device::Device;
 use crate::error::{Error, Result};
-
-/// Where the arithmetic runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// Own kernels on the processor.
-    Cpu,
-    /// Candle's operators on the processor: slow, for comparison and tests.
-    CandleCpu,
-    /// Candle on a CUDA device.
-    Cuda(usize),
-    /// Candle on a Metal device.
-    Metal(usize),
-}
-
-impl Device {
-    /// Parses `auto`, `cpu`, `candle-cpu`, `cuda`, `cuda:N`, `metal`, `metal:N`. `auto` is the
-    /// first CUDA device that works, else the first Metal device, else the processor.
-    ///
-    /// # Errors
-    /// [`Error::OptionValue`] for anything else; whether a device exists is seen on loading.
-    pub fn parse(text: &str) -> Result<Self> {
-        super::device::select::parse(text)
-    }
-
-    /// The name [`Self::parse`] reads back.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Cpu => "cpu".into(),
-            Self::CandleCpu => "candle-cpu".into(),
-            Self::Cuda(n) => format!("cuda:{n}"),
-            Self::Metal(n) => format!("metal:{n}"),
-        }
-    }
-}
 
 /// How the network's weights are held. The quantiser is f32 in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! Streaming: N independent slots stepped together, each with its own state.
 
 use super::Mimi;
-use super::backend::State;
-use super::native::Step;
+use super::backend::{State, Step};
 use crate::error::{Error, Result};
 
 /// Which keys a latent step may attend to (spec mimi.md 3.1). The two differ once a stream is

@@ -9,8 +9,8 @@ use super::backend::cpu::{CpuLm, Hold};
 use super::conditioning::Conditions;
 use super::stream::MoshiStream;
 use super::{LmConfig, LmTensors, Sampling};
-use crate::codec::Device;
 use crate::cpu::KvBits;
+use crate::device::Device;
 use crate::error::{Error, Result};
 
 /// Makes an enum of options with names.

@@ -31,15 +31,14 @@ mod weights;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use candle_core::{DType, Device as CandleDevice};
+use candle_core::DType;
 
 use self::depth::Depth;
 use self::state::CandleState;
 use self::temporal::Temporal;
 use self::weights::Loader;
 use super::{LmBackend, LmState};
-use crate::codec::Device;
-use crate::codec::device::select;
+use crate::device::{Device, OpenDevice};
 use crate::error::{Error, Result};
 use crate::lm::{LmConfig, LmTensors};
 
@@ -79,7 +78,7 @@ pub(crate) struct CandleOptions {
 /// A language model's weights on a device; shared by all streams.
 pub(crate) struct CandleLm {
     config: LmConfig,
-    device: CandleDevice,
+    device: OpenDevice,
     kv: DType,
     temporal: Temporal,
     depth: Option<Depth>,
@@ -101,9 +100,9 @@ impl CandleLm {
         options: &CandleOptions,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
-        let device = select::open(device)?;
+        let device = device.open()?;
         let config = tensors.config().clone();
-        let mut loader = Loader::new(tensors, &device, options.weights, progress)?;
+        let mut loader = Loader::new(tensors, device.candle(), options.weights, progress)?;
         let temporal = Temporal::load(&mut loader, &config)?;
         let depth = config.depth.as_ref();
         let depth = depth.map(|depth| Depth::load(&mut loader, &config, depth));

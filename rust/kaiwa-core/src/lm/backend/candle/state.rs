@@ -41,7 +41,7 @@ impl CandleState {
             heads,
             config.context,
             model.kv,
-            &model.device,
+            model.device.candle(),
         )?;
         Ok(Self {
             rings,
@@ -82,7 +82,7 @@ impl LmState for CandleState {
         let (positions, rings) = (&self.positions, &mut self.rings);
         let z = model
             .temporal
-            .run(inputs, slots, positions, rings, &model.device)?;
+            .run(inputs, slots, positions, rings, model.device.candle())?;
         to_host(&model.temporal.text_logits(&z)?, text_logits)?;
         for slot in slots {
             self.positions[*slot] += 1;
@@ -105,7 +105,10 @@ impl LmState for CandleState {
         if previous.len() != *rows || logits.len() != *rows * self.model.config.card {
             return Err(internal_error("rows of a sub-step are those of its step"));
         }
-        to_host(&depth.run(k, previous, frame, &self.model.device)?, logits)
+        to_host(
+            &depth.run(k, previous, frame, self.model.device.candle())?,
+            logits,
+        )
     }
 
     fn reset(&mut self, slot: usize) -> Result<()> {

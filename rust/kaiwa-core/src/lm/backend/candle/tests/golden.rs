@@ -9,7 +9,7 @@ use super::conversations::{Chosen, solo, tokens};
 use super::fixtures::{Tensors, gguf, layout_a, requantised};
 use super::{CandleKv, CandleLm, CandleOptions, CandleWeights, EXACT, data, load, with};
 use crate::checkpoint::SafeTensorsFile;
-use crate::codec::Device;
+use crate::device::Device;
 use crate::lm::backend::LmBackend;
 use crate::lm::{Encoding, LmCheckpoint};
 

@@ -12,7 +12,7 @@ use super::super::weights::Loader;
 use super::super::{raw, reblock};
 use super::fixtures::{Held, Tensors, gguf, layout_a};
 use super::{CandleLm, CandleWeights, EXACT, load, with};
-use crate::codec;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::lm::{Encoding, RawRows};
 
@@ -296,7 +296,7 @@ fn loading_reports_and_stops() {
         calls.push((done, all));
         ControlFlow::Continue(())
     };
-    CandleLm::load(&tensors, codec::Device::CandleCpu, &EXACT, &mut report).unwrap();
+    CandleLm::load(&tensors, device::Device::CandleCpu, &EXACT, &mut report).unwrap();
     assert_eq!(calls.len(), tensors.held.len() + 1);
     assert!(calls.is_sorted() && calls.iter().all(|(_, all)| *all == total as u64));
     assert_eq!(calls.last(), Some(&(total as u64, total as u64)));
@@ -309,7 +309,7 @@ fn loading_reports_and_stops() {
             ControlFlow::Break(())
         }
     };
-    let stopped = CandleLm::load(&tensors, codec::Device::CandleCpu, &EXACT, &mut stop);
+    let stopped = CandleLm::load(&tensors, device::Device::CandleCpu, &EXACT, &mut stop);
     assert!(matches!(stopped.err(), Some(Error::Interrupted)));
     assert_eq!(left, 0);
 }
@@ -318,7 +318,7 @@ fn loading_reports_and_stops() {
 fn a_device_that_is_not_there() {
     let tensors = layout_a("moshi_small");
     let mut go_on = |_, _| ControlFlow::Continue(());
-    let error = CandleLm::load(&tensors, codec::Device::Cuda(99), &EXACT, &mut go_on);
+    let error = CandleLm::load(&tensors, device::Device::Cuda(99), &EXACT, &mut go_on);
     assert!(matches!(error.err(), Some(Error::DeviceUnavailable { .. })));
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use self::fixtures::Tensors;
 use super::{CandleKv, CandleLm, CandleOptions, CandleWeights};
-use crate::codec::Device;
+use crate::device::Device;
 
 fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -20,8 +20,7 @@ use seanet::{SeanetDecoder, SeanetEncoder};
 use state::SlotState;
 use transformer::{Transformer, TransformerWork};
 
-use super::stream::Window;
-use super::{MimiConfig, MimiTensors, WeightType};
+use crate::codec::{MimiConfig, MimiTensors, WeightType, Window};
 use crate::cpu::{Arena, Isa, Out, Packer, Rows, WeightBits};
 use crate::error::Result;
 

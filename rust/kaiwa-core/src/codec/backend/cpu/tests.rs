@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::NativeMimi;
 use crate::checkpoint::SafeTensorsFile;
 use crate::codec::backend::{Backend, State};
-use crate::codec::{Device, Mimi, MimiConfig, MimiStream, MimiTensors, WeightType, Window};
+use crate::codec::{Mimi, MimiConfig, MimiStream, MimiTensors, WeightType, Window};
 use crate::cpu::Isa;
+use crate::device::Device;
 use crate::error::Error;
 
 fn data(name: &str) -> PathBuf {

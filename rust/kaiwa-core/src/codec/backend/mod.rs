@@ -1,11 +1,16 @@
 //! The two ways to run the codec behind one set of calls: own kernels on the processor, Candle's
 //! operators elsewhere.
 
+pub mod candle;
+mod cpu;
+
 use std::sync::Arc;
 
-use super::device::{DeviceMimi, DeviceState, select};
-use super::native::{self, NativeMimi, Step};
-use super::{Device, MimiConfig, MimiTensors, WeightType};
+use self::candle::{DeviceMimi, DeviceState};
+use self::cpu::NativeMimi;
+pub(super) use self::cpu::Step;
+use super::{MimiConfig, MimiTensors, WeightType};
+use crate::device::Device;
 use crate::error::{Error, Result};
 
 /// Weights on a device.
@@ -18,9 +23,9 @@ pub(super) enum Backend {
 /// Running state and scratch of a stream on the same device.
 pub(super) enum State {
     Native {
-        encoder: native::DirectionState,
-        decoder: native::DirectionState,
-        work: Box<native::Work>,
+        encoder: cpu::DirectionState,
+        decoder: cpu::DirectionState,
+        work: Box<cpu::Work>,
     },
     Device {
         encoder: Box<DeviceState>,
@@ -38,8 +43,8 @@ impl Backend {
         Ok(match device {
             Device::Cpu => Self::Native(Arc::new(NativeMimi::load(tensors, config, dtype)?)),
             _ => {
-                let opened = select::open(device)?;
-                Self::Device(Arc::new(DeviceMimi::load(tensors, config, dtype, opened)?))
+                let device = device.open()?;
+                Self::Device(Arc::new(DeviceMimi::load(tensors, config, dtype, device)?))
             }
         })
     }

@@ -7,14 +7,13 @@ mod attention;
 mod conv;
 mod quantizer;
 mod seanet;
-pub mod select;
 mod state;
 mod transformer;
 mod weights;
 
 pub use state::DeviceState;
 
-use candle_core::{Device as CandleDevice, Tensor};
+use candle_core::Tensor;
 
 use self::conv::{Conv, ConvShape, Upsample};
 use self::quantizer::Quantizer;
@@ -22,7 +21,8 @@ use self::seanet::Seanet;
 use self::state::{StateShape, Step};
 use self::transformer::Transformer;
 use self::weights::Loader;
-use super::{MimiConfig, MimiTensors, WeightType, Window};
+use crate::codec::{MimiConfig, MimiTensors, WeightType, Window};
+use crate::device::OpenDevice;
 use crate::error::{Error, Result};
 
 /// Slot-frames worked on at once; longer calls are cut, which changes nothing but memory.
@@ -30,7 +30,7 @@ const FRAMES_AT_ONCE: usize = 64;
 
 /// The codec's weights on a device; shared by all streams.
 pub struct DeviceMimi {
-    device: CandleDevice,
+    device: OpenDevice,
     frame_size: usize,
     steps_per_frame: usize,
     dimension: usize,
@@ -48,7 +48,7 @@ pub struct DeviceMimi {
 }
 
 impl DeviceMimi {
-    /// Reads every weight and puts it on `device` (see [`select::open`]).
+    /// Reads every weight and puts it on `device` (see [`crate::device`]).
     ///
     /// With [`WeightType::Bf16`] matrices and kernels are bf16 (rounded to bf16 but held in f32
     /// on the processor); biases, norms, scales, the residual stream and the quantiser stay f32.
@@ -59,9 +59,9 @@ impl DeviceMimi {
         tensors: &mut MimiTensors,
         config: &MimiConfig,
         dtype: WeightType,
-        device: CandleDevice,
+        device: OpenDevice,
     ) -> Result<Self> {
-        let mut loader = Loader::new(tensors, &device, dtype);
+        let mut loader = Loader::new(tensors, device.candle(), dtype);
         let (dim, stride) = (config.seanet.dimension, config.steps_per_frame());
         let encoder = Seanet::encoder(&mut loader, &config.seanet)?;
         let encoder_transformer = Transformer::load(&mut loader, "encoder_transformer", config)?;
@@ -102,12 +102,12 @@ impl DeviceMimi {
 
     /// Fresh encoder state of `slots` slots.
     pub fn encoder_state(&self, slots: usize) -> Result<DeviceState> {
-        DeviceState::new(&self.encoder_shape, slots, &self.device)
+        DeviceState::new(&self.encoder_shape, slots, self.device.candle())
     }
 
     /// Fresh decoder state of `slots` slots.
     pub fn decoder_state(&self, slots: usize) -> Result<DeviceState> {
-        DeviceState::new(&self.decoder_shape, slots, &self.device)
+        DeviceState::new(&self.decoder_shape, slots, self.device.candle())
     }
 
     /// Latents before quantisation, `[slots, frames, dimension]`, of audio `[slots, frames *
@@ -134,11 +134,11 @@ impl DeviceMimi {
             let (from, len) = (start * self.frame_size, count * self.frame_size);
             let mut piece = vec![0.0; slots * len];
             copy_rows(pcm, row, from, &mut piece, len, 0, len, active);
-            let step = Step::new(state, active, &self.device)?;
+            let step = Step::new(state, active, self.device.candle())?;
             let steps = count * self.steps_per_frame;
             let attention = &self.encoder_transformer.attention;
-            let plan = attention.plan(state, active, steps, window, &self.device)?;
-            let x = Tensor::from_vec(piece, (slots, 1, len), &self.device)?;
+            let plan = attention.plan(state, active, steps, window, self.device.candle())?;
+            let x = Tensor::from_vec(piece, (slots, 1, len), self.device.candle())?;
             let x = self.encoder.run(x, state, &step)?;
             let x = self.encoder_transformer.run(&x, state, &plan)?;
             let x = self.downsample.run(&x, state, &step)?;
@@ -167,7 +167,7 @@ impl DeviceMimi {
         if rows == 0 {
             return Ok(Vec::new());
         }
-        let latents = Tensor::from_slice(latents, (rows, self.dimension), &self.device)?;
+        let latents = Tensor::from_slice(latents, (rows, self.dimension), self.device.candle())?;
         self.quantizer.encode(&latents, codebooks)
     }
 
@@ -212,11 +212,13 @@ impl DeviceMimi {
                     target.copy_from_slice(source);
                 }
             }
-            let step = Step::new(state, active, &self.device)?;
+            let step = Step::new(state, active, self.device.candle())?;
             let steps = count * self.steps_per_frame;
             let attention = &self.decoder_transformer.attention;
-            let plan = attention.plan(state, active, steps, window, &self.device)?;
-            let x = self.quantizer.decode(piece, slots * count, &self.device)?;
+            let plan = attention.plan(state, active, steps, window, self.device.candle())?;
+            let x = self
+                .quantizer
+                .decode(piece, slots * count, self.device.candle())?;
             let x = x.reshape((slots, count, self.dimension))?;
             let x = self.upsample.run(&x, state, &step)?;
             let x = self.decoder_transformer.run(&x, state, &plan)?;
