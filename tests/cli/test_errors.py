@@ -257,11 +257,39 @@ def test_a_failure_keeps_the_old_output(
     assert target.read_bytes() == b"precious"
 
 
-def test_no_model(run: Callable[..., Any], wav: Path, tmp_path: Path) -> None:
-    outcome = run("encode", wav, tmp_path / "out.safetensors")
+def test_the_demo_codec_refuses_what_another_codec_wrote(
+    run: Callable[..., Any], small: Path, wav: Path, tmp_path: Path
+) -> None:
+    codes, target = tmp_path / "codes.safetensors", tmp_path / "out.wav"
+    assert run("encode", wav, codes, "--model", small).code == 0
+    outcome = run("decode", codes, target)
     assert outcome.code == 2
-    assert "kyutai/mimi" in outcome.error
-    assert "kaiwa synth mimi" in outcome.error
+    assert f"was written by {str(small)!r}" in outcome.error
+    assert "pass --model" in outcome.error
+    assert not target.exists()
+
+
+def test_another_codec_refuses_what_the_demo_codec_wrote(
+    run: Callable[..., Any], small: Path, wav: Path, tmp_path: Path
+) -> None:
+    codes = tmp_path / "codes.safetensors"
+    assert run("encode", wav, codes).code == 0
+    outcome = run("decode", codes, tmp_path / "out.wav", "--model", small)
+    assert outcome.code == 2
+    assert "was written by 'demo' with cardinality 512, the model has 64" in outcome.error
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_revision_of_no_model(
+    command: str, run: Callable[..., Any], wav: Path, tmp_path: Path
+) -> None:
+    source = wav
+    if command == "decode":
+        source = tmp_path / "codes.safetensors"
+        assert run("encode", wav, source).code == 0
+    outcome = run(command, source, tmp_path / "out.wav", "--revision", "main")
+    assert outcome.code == 2
+    assert "--revision is given without --model" in outcome.error
 
 
 MODEL_CASES = ["missing.safetensors", "folder", "text.safetensors", "cut.safetensors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,33 @@ def test_the_model_may_come_from_the_environment(
     assert outcome.code == 0
     assert "1.50 s of audio, 19 frames of 8 codes" in outcome.err
     assert run("encode", wav, tmp_path / "c.safetensors", "--quiet").err == ""
+
+
+def test_without_a_model_the_demo_codec_answers_and_is_named(
+    run: Callable[..., Any], wav: Path, tmp_path: Path
+) -> None:
+    codes, target = tmp_path / "codes.safetensors", tmp_path / "out.wav"
+    for command, source, out in (("encode", wav, codes), ("decode", codes, target)):
+        outcome = run(command, source, out)
+        assert outcome.code == 0, outcome.err
+        told, _ = outcome.err.splitlines()
+        assert "demo codec" in told
+        assert "--model kyutai/mimi" in told
+        assert run(command, source, out, "--quiet").err == ""
+    assert codes_file.read_info(codes).model == "demo"
+    pcm, rate = soundfile.read(wav, dtype="float32")
+    decoded, decoded_rate = soundfile.read(target, dtype="float32")
+    assert (rate, len(decoded)) == (decoded_rate, len(pcm))
+    mimi = kaiwa.Mimi.from_pretrained("demo")
+    expected = np.clip(mimi.decode(mimi.encode(pcm))[0, : len(pcm)], -1, 1)
+    assert np.abs(decoded - expected).max() < 1e-3
+
+
+def test_codes_that_do_not_say_what_wrote_them_are_decoded(
+    run: Callable[..., Any], wav: Path, tmp_path: Path
+) -> None:
+    codes = tmp_path / "codes.safetensors"
+    assert run("encode", wav, codes).code == 0
+    values, info = codes_file.read(codes)
+    codes_file.write(codes, values, replace(info, model=""))
+    assert run("decode", codes, tmp_path / "out.wav").code == 0

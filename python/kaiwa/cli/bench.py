@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
         help="auto: every peer that can be imported (default: auto)",
     )
     mimi.add_argument("--json", action="store_true", help="print JSON")
-    options.add_model(mimi)
+    options.add_model(mimi, otherwise="random weights of the released size")
     options.add_output(mimi)
     mimi.set_defaults(run=run)
     _add_lm(kinds)

@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.cli import model, progress
     from kaiwa.errors import InputError
 
-    model.source_of(args)
     codes, info = codes_file.read(args.input)
+    check_origin(args.input, info, model.named_source(args))
     books = args.num_codebooks or info.num_codebooks
     if books > info.num_codebooks:
         raise InputError(
@@ -100,6 +100,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_origin(path: str, info: CodesInfo, named: str | None) -> None:
+    """Raises InputError if the demo codec stands in for a model that nobody named, and the file
+    says that another codec wrote it."""
+    from kaiwa import demo
+    from kaiwa.errors import InputError
+
+    if named is None and info.model and not demo.is_demo(info.model):
+        raise InputError(
+            f"{path} was written by {info.model!r}, and the demo codec cannot decode that; pass "
+            "--model with the codec that encoded it"
+        )
+
+
 def check_fit(path: str, info: CodesInfo, books: int, mimi: Mimi) -> None:
     """Raises InputError unless codes described by `info` can be decoded by `mimi`."""
     from kaiwa.errors import InputError
@@ -110,9 +123,9 @@ def check_fit(path: str, info: CodesInfo, books: int, mimi: Mimi) -> None:
         ("frame size", info.frame_size, mimi.frame_size),
     ):
         if given != wanted:
-            origin = f" by {info.model!r}" if info.model else ""
+            by = f" by {info.model!r}" if info.model else ""
             raise InputError(
-                f"{path} was written{origin} with {what} {given}, the model has {wanted}; "
+                f"{path} was written{by} with {what} {given}, the model has {wanted}; "
                 "decode with the model that encoded it"
             )
     if books > mimi.max_codebooks:

@@ -53,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.cli import model, progress
     from kaiwa.errors import InputError
 
-    source = model.source_of(args)
     with AudioReader(args.input) as reader, replacing(args.output, reading=args.input) as temporary:
         mimi = model.load(args, args.num_codebooks)
         stream = mimi.stream(1, window="whole")
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             num_samples=samples,
             num_codebooks=args.num_codebooks,
             cardinality=mimi.cardinality,
-            model=source,
+            model=model.source_of(args),
         )
         codes_file.write(temporary, np.concatenate(columns, axis=1), info)
         elapsed = time.perf_counter() - started

@@ -6,40 +6,40 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from kaiwa.errors import InputError
+from kaiwa import demo
 
 if TYPE_CHECKING:
     from kaiwa import Mimi
 
-NO_MODEL = (
-    "no model given; pass --model SOURCE or set KAIWA_MIMI, where SOURCE is a repository such as "
-    "kyutai/mimi, a folder, or a .safetensors file (to try without one: "
-    "`kaiwa synth mimi mimi.safetensors`)"
-)
+
+def named_source(args: argparse.Namespace) -> str | None:
+    """The codec's source from `--model` or the variable `KAIWA_MIMI`; None if neither names one."""
+    return args.model or os.environ.get("KAIWA_MIMI") or None
 
 
 def source_of(args: argparse.Namespace) -> str:
-    """The model's source from `--model` or the environment.
-
-    Raises:
-        InputError: neither is given.
-    """
-    source = args.model or os.environ.get("KAIWA_MIMI")
-    if not source:
-        raise InputError(NO_MODEL)
-    return str(source)
+    """The codec's source: the one that was named, else the demo codec that comes with Kaiwa."""
+    return named_source(args) or demo.SOURCE
 
 
 def load(args: argparse.Namespace, num_codebooks: int) -> Mimi:
-    """The codec that `--model`, `--revision`, `--device` and `--dtype` ask for.
+    """The codec that `--model`, `--revision`, `--device` and `--dtype` ask for. If none is named it
+    is the demo codec, and a line on standard error says so.
 
     Raises:
         InputError, CheckpointError, DownloadError, DeviceError: as `kaiwa.Mimi.from_pretrained`.
     """
     from kaiwa import Mimi
+    from kaiwa.cli import progress
+    from kaiwa.errors import InputError
 
+    source = named_source(args)
+    if source is None:
+        if args.revision is not None:
+            raise InputError("--revision is given without --model; name the repository too")
+        progress.summary(demo.CODEC_HINT, quiet=args.quiet)
     return Mimi.from_pretrained(
-        source_of(args),
+        source or demo.SOURCE,
         num_codebooks=num_codebooks,
         device=args.device,
         dtype=args.dtype,

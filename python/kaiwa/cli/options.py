@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 
+#: What `encode` and `decode` use if no codec is named.
+DEMO_CODEC = "the small demo codec that comes with Kaiwa (demo)"
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model to load, and how."""
+
+def add_model(parser: argparse.ArgumentParser, *, otherwise: str = DEMO_CODEC) -> None:
+    """Which codec to load, and how; `otherwise` says what counts if none is named."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         metavar="SOURCE",
         help="Mimi's weights: a Hugging Face repository (kyutai/mimi), a folder, or a "
-        ".safetensors file; without it the variable KAIWA_MIMI counts",
+        ".safetensors file; without it the variable KAIWA_MIMI counts, and without both "
+        + otherwise,
     )
     group.add_argument(
         "--revision", metavar="NAME", help="branch, tag or commit, if the model is a repository"

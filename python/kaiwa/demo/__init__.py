@@ -19,6 +19,11 @@ HINT = (
     "no model named, so the small demo model answers: say some digits, or a sum such as "
     '"three plus four"; the real one: --model kyutai/moshika-candle-q8'
 )
+#: The same of a command that uses only its codec.
+CODEC_HINT = (
+    "no model named, so the small demo codec is used, which was trained on few voices; the real "
+    "one: --model kyutai/mimi"
+)
 
 
 def is_demo(source: object) -> bool:
