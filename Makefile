@@ -1,6 +1,6 @@
 # `make` lists the targets; each is a script in scripts/ or one line, so make itself is optional.
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo bench docs cuda-check fuzz clean
+.PHONY: help setup check demo bench docs picture cuda-check fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ docs: ## write docs/cli.md, docs/settings.md and the page's reasons anew from th
 	.venv/bin/python -m kaiwa.cli.reference > docs/cli.md
 	.venv/bin/python -m kaiwa.server.settings_page > docs/settings.md
 	.venv/bin/python -m tools.page_reasons
+
+picture: ## take docs/images/page.png from a real call to the demo model in Chromium
+	.venv/bin/python -m tools.page_picture
 
 cuda-check: ## compile with CUDA, no GPU needed (minutes)
 	scripts/cuda-check
