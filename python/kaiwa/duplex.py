@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from kaiwa import _arrays, loading
 from kaiwa.errors import InputError
+from kaiwa.load_options import LoadOptions, Progress
 from kaiwa.mimi import Mimi
-from kaiwa.moshi import Moshi, Progress
+from kaiwa.moshi import Moshi, Sampling
 from kaiwa.text import Tokenizer
 
 
@@ -63,10 +64,10 @@ class Duplex:
         tokenizer: Tokenizer | None = None,
         slots: int = 1,
         seed: int | Sequence[int] | None = None,
-        temp: float | Sequence[float] = 0.8,
-        temp_text: float | Sequence[float] = 0.7,
-        top_k: int | Sequence[int] = 250,
-        top_k_text: int | Sequence[int] = 25,
+        temp: float | Sequence[float] = Sampling.temp,
+        temp_text: float | Sequence[float] = Sampling.temp_text,
+        top_k: int | Sequence[int] = Sampling.top_k,
+        top_k_text: int | Sequence[int] = Sampling.top_k_text,
         conditions: Mapping[str, str | None] | None = None,
         prime: bool = False,
     ) -> None:
@@ -132,15 +133,17 @@ class Duplex:
             source,
             mimi=mimi,
             tokenizer=tokenizer,
-            device=device,
-            dtype=dtype,
-            quantize=quantize,
-            lora=lora,
-            kv_dtype=kv_dtype,
-            config=config,
-            revision=revision,
-            cache_dir=cache_dir,
-            progress=progress,
+            options=LoadOptions(
+                device=device,
+                dtype=dtype,
+                quantize=quantize,
+                lora=lora,
+                kv_dtype=kv_dtype,
+                config=config,
+                revision=revision,
+                cache_dir=cache_dir,
+                progress=progress,
+            ),
         )
         usual = parts.moshi.default_sampling
         return cls(

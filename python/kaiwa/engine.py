@@ -128,7 +128,7 @@ class Engine:
         so long. The other arguments are those of an engine.
         """
         self = cls.__new__(cls)
-        self._set("echo", True, None, Sampling(0.8, 0.7, 250, 25))
+        self._set("echo", True, None, Sampling())
         self.moshi = None
         self._native = _native.Engine.start_echo(
             _arrays.positive("slots", slots),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Any
 from kaiwa import _native, demo
 from kaiwa.checkpoints import mimi as mimi_checkpoints
 from kaiwa.checkpoints import moshi as moshi_checkpoints
-from kaiwa.errors import CheckpointNotFoundError, InputError
+from kaiwa.errors import CheckpointNotFoundError
+from kaiwa.load_options import LoadOptions
 from kaiwa.mimi import Mimi
-from kaiwa.moshi import Moshi, Progress
+from kaiwa.moshi import Moshi, find_files, open_files, refuse_for_random
 from kaiwa.text import Tokenizer
 
 #: What a source of random weights begins with.
@@ -62,48 +62,39 @@ def load(
     *,
     mimi: str | PathLike[str] | None = None,
     tokenizer: str | PathLike[str] | None = None,
-    device: str = "auto",
-    dtype: Any = None,
-    quantize: Any = None,
-    lora: str | PathLike[str] | None = None,
-    kv_dtype: Any = None,
-    config: Mapping[str, Any] | str | PathLike[str] | None = None,
-    revision: str | None = None,
-    cache_dir: str | PathLike[str] | None = None,
-    progress: Progress | None = None,
+    options: LoadOptions | None = None,
+    **keywords: Any,
 ) -> Parts:
     """Loads a model and, unless others are named, the codec and tokenizer beside it.
 
-    The arguments and errors are those of :meth:`Moshi.from_pretrained`; ``mimi`` is a source of
-    :meth:`Mimi.from_pretrained`.
+    Args:
+        source: As for :meth:`Moshi.from_pretrained`.
+        mimi: A source of :meth:`Mimi.from_pretrained`.
+        tokenizer: The file of a SentencePiece model.
+        options: How to load; or the same as keywords, which are those of
+            :meth:`Moshi.from_pretrained`.
+        **keywords: See ``options``.
+
+    Raises:
+        As :meth:`Moshi.from_pretrained`.
     """
+    if options is None:
+        options = LoadOptions(**keywords)
+    elif keywords:
+        raise TypeError(f"options= is given, and {', '.join(keywords)} beside it")
     if is_synthetic(source):
-        return _random(
-            str(source),
-            mimi,
-            tokenizer,
-            given={"lora": lora, "config": config, "revision": revision},
-            device=device,
-            dtype=dtype,
-            quantize=quantize,
-            kv_dtype=kv_dtype,
-            progress=progress,
-        )
-    found = moshi_checkpoints.find(
-        source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
-    )
+        return _random(str(source), mimi, tokenizer, options)
+    found = find_files(source, options)
     # Before minutes go into reading the model.
-    beside = _codec_beside(found, source, revision, cache_dir) if mimi is None else mimi
-    moshi = Moshi.from_source(
-        found, device=device, dtype=dtype, quantize=quantize, kv_dtype=kv_dtype, progress=progress
-    )
+    beside = _codec_beside(found, source, options) if mimi is None else mimi
+    moshi = Moshi.from_files(open_files(found), options)
     books = max(moshi.num_codebooks_in, 1)
     codec = Mimi.from_pretrained(
         beside,
         num_codebooks=books,
-        device=device,
-        revision=None if mimi is not None else revision,
-        cache_dir=cache_dir,
+        device=options.device,
+        revision=None if mimi is not None else options.revision,
+        cache_dir=options.cache_dir,
     )
     path = tokenizer if tokenizer is not None else found.tokenizer()
     words = None
@@ -115,13 +106,12 @@ def load(
 def _codec_beside(
     found: moshi_checkpoints.MoshiCheckpoint,
     source: str | PathLike[str],
-    revision: str | None,
-    cache_dir: str | PathLike[str] | None,
+    options: LoadOptions,
 ) -> str | PathLike[str]:
     """The source of the codec that lies beside a model."""
     place = found.place.name if found.place else source
     try:
-        files = mimi_checkpoints.find(place, revision=revision, cache_dir=cache_dir)
+        files = mimi_checkpoints.find(place, revision=options.revision, cache_dir=options.cache_dir)
     except CheckpointNotFoundError as error:
         reason: CheckpointNotFoundError | None = error
     else:
@@ -138,34 +128,19 @@ def _random(
     source: str,
     mimi: str | PathLike[str] | None,
     tokenizer: str | PathLike[str] | None,
-    *,
-    given: Mapping[str, object],
-    device: str,
-    dtype: Any,
-    quantize: Any,
-    kv_dtype: Any,
-    progress: Progress | None,
+    options: LoadOptions,
 ) -> Parts:
     """A random model of a named size, with a codec and a tokenizer that fit."""
     size = source.removeprefix(SYNTH)
-    for name, value in given.items():
-        if value is not None:
-            raise InputError(f"{name}= means nothing for the random weights of {source}; leave it")
+    refuse_for_random(source, options)
     books = 8
     if mimi is None:
         mimi = f"{SYNTH}{'small' if size == 'tiny' else 'full'}"
     # Made before the codec, so that a wrong size is told of at once.
     files = _native.LmFiles.random(size, 0)
-    codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=device)
+    codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=options.device)
     files = _native.LmFiles.random(size, 0, codec.cardinality)
-    moshi = Moshi.from_files(
-        files,
-        device=device,
-        dtype=dtype,
-        quantize=quantize,
-        kv_dtype=kv_dtype,
-        progress=progress,
-    )
+    moshi = Moshi.from_files(files, options)
     if tokenizer is not None:
         words = Tokenizer.load(tokenizer, expected_pieces=moshi.text_card)
     else:

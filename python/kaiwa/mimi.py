@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -13,16 +13,9 @@ from numpy.typing import NDArray
 from kaiwa import _arrays, _native
 from kaiwa.checkpoints import mimi as checkpoints
 from kaiwa.errors import InputError
+from kaiwa.load_options import DTYPES, Progress, check_device, type_name
 
-Progress = Callable[[int, int], object]
 Window = Literal["streaming", "whole"]
-
-_DTYPES = {
-    "float32": "float32",
-    "f32": "float32",
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-}
 
 
 class Mimi:
@@ -59,9 +52,10 @@ class Mimi:
                 random weights made in memory.
             num_codebooks: Codebooks that :meth:`encode` gives out, 1 to the file's (32).
                 :meth:`decode` takes any number.
-            device: ``"auto"`` (CUDA, then Metal, then the processor, as far as compiled in),
-                ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"metal"``, or ``"candle-cpu"`` (Candle's
-                operators on the processor, for comparison).
+            device: ``"auto"`` is the first CUDA device if this build has CUDA and the device can be
+                used, else the first Metal device in the same way, else the processor; or one by
+                name: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"metal"``, ``"metal:N"``, or
+                ``"candle-cpu"`` (Candle's operators on the processor, for comparison).
             dtype: ``"float32"`` (exact) or ``"bfloat16"`` (half the memory; arithmetic and
                 quantiser stay float32).
             revision: Branch, tag or commit of the repository.
@@ -77,11 +71,10 @@ class Mimi:
             InputError: An option has a wrong value.
         """
         books = _arrays.positive("num_codebooks", num_codebooks)
-        kind = _DTYPES.get(dtype) if isinstance(dtype, str) else None
-        if kind is None:
+        kind = type_name(dtype) if isinstance(dtype, str) else None
+        if kind not in DTYPES:
             raise InputError(f'dtype is {dtype!r}; use "float32" or "bfloat16"')
-        if not isinstance(device, str):
-            raise InputError(f'device is {device!r}; use a name such as "auto", "cpu" or "cuda:0"')
+        check_device(device)
         if isinstance(source, str) and source.startswith("synth:"):
             for name, value in (("config", config), ("revision", revision)):
                 if value is not None:

@@ -7,7 +7,7 @@ import json
 import operator
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from types import MappingProxyType
@@ -19,21 +19,10 @@ from numpy.typing import NDArray
 from kaiwa import _arrays, _native
 from kaiwa.checkpoints import moshi as checkpoints
 from kaiwa.errors import InputError
+from kaiwa.load_options import LoadOptions, Progress
 
-Progress = Callable[[int, int], object]
 Ints = NDArray[np.int32]
 _T = TypeVar("_T")
-
-_DTYPES = {
-    "float32": "float32",
-    "f32": "float32",
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-    "int8": "int8",
-    "int4": "int4",
-    "q8": "int8",
-    "q4": "int4",
-}
 
 
 class LmConfig(Mapping[str, Any]):
@@ -64,7 +53,11 @@ class LmConfig(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling settings of a slot; a temperature of 0 always takes the likeliest."""
+    """Sampling settings of a slot; a temperature of 0 always takes the likeliest token.
+
+    The defaults are what every part of the package uses where neither the caller nor the model's
+    repository says otherwise.
+    """
 
     temp: float = 0.8
     temp_text: float = 0.7
@@ -121,7 +114,9 @@ class Moshi:
                 folder, or a file: safetensors of the PyTorch, Candle or MLX runtimes, or GGUF.
                 ``"demo"`` is the small trained model that comes with Kaiwa;
                 ``"synth:tiny"`` (or ``300m``, ``1b``, ``7b``) is random weights made in memory.
-            device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"metal"``, or
+            device: ``"auto"`` is the first CUDA device if this build has CUDA and the device can be
+                used, else the first Metal device in the same way, else the processor; or one by
+                name: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"metal"``, ``"metal:N"``, or
                 ``"candle-cpu"`` (Candle's operators on the processor, for comparison).
             dtype: ``None`` keeps the file's own form, quantised forms included; ``"float32"`` and
                 ``"bfloat16"`` dequantise.
@@ -143,70 +138,39 @@ class Moshi:
             DeviceError: The device cannot be used, or memory does not suffice.
             InputError: An option has a wrong value.
         """
-        if isinstance(source, str) and source.startswith("synth:"):
-            size = source.removeprefix("synth:")
-            return cls.from_files(
-                _native.LmFiles.random(size, 0),
+        return cls.load(
+            source,
+            LoadOptions(
                 device=device,
                 dtype=dtype,
                 quantize=quantize,
+                lora=lora,
                 kv_dtype=kv_dtype,
+                config=config,
+                revision=revision,
+                cache_dir=cache_dir,
                 progress=progress,
-            )
-        found = checkpoints.find(
-            source, revision=revision, cache_dir=cache_dir, config=config, lora=lora
-        )
-        return cls.from_source(
-            found,
-            device=device,
-            dtype=dtype,
-            quantize=quantize,
-            kv_dtype=kv_dtype,
-            progress=progress,
+            ),
         )
 
     @classmethod
-    def from_source(
-        cls,
-        found: checkpoints.MoshiCheckpoint,
-        *,
-        device: str = "auto",
-        dtype: Any = None,
-        quantize: Any = None,
-        kv_dtype: Any = None,
-        progress: Progress | None = None,
-    ) -> Moshi:
-        """:meth:`from_pretrained` for files that have been found already."""
-        return cls.from_files(
-            open_files(found),
-            device=device,
-            dtype=dtype,
-            quantize=quantize,
-            kv_dtype=kv_dtype,
-            progress=progress,
-        )
+    def load(cls, source: str | PathLike[str], options: LoadOptions) -> Moshi:
+        """:meth:`from_pretrained` with its options in one object."""
+        if isinstance(source, str) and source.startswith("synth:"):
+            refuse_for_random(source, options)
+            return cls.from_files(_native.LmFiles.random(source.removeprefix("synth:"), 0), options)
+        return cls.from_files(open_files(find_files(source, options)), options)
 
     @classmethod
-    def from_files(
-        cls,
-        files: _native.LmFiles,
-        *,
-        device: str = "auto",
-        dtype: Any = None,
-        quantize: Any = None,
-        kv_dtype: Any = None,
-        progress: Progress | None = None,
-    ) -> Moshi:
-        """:meth:`from_pretrained` for an open checkpoint."""
-        if not isinstance(device, str):
-            raise InputError(f'device is {device!r}; use a name such as "auto", "cpu" or "cuda:0"')
+    def from_files(cls, files: _native.LmFiles, options: LoadOptions) -> Moshi:
+        """:meth:`load` for an open checkpoint."""
         native = _native.Moshi.load(
             files,
-            device,
-            _name("dtype", dtype, ("float32", "bfloat16")),
-            _name("quantize", quantize, ("int8", "int4")),
-            _name("kv_dtype", kv_dtype, ("float32", "bfloat16", "int8")),
-            progress,
+            options.device,
+            options.dtype,
+            options.quantize,
+            options.kv_dtype,
+            options.progress,
         )
         return cls(native, LmConfig(json.loads(files.config_json)))
 
@@ -290,10 +254,10 @@ class Moshi:
         self,
         slots: int = 1,
         seed: int | Sequence[int] | None = None,
-        temp: float | Sequence[float] = 0.8,
-        temp_text: float | Sequence[float] = 0.7,
-        top_k: int | Sequence[int] = 250,
-        top_k_text: int | Sequence[int] = 25,
+        temp: float | Sequence[float] = Sampling.temp,
+        temp_text: float | Sequence[float] = Sampling.temp_text,
+        top_k: int | Sequence[int] = Sampling.top_k,
+        top_k_text: int | Sequence[int] = Sampling.top_k_text,
         conditions: Mapping[str, str | None] | None = None,
     ) -> MoshiStream:
         """A stream of ``slots`` independent conversations over these weights.
@@ -478,6 +442,24 @@ class MoshiStream:
         return chosen[0]
 
 
+def refuse_for_random(source: str, options: LoadOptions) -> None:
+    """Raises InputError for options that mean nothing without files."""
+    for name in ("lora", "config", "revision"):
+        if getattr(options, name) is not None:
+            raise InputError(f"{name}= means nothing for the random weights of {source}; leave it")
+
+
+def find_files(source: str | PathLike[str], options: LoadOptions) -> checkpoints.MoshiCheckpoint:
+    """Finds (and, for a repository, downloads) the files of a language model."""
+    return checkpoints.find(
+        source,
+        revision=options.revision,
+        cache_dir=options.cache_dir,
+        config=options.config,
+        lora=options.lora,
+    )
+
+
 def open_files(found: checkpoints.MoshiCheckpoint) -> _native.LmFiles:
     """Opens the files of a source; what is odd about them becomes a warning."""
     paths = [str(path) for path in found.weights]
@@ -485,16 +467,6 @@ def open_files(found: checkpoints.MoshiCheckpoint) -> _native.LmFiles:
     for text in files.warnings:
         warnings.warn(text, stacklevel=3)
     return files
-
-
-def _name(option: str, value: Any, allowed: tuple[str, ...]) -> str | None:
-    if value is None:
-        return None
-    # Also the types of numpy and torch that have these names.
-    name = _DTYPES.get(str(getattr(value, "__name__", value)).removeprefix("torch."))
-    if name not in allowed:
-        raise InputError(f"{option} is {value!r}; use {', '.join(allowed)}, or None")
-    return name
 
 
 def _per_slot(name: str, value: _T | Sequence[_T], slots: int) -> list[_T]:

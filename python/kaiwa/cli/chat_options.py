@@ -6,7 +6,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from kaiwa.cli import lm_options, options
+from kaiwa import model_options
+from kaiwa.cli import options
 
 if TYPE_CHECKING:
     from kaiwa.client import ChatParams
@@ -39,33 +40,9 @@ def add_connection(parser: argparse.ArgumentParser, *, default: str | None = Non
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How the server is asked to choose tokens."""
     group = parser.add_argument_group("sampling")
-    group.add_argument(
-        "--seed", type=options.not_negative, help="same seed, same answer (default: random)"
-    )
-    group.add_argument(
-        "--temp",
-        type=lm_options.temperature,
-        metavar="T",
-        help="temperature of the codebooks; 0 is greedy (default: the server's)",
-    )
-    group.add_argument(
-        "--temp-text",
-        type=lm_options.temperature,
-        metavar="T",
-        help="temperature of the text (default: the server's)",
-    )
-    group.add_argument(
-        "--top-k",
-        type=options.not_negative,
-        metavar="K",
-        help="candidates of a codebook's draw; 0 is all (default: the server's)",
-    )
-    group.add_argument(
-        "--top-k-text",
-        type=options.not_negative,
-        metavar="K",
-        help="candidates of the text's draw; 0 is all (default: the server's)",
-    )
+    for option in model_options.SAMPLING:
+        shown = "random" if option.name == "seed" else "the server's"
+        options.add(group, option, shown_default=shown)
 
 
 def connection(args: argparse.Namespace) -> dict[str, Any]:

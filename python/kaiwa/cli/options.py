@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from kaiwa import model_options
+from kaiwa.model_options import Option
 
 #: What `encode` and `decode` use if no codec is named.
 DEMO_CODEC = "the small demo codec that comes with Kaiwa (demo)"
 
 
+def add(group: argparse._ArgumentGroup, option: Option, **words: Any) -> None:
+    """Adds an option that is declared in `kaiwa.model_options`; `words` are the facts that are
+    different for this command, such as `shown_default`."""
+    option = dataclasses.replace(option, **words)
+    shown: dict[str, Any] = {"choices": option.choices} if option.choices else {}
+    group.add_argument(
+        option.flag,
+        type=_TYPES[option.kind],
+        default=option.default,
+        metavar=option.metavar or None,
+        help=option.description.replace("%", "%%"),
+        **shown,
+    )
+
+
 def add_model(parser: argparse.ArgumentParser, *, otherwise: str = DEMO_CODEC) -> None:
     """Which codec to load, and how; `otherwise` says what counts if none is named."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        metavar="SOURCE",
-        help="Mimi's weights: a Hugging Face repository (kyutai/mimi), a folder, or a "
-        ".safetensors file; without it the variable KAIWA_MIMI counts, and without both "
-        + otherwise,
+    add(
+        group,
+        model_options.option("model"),
+        help="Mimi's weights: a Hugging Face repository (kyutai/mimi), a folder, or a .safetensors "
+        "file",
+        shown_default=f"the variable KAIWA_MIMI, else {otherwise}",
     )
-    group.add_argument(
-        "--revision", metavar="NAME", help="branch, tag or commit, if the model is a repository"
-    )
-    group.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or metal (default: auto)"
-    )
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
+    add(group, model_options.option("revision"))
+    add(group, model_options.option("device"))
+    add(
+        group,
+        model_options.option("dtype"),
         default="float32",
-        help="how weights are held; float32 is exact, bfloat16 takes half the memory "
-        "(default: float32)",
+        help="how weights are held; float32 is exact, bfloat16 takes half the memory",
+        shown_default="",
     )
 
 
@@ -72,9 +89,29 @@ def positive_float(text: str) -> float:
     return value
 
 
+def temperature(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
 def _whole(text: str) -> int:
     """An integer, or a usage error."""
     try:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+#: How the text of an option becomes its value, by the option's kind.
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "path": str,
+    "int": not_negative,
+    "float": temperature,
+}

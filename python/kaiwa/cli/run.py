@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kaiwa import model_options
 from kaiwa.cli import lm_options, options
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 source,
                 prime=True,
                 progress=tell,
-                **lm_options.loading(args),
+                **model_options.loading(args),
                 **lm_options.sampling(args),
             )
         loaded = time.perf_counter()

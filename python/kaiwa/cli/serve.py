@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def load(settings: ServerSettings) -> Engine:
     """The engine that settings ask for. `synth:echo` is one without a model, for measuring the
     server itself."""
+    from kaiwa import model_options
     from kaiwa.engine import Engine
 
     shared: dict[str, Any] = {
@@ -68,14 +69,7 @@ def load(settings: ServerSettings) -> Engine:
         return Engine.echo(**shared)
     return Engine(
         str(settings.model),
-        mimi=settings.mimi,
-        tokenizer=settings.tokenizer,
         warm_up=settings.warmup,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantize=settings.quantize,
-        lora=settings.lora,
-        revision=settings.revision,
-        kv_dtype=settings.kv_dtype,
+        **model_options.loading(settings),
         **shared,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kaiwa.errors import InputError
+from kaiwa.model_options import Option
 from kaiwa.server import origins
 from kaiwa.server.redaction import redact
 
@@ -17,56 +18,24 @@ _NO = ("0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is known about one setting.
+class Setting(Option):
+    """What is known about one setting: an option that is also a variable and a key of the file.
 
     Attributes:
-        name: field of `ServerSettings` and key in the file.
-        kind: `text`, `path`, `flag`, `int`, `float`, `port` or `origins`.
-        default: value if it is given nowhere.
-        help: what it does, without unit and default.
         group: heading under which it is listed.
-        metavar: placeholder of its value.
-        unit: unit of the number, empty if it has none.
-        shown_default: the default in words, if the value does not say it.
         low, high: bounds of a number, both included.
-        choices: the only values, if not empty.
         secret: its value is never shown.
     """
 
-    name: str
-    kind: str
-    default: Any
-    help: str
-    group: str
-    metavar: str = ""
-    unit: str = ""
-    shown_default: str = ""
+    group: str = ""
     low: float = 0
     high: float = 1e9
-    choices: tuple[str, ...] = ()
     secret: bool = False
-
-    @property
-    def flag(self) -> str:
-        """Its option: `--max-seconds`; of what is on by default, the option that turns it off."""
-        prefix = "no-" if self.kind == "flag" and self.default else ""
-        return f"--{prefix}{self.name.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
         """Its environment variable: `KAIWA_MAX_SECONDS`."""
         return f"KAIWA_{self.name.upper()}"
-
-    @property
-    def description(self) -> str:
-        """Its help with unit and default."""
-        default = self.shown_default
-        if not default and self.kind != "flag" and self.default is not None:
-            default = str(self.default)
-        notes = [self.unit] if self.unit else []
-        notes += [f"default: {default}"] if default else []
-        return f"{self.help} ({'; '.join(notes)})" if notes else self.help
 
     def read(self, value: Any, where: str) -> Any:
         """The value of the field from what a flag, a variable, a file or a caller gave.
@@ -76,7 +45,7 @@ class Setting:
             where: what to call its place in an error, such as `--port`.
 
         Raises:
-            InputError: it is none of what the setting may be.
+            InputError: it is not a value that the setting can have.
         """
         if value is None and self.default is None:
             return None

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kaiwa._choices import DTYPES, KV_DTYPES, QUANTIZE
+from kaiwa import model_options
 from kaiwa.errors import InputError
 from kaiwa.server import origins
 from kaiwa.server.redaction import HIDDEN, redact
@@ -41,6 +41,18 @@ def _set(kind: str, default: Any, group: str, what: str, **more: Any) -> Any:
     return dataclasses.field(default=default, metadata=facts)
 
 
+def _declared(name: str, group: str, **more: Any) -> Any:
+    """A field for an option that the commands have too; `more` is what differs for a server."""
+    facts = dataclasses.asdict(model_options.option(name)) | {"group": group, **more}
+    del facts["name"]
+    return dataclasses.field(default=facts["default"], metadata=facts)
+
+
+def _sampling(name: str, **more: Any) -> Any:
+    """A field for how tokens are chosen in calls that say nothing about it."""
+    return _declared(name, SAMPLING, shown_default=model_options.own_default(name), **more)
+
+
 @dataclass(frozen=True, repr=False)
 class ServerSettings:
     """What a server was told. Values are checked and brought into one form when it is made.
@@ -49,107 +61,30 @@ class ServerSettings:
         InputError: a value is none that its setting may have, or two do not go together.
     """
 
-    model: str | None = _set(
-        "text",
-        None,
-        MODEL,
-        "language model: a Hugging Face repository (kyutai/moshika-candle-q8), a folder, or a file",
-        metavar="SOURCE",
-        shown_default="demo, the small one that comes with Kaiwa",
-    )
-    mimi: str | None = _set(
-        "text", None, MODEL, "codec", metavar="SOURCE", shown_default="the one beside the model"
-    )
-    tokenizer: str | None = _set(
-        "path",
-        None,
-        MODEL,
-        "SentencePiece model",
-        metavar="FILE",
-        shown_default="the one beside the model",
-    )
-    lora: str | None = _set(
-        "text", None, MODEL, "adapter of moshi-finetune, merged", metavar="SOURCE"
-    )
-    revision: str | None = _set(
-        "text",
-        None,
-        MODEL,
-        "branch, tag or commit, if the model is a repository",
-        metavar="NAME",
-    )
-    device: str = _set("text", "auto", MODEL, "auto, cpu, cuda, cuda:N or metal", metavar="DEVICE")
-    dtype: str | None = _set(
-        "text",
-        None,
-        MODEL,
-        "dequantise to this type",
-        choices=DTYPES,
-        shown_default="the file's own form",
-    )
-    quantize: str | None = _set(
-        "text",
-        None,
-        MODEL,
-        "round matrices while loading",
-        choices=QUANTIZE,
-        shown_default="not",
-    )
-    kv_dtype: str | None = _set(
-        "text",
-        None,
-        MODEL,
-        "storage of keys and values",
-        choices=KV_DTYPES,
-        shown_default="bfloat16, or float32 with --dtype float32",
-    )
+    model: str | None = _declared("model", MODEL)
+    mimi: str | None = _declared("mimi", MODEL)
+    tokenizer: str | None = _declared("tokenizer", MODEL)
+    lora: str | None = _declared("lora", MODEL)
+    revision: str | None = _declared("revision", MODEL)
+    device: str = _declared("device", MODEL)
+    dtype: str | None = _declared("dtype", MODEL)
+    quantize: str | None = _declared("quantize", MODEL)
+    kv_dtype: str | None = _declared("kv_dtype", MODEL)
     warmup: bool = _set(
         "flag", True, MODEL, "do not run the model before the first call; the first calls lag"
     )
 
-    seed: int | None = _set(
-        "int",
-        None,
+    seed: int | None = _declared(
+        "seed",
         SAMPLING,
-        "seed of calls that send none",
-        metavar="SEED",
-        high=_SEED_END,
+        help="seed of calls that send none",
         shown_default="random for each call",
+        high=_SEED_END,
     )
-    temp: float | None = _set(
-        "float",
-        None,
-        SAMPLING,
-        "temperature of the codebooks; 0 is greedy",
-        metavar="T",
-        high=100,
-        shown_default="the model's, else 0.8",
-    )
-    temp_text: float | None = _set(
-        "float",
-        None,
-        SAMPLING,
-        "temperature of the text; 0 is greedy",
-        metavar="T",
-        high=100,
-        shown_default="the model's, else 0.7",
-    )
-    top_k: int | None = _set(
-        "int",
-        None,
-        SAMPLING,
-        "candidates of a codebook's draw; 0 is all",
-        metavar="K",
-        shown_default="the model's, else 250",
-    )
-    top_k_text: int | None = _set(
-        "int",
-        None,
-        SAMPLING,
-        "candidates of the text's draw; 0 is all",
-        metavar="K",
-        shown_default="the model's, else 25",
-    )
+    temp: float | None = _sampling("temp", high=100)
+    temp_text: float | None = _sampling("temp_text", high=100)
+    top_k: int | None = _sampling("top_k")
+    top_k_text: int | None = _sampling("top_k_text")
 
     host: str = _set(
         "text",

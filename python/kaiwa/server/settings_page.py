@@ -22,6 +22,18 @@ max_seconds = 600
 ```
 """
 
+#: What a group needs to be said beyond its table.
+_NOTES = {
+    "model": """
+`--device auto` is decided when the model is loaded: the first CUDA device if this build has CUDA
+and the device can be used, else the first Metal device in the same way, else the processor, which
+is never missing. So a build for processors always takes the processor (`kaiwa doctor` shows under
+`features` what a build has). Codec and language model go to the same device. A device that is named
+but cannot be used is an error: name it where a server must not fall back to the processor. `cuda`
+is `cuda:0`.
+""",
+}
+
 
 def markdown() -> str:
     """The whole page."""
@@ -29,6 +41,7 @@ def markdown() -> str:
     group = ""
     for setting in settings():
         if setting.group != group:
+            parts.append(_NOTES.get(group, ""))
             group = setting.group
             parts.append(f"\n## {group.capitalize()}\n\n")
             parts.append("| option | variable | key | meaning |\n|---|---|---|---|\n")
@@ -40,6 +53,7 @@ def markdown() -> str:
             key += f" = {str(not setting.default).lower()}"
         meaning = setting.description.replace("|", "\\|")
         parts.append(f"| `{option}` | `{variable}` | `{key}` | {meaning} |\n")
+    parts.append(_NOTES.get(group, ""))
     return "".join(parts)
 
 
