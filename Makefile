@@ -11,7 +11,7 @@ setup: ## make .venv, install pinned tools, build and install the wheel
 check: ## everything CI runs: format, lints, types, all tests
 	scripts/check
 
-demo: ## build, make a random codec, encode and decode a tone
+demo: ## build, call the demo model with a recorded question, then serve the page
 	scripts/demo
 
 bench: ## speed of the codec here, beside rustymimi in the same run

@@ -14,61 +14,20 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
 from playwright.sync_api import Page, sync_playwright
 from tests.server.live import program
 from tests.web.conftest import BASE, chromium_path
-from training.clips import RATE, WORDS
-from training.conversations import Callers
+from training.clips import RATE
 
-from training import callers, mixing
+from tools.recorded_call import TURNS, Line, spoken
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "images"
-CALLERS = ROOT / "tests" / "data" / "demo" / "callers"
-
-VOICE = "espeak:m3"
-#: What the caller says, the second at which they begin, and what the model should answer.
-TURNS = (
-    (2.0, "three plus four", "seven"),
-    (5.5, "eight one seven nine", "eight one seven nine"),
-)
-#: Seconds between the caller's words.
-PAUSE = 0.2
-SECONDS = 11.0
 WIDTH, HEIGHT, SCALE = 1120, 740, 2
-
-
-@dataclass(frozen=True)
-class Line:
-    """Something said: by whom, at which second of the call."""
-
-    at: float
-    who: str
-    words: str
-
-    def __str__(self) -> str:
-        return f"{int(self.at // 60)}:{self.at % 60:04.1f}  {self.who:<5}  {self.words}"
-
-
-def spoken() -> tuple[mixing.Array, list[Line]]:
-    """The caller's side of the call at 24 kHz, and its lines."""
-    known = Callers(callers.read(CALLERS))
-    audio = np.zeros(int(SECONDS * RATE), np.float32)
-    lines = []
-    for start, words, _ in TURNS:
-        at = int(start * RATE)
-        for word in words.split():
-            clip = known.single[VOICE][WORDS.index(word)][0]
-            (placed,) = mixing.place(audio, at, known.clips, clip)
-            at = placed.end + int(PAUSE * RATE)
-        lines.append(Line(start, "you", words))
-    return audio, lines
 
 
 class Listener:
