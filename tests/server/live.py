@@ -24,7 +24,11 @@ from urllib.parse import urlencode
 from kaiwa.cli.serve import load as load_engine
 from kaiwa.engine import Engine
 from kaiwa.server.app import make_app
-from kaiwa.server.run import Server, config_of, drain, listen
+from kaiwa.server.build import Server, build
+from kaiwa.server.lifecycle import drain
+from kaiwa.server.protocols import PROTOCOLS
+from kaiwa.server.protocols.base import WireProtocol
+from kaiwa.server.run import DrainingServer, config_of, listen
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.state import ServerState
 
@@ -97,10 +101,14 @@ class _Problems(logging.Handler):
 class Live(At):
     """A server in a thread of this process."""
 
-    state: ServerState
+    parts: Server
     loop: asyncio.AbstractEventLoop
-    server: Server
+    server: DrainingServer
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> ServerState:
+        return self.parts.state
 
     @property
     def engine(self) -> Engine:
@@ -113,12 +121,12 @@ class Live(At):
         ready = self.engine.readiness
         loops = self.engine._loops.values()
         return not (
-            ready.slots_used or ready.queue or self.state.connections or self.state.held
+            ready.slots_used or ready.queue or self.parts.live or self.parts.held
         ) and not any(loop._sessions for loop in loops)
 
     def drain(self) -> None:
         """What the first SIGTERM does."""
-        asyncio.run_coroutine_threadsafe(drain(self.state), self.loop)
+        asyncio.run_coroutine_threadsafe(drain(self.parts), self.loop)
 
 
 Load = Callable[[ServerSettings], Engine]
@@ -129,6 +137,7 @@ def running(
     load: Load = load_engine,
     adjust: Callable[[Any], object] = lambda config: None,
     loaded: bool = True,
+    protocols: tuple[WireProtocol, ...] = PROTOCOLS,
     **values: Any,
 ) -> Iterator[Live]:
     """A server in a thread, on a port of its own; by default of an engine without a model.
@@ -141,13 +150,13 @@ def running(
 
     async def main() -> None:
         listening = listen("127.0.0.1", 0)
-        state = ServerState(settings, load)
-        state.port = listening.getsockname()[1]
-        config = config_of(settings, make_app(state))
+        port = listening.getsockname()[1]
+        parts = build(settings, load, port=port, protocols=protocols)
+        config = config_of(settings, make_app(parts))
         adjust(config)
-        server = Server(config, state)
+        server = DrainingServer(config, parts)
         loop = asyncio.get_running_loop()
-        begun.set_result(Live(listening.getsockname()[1], state, loop, server, problems.lines))
+        begun.set_result(Live(port, parts, loop, server, problems.lines))
         await server.serve(sockets=[listening])
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)

@@ -30,7 +30,8 @@ from tests.server.wire import (
 )
 
 import kaiwa
-from kaiwa.server import app, connection
+from kaiwa.server import lifecycle
+from kaiwa.server.call import call as calls
 
 FILE = {"format": "pcm", "pace": "none"}
 
@@ -184,13 +185,13 @@ async def test_the_clock_of_the_server_puts_silence_in(echo: Live) -> None:
 async def test_something_comes_when_nothing_flows(
     echo: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert connection.KEEPALIVE + app.WATCH < 5
-    monkeypatch.setattr(connection, "KEEPALIVE", 0.2)
+    assert calls.KEEPALIVE + lifecycle.WATCH < 5
+    monkeypatch.setattr(calls, "KEEPALIVE", 0.2)
     async with call(echo.url()) as chat:
         started = time.monotonic()
         assert await chat.message() == bytes([PING])
         assert await chat.message() == bytes([PING])
-    assert time.monotonic() - started < 2 * (0.2 + app.WATCH) + 0.5
+    assert time.monotonic() - started < 2 * (0.2 + lifecycle.WATCH) + 0.5
 
 
 # ---- what means nothing ------------------------------------------------------------------------
@@ -203,7 +204,7 @@ async def test_what_means_nothing_is_ignored(echo: Live) -> None:
         for text in ("", "hello", "{}", "0123"):
             await chat.socket.send(text)
         await chat.socket.send(b"")
-        for _ in range(connection.GARBAGE):
+        for _ in range(calls.GARBAGE):
             await chat.send(CONTROL, b"\x01")
             await chat.send(METADATA, b"no JSON")
         await chat.send(HANDSHAKE, bytes(8))
@@ -225,7 +226,7 @@ async def test_a_hundred_messages_that_mean_nothing_end_the_call(echo: Live, wha
         "no ogg": b"\x01" + b"no pages" * 20,
     }
     async with call(echo.url()) as chat:
-        for _ in range(connection.GARBAGE - 1):
+        for _ in range(calls.GARBAGE - 1):
             await chat.socket.send(message[what])
         with pytest.raises(asyncio.TimeoutError):
             await chat.message(0.2)

@@ -123,7 +123,7 @@ async def lost(live: Live, key: str) -> str:
     async with call(url, begin=False, additional_headers=bearer(key)) as chat:
         token: str = (await chat.begin())["resume_token"]
         chat.cut()
-        await eventually(lambda: live.state.held)
+        await eventually(lambda: live.parts.held)
     return token
 
 
@@ -147,10 +147,10 @@ async def test_a_refused_resumption_leaves_the_call_held(key_path: Path, make_ke
         token = await lost(live, key)
         status, error, _ = await refusal(live.url(resume=token), **bearer(key))
         assert (status, error["code"]) == (429, "key_rate")
-        assert list(live.state.held) == [token]
+        assert [held.session.resume_token for held in live.parts.held] == [token]
         await eventually(lambda: live.quiet)
-        (name,) = (entry.id for entry in live.state.access._keys.entries())  # type: ignore[union-attr]
-        assert live.state.access._limits.live(name) == 0
+        (name,) = (entry.id for entry in live.parts.access._keys.entries())  # type: ignore[union-attr]
+        assert live.parts.access._limits.live(name) == 0
 
 
 async def test_a_held_call_of_a_revoked_key_is_not_taken_up(

@@ -14,7 +14,8 @@ from tests.server.live import Live, eventually, running
 from tests.server.wire import AUDIO, FRAME, METADATA, TEXT, Call, call, pages, refusal, tone
 
 import kaiwa
-from kaiwa.server import connection, run
+from kaiwa.server import run
+from kaiwa.server.call import slow_client
 
 FILE = {"format": "pcm", "pace": "none"}
 SILENCE = bytes(2 * FRAME)
@@ -145,7 +146,7 @@ def small_socket(live: Live) -> socket.socket:
 
 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STUCK_CLIENT", 0.5)
+    monkeypatch.setattr(slow_client, "STUCK_CLIENT", 0.5)
     with running(slots=1) as live:
         # 48 kB of audio a second against buffers of some 64 kB; and a second call waits.
         url = live.url(format="pcm", clock="server")
@@ -173,7 +174,7 @@ def quick_to_notice(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     """Shorter times for a client that answers no pings."""
     monkeypatch.setattr(run, "PING_SECONDS", 0.1)
     for name, value in seconds.items():
-        monkeypatch.setattr(connection, name, value)
+        monkeypatch.setattr(slow_client, name, value)
 
 
 async def test_answers_to_pings_tell_of_a_client_whose_system_still_takes_all(
@@ -217,7 +218,7 @@ async def test_a_resumable_call_whose_client_takes_nothing_is_held(
         async with call(live.url(resumable=1, clock="server"), begin=False, max_queue=1) as lost:
             token = (await lost.begin())["resume_token"]
             # Its queue is full, so that it stops to read.
-            await eventually(lambda: live.state.held, "held")
+            await eventually(lambda: live.parts.held, "held")
             async with call(live.url(resume=token), begin=False) as again:
                 assert (await again.begin())["resumed"] is True
 
@@ -267,7 +268,7 @@ def some_sound(frames: int) -> list[bytes]:
 async def lose(live: Live, chat: Call) -> None:
     """Breaks a connection; waits until the call is held."""
     chat.cut()
-    await eventually(lambda: live.state.held, "held")
+    await eventually(lambda: live.parts.held, "held")
 
 
 async def test_a_lost_call_goes_on_where_it_stopped(tiny: Live) -> None:
@@ -350,7 +351,7 @@ async def test_a_call_that_was_ended_is_not_held(echo: Live, how: str) -> None:
         else:
             await chat.socket.close(1000 if how == "closed" else 1001)
         await eventually(lambda: not echo.engine.readiness.slots_used)
-    assert not echo.state.held
+    assert not echo.parts.held
 
 
 async def test_many_connections_break_in_full_flow_and_each_call_is_held() -> None:
@@ -373,7 +374,7 @@ async def break_many(tiny: Live) -> None:
 
     for _ in range(3):
         tokens = await asyncio.gather(*(one() for _ in range(8)))
-        await eventually(lambda: len(tiny.state.held) == 8, "all are held")
+        await eventually(lambda: len(tiny.parts.held) == 8, "all are held")
         for token in tokens:
             async with call(tiny.url(resume=token), begin=False) as chat:
                 assert (await chat.begin())["resumed"] is True

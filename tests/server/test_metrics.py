@@ -5,42 +5,45 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.server.live import Live, eventually
 from tests.server.wire import call
+
+from kaiwa.server.collector import ServerCollector
 
 ROW = re.compile(r"^\| `(kaiwa_\w+)` \| (\w+) \| ([^|]*)\|", re.M)
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
-def exposed(live: Live) -> dict[str, tuple[str, frozenset[str]]]:
+def exposed(*registries: CollectorRegistry) -> dict[str, tuple[str, frozenset[str]]]:
     """Name as it is scraped, kind, labels. A family without a sample has no labels to show."""
     found = {}
-    for family in text_string_to_metric_families(live.state.metrics.text().decode()):
+    text = b"".join(map(generate_latest, registries)).decode()
+    for family in text_string_to_metric_families(text):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         found[name] = (family.type, frozenset(labels))
     return found
 
 
-async def test_the_page_tells_of_every_metric_and_of_no_other(
-    echo: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_page_tells_of_every_metric_and_of_no_other(echo: Live) -> None:
     async with call(echo.url()):
         pass
-    await eventually(lambda: b"kaiwa_conversations_ended_total{" in echo.state.metrics.text())
-    metrics = echo.state.metrics
+    metrics = echo.parts.metrics
+    await eventually(lambda: b"kaiwa_conversations_ended_total{" in metrics.text())
     metrics.rejected.labels("kyutai", "full").inc(0)
-    metrics.alone.labels("limits").inc(0)
+    metrics.shared_unanswered.labels("limits").inc(0)
     metrics.resumed.labels("here").inc(0)
-    # No call is left that would ask the shared state anything.
-    await eventually(lambda: echo.quiet)
-    shared = SimpleNamespace(redis=SimpleNamespace(up=True, failures=0))
-    monkeypatch.setattr(echo.state, "shared", shared)
+    # What is read from the engine, here with a shared state, which this server lacks.
+    shared: Any = SimpleNamespace(redis=SimpleNamespace(up=True, failures=0))
+    read = CollectorRegistry()
+    parts = echo.parts
+    read.register(ServerCollector(parts.state, parts.live, parts.held, shared, ["kyutai"]))
     told = {
         name: (kind, frozenset(label for label in labels.strip().split(", ") if label))
         for name, kind, labels in ROW.findall(PAGE.read_text(encoding="utf-8"))
     }
-    assert told == exposed(echo)
+    assert told == exposed(metrics.registry, read)

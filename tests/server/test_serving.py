@@ -113,7 +113,7 @@ async def test_a_lost_call_is_taken_up_where_it_was() -> None:
         await call.send(pcm(np.full(1920, 0.25)))
         await answer(call, 1)
         call.transport.abort()
-        await eventually(lambda: server.state.held)
+        await eventually(lambda: server.parts.held)
         async with connect(
             server.url(format="pcm", pace="none", resumable=1, resume=metadata["resume_token"])
         ) as again:

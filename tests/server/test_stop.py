@@ -122,9 +122,9 @@ async def test_a_held_call_does_not_delay_the_end() -> None:
 
 
 def test_an_engine_that_does_not_end_does_not_keep_the_process() -> None:
-    script = SLOW.replace("time.sleep(SECONDS)", "from kaiwa.server import app").replace(
+    script = SLOW.replace("time.sleep(SECONDS)", "from kaiwa.server import lifecycle").replace(
         "return load(settings)",
-        "app.CLOSE_SECONDS = 0.2; engine = load(settings); "
+        "lifecycle.CLOSE_SECONDS = 0.2; engine = load(settings); "
         "engine.close = lambda: time.sleep(60); return engine",
     )
     with program(*ECHO, script=script) as served:

@@ -1,35 +1,24 @@
-"""The routes, and what runs beside them."""
+"""The routes."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
-import threading
-import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
-from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from kaiwa.engine import Engine
-from kaiwa.server import figures, metrics
-from kaiwa.server.connection import Connection
+from kaiwa.server import metrics, views
+from kaiwa.server.build import Server
+from kaiwa.server.call.websocket import WebSocketChannel
+from kaiwa.server.lifecycle import running
 from kaiwa.server.refusal import Refused
-from kaiwa.server.state import ServerState
 
-log = logging.getLogger("kaiwa.server")
-
-#: Seconds between looks at the live connections.
-WATCH = 0.25
-#: Seconds that the engine may take to end.
-CLOSE_SECONDS = 5.0
 STATIC = str(files("kaiwa.server") / "static")
 
 #: Pages load nothing from elsewhere and cannot be framed.
@@ -42,29 +31,18 @@ _PAGE_HEADERS = {
 }
 
 
-def make_app(state: ServerState) -> ASGIApp:
+def make_app(server: Server) -> ASGIApp:
     """The application of a server."""
-    return ChatFirst(_framework(state), state)
+    return CallsFirst(_framework(server), server)
 
 
-def _framework(state: ServerState) -> FastAPI:
+def _framework(server: Server) -> FastAPI:
     """Everything but the calls."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        keeper = await _share(state)
-        watcher = asyncio.create_task(_watch(state))
-        loader = asyncio.create_task(_load(state))
-        try:
+        async with running(server):
             yield
-        finally:
-            watcher.cancel()
-            loader.cancel()
-            keeper.cancel()
-            if state.shared is not None:
-                await state.shared.close()
-            if state.engine is not None:
-                await _close(state.engine)
 
     app = FastAPI(title="Kaiwa", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -81,12 +59,13 @@ def _framework(state: ServerState) -> FastAPI:
             headers={**told.headers(), **(error.headers or {})},
         )
 
-    add_health(app, state)
-    if state.settings.metrics_port is None:
-        add_metrics(app, state)
-    _add_pages(app, state)
-    _add_callers(app, state)
-    _add_operators(app, state)
+    add_health(app, server)
+    if server.settings.metrics_port is None:
+        add_metrics(app, server)
+    _add_pages(app, server)
+    _add_callers(app, server)
+    _add_operators(app, server)
+    _add_protocols(app, server)
 
     return app
 
@@ -98,59 +77,71 @@ def _no_such(request: Request, status: int) -> tuple[str, str]:
     return "not_found", "there is nothing at this address; docs/server.md lists what there is"
 
 
-class ChatFirst:
+class CallsFirst:
     """Takes calls before the layers of the web framework, each of which would cost something for
     every message."""
 
-    def __init__(self, app: FastAPI, state: ServerState) -> None:
+    def __init__(self, app: FastAPI, server: Server) -> None:
         self._app = app
-        self._state = state
+        self._server = server
+        self._protocols = {path: known for known in server.protocols for path in known.paths}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or one call."""
-        if scope["type"] == "websocket" and scope["path"] == "/api/chat":
-            await Connection(self._state, WebSocket(scope, receive, send)).run()
-        else:
+        protocol = self._protocols.get(scope["path"]) if scope["type"] == "websocket" else None
+        if protocol is None:
             await self._app(scope, receive, send)
+            return
+        observe = self._server.metrics.ping_rtt.observe
+        channel = WebSocketChannel(WebSocket(scope, receive, send), observe)
+        await self._server.run_call(protocol, channel)
+
+
+def make_side_app(server: Server) -> FastAPI:
+    """The application of the port for infrastructure (`metrics_port`): health and metrics."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_health(app, server)
+    add_metrics(app, server)
+    return app
 
 
 #: Balancers and people like to ask by HEAD.
 _READ = ["GET", "HEAD"]
 
 
-def add_health(app: FastAPI, state: ServerState) -> None:
+def add_health(app: FastAPI, server: Server) -> None:
     """Health: for infrastructure, which has no keys and names hosts as it likes."""
 
     @app.api_route("/healthz", methods=_READ)
     async def healthz() -> Response:
-        stuck = state.stuck
+        stuck = server.state.stuck
         return JSONResponse(
             {"state": "stuck" if stuck else "ok"}, status_code=503 if stuck else 200
         )
 
     @app.api_route("/startupz", methods=_READ)
     async def startupz() -> Response:
-        if state.engine is None:
+        if server.state.engine is None:
             return JSONResponse({"state": "starting"}, status_code=503)
         return await healthz()
 
     @app.api_route("/readyz", methods=_READ)
     async def readyz() -> Response:
-        body = figures.readiness(state)
+        body = views.readiness(server)
         ready = body["state"] == "ready"
         headers = {} if ready else {"Retry-After": "5"}
         return JSONResponse(body, status_code=200 if ready else 503, headers=headers)
 
 
-def add_metrics(app: FastAPI, state: ServerState) -> None:
+def add_metrics(app: FastAPI, server: Server) -> None:
     """Metrics, likewise; on one port only, so that a port of their own keeps them from callers."""
 
     @app.api_route("/metrics", methods=_READ)
     async def prometheus() -> Response:
-        return Response(state.metrics.text(), media_type=metrics.CONTENT_TYPE)
+        return Response(server.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
 
-def _add_pages(app: FastAPI, state: ServerState) -> None:
+def _add_pages(app: FastAPI, server: Server) -> None:
     """The pages for people."""
 
     def page(name: str) -> FileResponse:
@@ -168,152 +159,78 @@ def _add_pages(app: FastAPI, state: ServerState) -> None:
     async def icon() -> Response:
         return FileResponse(f"{STATIC}/icon.svg", headers=_PAGE_HEADERS)
 
-    @app.get("/api/chat")
-    async def chat() -> Response:
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/v1/info")
+    async def info(request: Request) -> Response:
+        server.access.check_page(request.headers)
+        return JSONResponse(views.info(server))
+
+
+def _add_protocols(app: FastAPI, server: Server) -> None:
+    """What the wire protocols need of HTTP."""
+
+    async def not_a_websocket() -> Response:
         headers = {"Upgrade": "websocket"}
         told = Refused(
             426, "websocket", "conversations are websockets; connect with ws:// or wss://"
         )
         return JSONResponse(told.body(), status_code=426, headers={**told.headers(), **headers})
 
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
-
-    @app.get("/v1/info")
-    async def info(request: Request) -> Response:
-        state.access.check_page(request.headers)
-        return JSONResponse(figures.info(state))
-
-    @app.get("/api/build_info")
-    async def build_info(request: Request) -> Response:
-        state.access.check_page(request.headers)
-        return JSONResponse(figures.build_info())
-
-    @app.get("/api/modules_info")
-    async def modules_info(request: Request) -> Response:
-        state.access.check_page(request.headers)
-        return JSONResponse(figures.modules_info(state))
+    for protocol in server.protocols:
+        for path in protocol.paths:
+            app.add_api_route(path, not_a_websocket, methods=["GET"])
+        router = APIRouter()
+        protocol.add_routes(router, server)
+        app.include_router(router)
 
 
-def _add_callers(app: FastAPI, state: ServerState) -> None:
+def _add_callers(app: FastAPI, server: Server) -> None:
     """What callers with a key may ask for."""
 
     @app.post("/v1/tokens")
     async def tokens(request: Request) -> Response:
-        now = state.clock()
-        caller = await state.admission.authorize(request.headers, request.query_params, now)
-        if state.access.is_open:
+        now = server.state.clock()
+        caller = await server.admission.authorize(request.headers, request.query_params, now)
+        if server.access.is_open:
             # Nobody needs one; clients that ask all the same get one that changes nothing.
             return JSONResponse({"token": "", "expires_at": 0})
-        token, expires_at = state.access.issue_token(caller, now)
+        token, expires_at = server.access.issue_token(caller, now)
         headers = {"Cache-Control": "no-store"}
         return JSONResponse({"token": token, "expires_at": expires_at}, headers=headers)
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        await state.admission.authorize(request.headers, request.query_params, state.clock())
-        return JSONResponse(figures.models(state))
+        await server.admission.authorize(
+            request.headers, request.query_params, server.state.clock()
+        )
+        return JSONResponse(views.models(server))
 
 
-def _add_operators(app: FastAPI, state: ServerState) -> None:
+def _add_operators(app: FastAPI, server: Server) -> None:
     """What operators may see and do."""
 
     async def check(request: Request) -> None:
-        now = state.clock()
-        caller = await state.admission.authorize(request.headers, request.query_params, now)
-        state.access.require_operator(caller)
+        now = server.state.clock()
+        caller = await server.admission.authorize(request.headers, request.query_params, now)
+        server.access.require_operator(caller)
 
     @app.get("/v1/sessions")
     async def sessions(request: Request) -> Response:
         await check(request)
-        return JSONResponse(figures.sessions(state))
+        return JSONResponse(views.sessions(server))
 
     @app.delete("/v1/sessions/{session_id}")
     async def end(request: Request, session_id: str) -> Response:
         await check(request)
         number = int(session_id) if session_id.isdecimal() and len(session_id) < 19 else -1
         message = "the operator ended this conversation"
-        found = number >= 0 and state.engine is not None
-        if not (found and state.engine and state.engine.end_session(number, message)):
+        engine = server.state.engine
+        if engine is None or number < 0 or not engine.end_session(number, message):
             raise Refused(404, "no_session", "there is no live session of this id")
         return Response(status_code=204)
 
     @app.get("/v1/stats")
     async def stats(request: Request) -> Response:
         await check(request)
-        return JSONResponse(figures.stats(state))
-
-
-async def _load(state: ServerState) -> None:
-    """Loads the model on a thread, so that health is answered meanwhile."""
-    done = asyncio.get_running_loop().create_future()
-    loop = asyncio.get_running_loop()
-
-    def finish(engine: Any, error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result((engine, error))
-
-    def work() -> None:
-        engine, error = None, None
-        try:
-            engine = state.load(state.settings)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(finish, engine, error)
-
-    # A thread of our own: one of a pool would be waited for when the server is stopped.
-    threading.Thread(target=work, name="kaiwa-load", daemon=True).start()
-    engine, error = await done
-    if error is not None:
-        state.failure = error
-        state.drained.set()
-        return
-    state.engine = engine
-    if state.draining:
-        engine.drain()
-    log.info(
-        "ready",
-        extra={"model": engine.name, "slots": engine.readiness.slots_total},
-    )
-    p95 = engine.readiness.step_p95_seconds
-    if p95 > 0.08:
-        log.warning(
-            "one step takes %.0f ms, a frame lasts 80: conversations cannot keep up on this "
-            "machine; use a smaller or coarser model (--quantize int4) or a GPU",
-            p95 * 1000,
-        )
-
-
-async def _share(state: ServerState) -> asyncio.Task[None]:
-    """Looks for the shared state before anybody calls, and keeps it from then on."""
-    if state.shared is None:
-        return asyncio.create_task(asyncio.sleep(0))
-    await state.shared.sync()
-    return asyncio.create_task(state.shared.maintain())
-
-
-async def _close(engine: Engine) -> None:
-    """Waits for the step that runs, but not for one that is stuck: hence a thread of our own."""
-    closing = threading.Thread(target=engine.close, name="kaiwa-close", daemon=True)
-    closing.start()
-    until = time.monotonic() + CLOSE_SECONDS
-    while closing.is_alive() and time.monotonic() < until:
-        await asyncio.sleep(0.01)
-    if closing.is_alive():
-        log.error("the engine did not end within %g s; leaving it", CLOSE_SECONDS)
-
-
-async def _watch(state: ServerState) -> None:
-    """Looks after connections, and at how late it is itself."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + WATCH
-        await asyncio.sleep(WATCH)
-        state.metrics.lag.observe(max(0.0, loop.time() - due))
-        now = state.clock()
-        try:
-            for connection in list(state.connections):
-                connection.watch(now)
-            state.sweep_held()
-        except Exception:
-            log.exception("the watch over connections failed")
+        return JSONResponse(views.stats(server))

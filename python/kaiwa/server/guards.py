@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket as sockets
+from collections.abc import Iterable
 from typing import Any
 
 import h11
@@ -27,7 +28,7 @@ PARTING = 10.0
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class ChatProtocol(WebSocketsSansIOProtocol):
+class CallWebSocket(WebSocketsSansIOProtocol):
     """Websockets with small buffers: what a slow client has not taken must stay in our own
     queues, where it can be dropped."""
 
@@ -55,7 +56,7 @@ class ChatProtocol(WebSocketsSansIOProtocol):
             extensions: Any = self.scope["extensions"]
             extensions["kaiwa.transport"] = self.transport
             extensions["kaiwa.unanswered"] = self.unanswered
-            extensions["kaiwa.part"] = self.part
+            extensions["kaiwa.close_at_once"] = self.close_at_once
 
     def handle_ping(self) -> None:
         """Answers, unless the client does not read what it asked for."""
@@ -79,13 +80,17 @@ class ChatProtocol(WebSocketsSansIOProtocol):
             return 0.0
         return self.loop.time() - self.ping_sent_at
 
-    def part(self, message: bytes, code: int, reason: str) -> None:
-        """Last message and close frame for a client that takes nothing: they are put behind what
-        waits for it, without waiting oneself."""
+    def close_at_once(self, messages: Iterable[bytes | str], code: int, reason: str) -> None:
+        """Puts last messages and the close frame behind what a client has not taken, without
+        waiting for it."""
         if self.close_sent or self.conn.state is not State.OPEN or self.transport.is_closing():
             return
         self.stop_keepalive()
-        self.conn.send_binary(message)
+        for message in messages:
+            if isinstance(message, bytes):
+                self.conn.send_binary(message)
+            else:
+                self.conn.send_text(message.encode())
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
@@ -133,7 +138,7 @@ class ChatProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
 
-class RequestProtocol(H11Protocol):
+class GuardedHttp(H11Protocol):
     """HTTP whose clients must send a whole request in time."""
 
     _late: asyncio.TimerHandle | None = None

@@ -1,12 +1,11 @@
-"""Prometheus metrics: what the engine counts, read when asked for, and what the server counts.
+"""What the server itself counts for Prometheus; `collector` adds what is read from the engine.
 
 Every metric is a row of docs/metrics.md; a test compares the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,19 +14,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
 
-from kaiwa.server import memory
-
-if TYPE_CHECKING:
-    from kaiwa.engine import Engine
-    from kaiwa.server.state import ServerState
+from kaiwa.server.refusal import Refused
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,7 +30,7 @@ _DURATION = (1, 5, 15, 30, 60, 120, 240, 360, 900, 3600)
 class Metrics:
     """The server's own counters, and the registry of all."""
 
-    def __init__(self, state: ServerState) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         own: dict[str, Any] = {"registry": self.registry}
         self.started = Counter(
@@ -85,7 +73,7 @@ class Metrics:
             buckets=_LAG,
             **own,
         )
-        self.alone = Counter(
+        self.shared_unanswered = Counter(
             "kaiwa_shared_state_unanswered",
             "Decisions without an answer of the shared state: tokens, limits.",
             ("what",),
@@ -97,138 +85,58 @@ class Metrics:
             ("where",),
             **own,
         )
-        self.registry.register(_EngineCollector(state))
+
+    def traffic(self, protocol: str) -> Traffic:
+        """What counts the messages of one call."""
+        return Traffic(self, protocol)
+
+    def call_ended(self, protocol: str, reason: str, seconds: float) -> None:
+        """Counts a call that had a slot for so many seconds."""
+        self.ended.labels(protocol, reason).inc()
+        self.duration.labels(protocol).observe(seconds)
+
+    def call_refused(self, protocol: str, refused: Refused) -> None:
+        """Counts a caller who was not let in."""
+        self.rejected.labels(protocol, _rejection(refused)).inc()
+
+    def rejections(self) -> dict[str, int]:
+        """Callers that were sent away, by reason."""
+        counts: dict[str, int] = {}
+        for family in self.rejected.collect():
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    reason = sample.labels["reason"]
+                    counts[reason] = counts.get(reason, 0) + int(sample.value)
+        return counts
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text form."""
         return generate_latest(self.registry)
 
 
-class _EngineCollector(Collector):
-    """What the engine counts."""
+class Traffic:
+    """Counts the messages of one call, in both directions."""
 
-    def __init__(self, state: ServerState) -> None:
-        self._state = state
+    def __init__(self, metrics: Metrics, protocol: str) -> None:
+        self._in = metrics.messages.labels(protocol, "in")
+        self._in_size = metrics.bytes.labels(protocol, "in")
+        self._out = metrics.messages.labels(protocol, "out")
+        self._out_size = metrics.bytes.labels(protocol, "out")
 
-    def collect(self) -> Iterator[Metric]:
-        """All families; without an engine only the gauges."""
-        state = self._state
-        engine = state.engine
-        up = engine is not None and not state.stuck
-        yield _gauge("kaiwa_engine_up", "1 while the engine is loaded and steps.", float(up))
-        ready = float(state.readiness == "ready")
-        yield _gauge("kaiwa_ready", "1 while one caller more would be taken.", ready)
-        yield _gauge("kaiwa_draining", "1 while no new callers are taken.", float(state.draining))
-        labels = ("version", "revision", "model")
-        build = GaugeMetricFamily("kaiwa_build_info", "What runs.", labels=labels)
-        from kaiwa import __version__, _native
+    def received(self, message: bytes | str) -> None:
+        """A message of the client."""
+        self._in.inc()
+        self._in_size.inc(len(message))
 
-        revision = _native.build_info()["revision"]
-        build.add_metric((__version__, revision, engine.name if engine else ""), 1.0)
-        yield build
-        uptime = state.clock() - state.began
-        yield _gauge("kaiwa_uptime_seconds", "Since the server began.", uptime)
-        rss = memory.resident()
-        if rss is not None:
-            yield _gauge("kaiwa_resident_memory_bytes", "Memory of this process.", float(rss))
-        yield from _shared(state)
-        if engine is None:
-            return
-        readiness = engine.readiness
-        active = GaugeMetricFamily(
-            "kaiwa_conversations_active", "Conversations in slots.", labels=("protocol",)
-        )
-        active.add_metric(("kyutai",), readiness.slots_used)
-        yield active
-        yield _gauge("kaiwa_slots_total", "Conversations at once.", readiness.slots_total)
-        yield _gauge("kaiwa_queue_waiting", "Callers waiting for a slot.", readiness.queue)
-        yield _gauge(
-            "kaiwa_step_predicted_seconds",
-            "Expected 95th percentile of a step with one conversation more.",
-            readiness.predicted_seconds,
-        )
-        yield _gauge("kaiwa_state_bytes", "Running state of all slots.", readiness.state_bytes)
-        yield _gpu_memory(engine)
-        stats = engine.stats()
-        for name, what, key in (
-            ("kaiwa_step_duration_seconds", "One step of all ready sessions.", "step"),
-            ("kaiwa_step_batch_size", "Sessions in a step.", "batch"),
-            ("kaiwa_frame_latency_seconds", "From a frame's last byte to its answer.", "latency"),
-            (
-                "kaiwa_frame_overhead_seconds",
-                "The same less the step that made the answer.",
-                "overhead",
-            ),
-            ("kaiwa_handshake_wait_seconds", "From request to slot.", "wait"),
-            ("kaiwa_input_backlog_frames", "Frames left waiting at a step.", "backlog"),
-        ):
-            family = HistogramMetricFamily(name, what)
-            _add(family, (), stats[key])
-            yield family
-        stages = HistogramMetricFamily(
-            "kaiwa_codec_duration_seconds", "Parts of a step, and Opus.", labels=("op",)
-        )
-        for op, histogram in sorted(stats["stages"].items()):
-            _add(stages, (op,), histogram)
-        yield stages
-        frames = CounterMetricFamily(
-            "kaiwa_frames", "Frames of 80 ms, by what became of them.", labels=("direction", "kind")
-        )
-        frames.add_metric(("in", "model"), stats["frames_in"])
-        frames.add_metric(("out", "model"), stats["frames_out"])
-        frames.add_metric(("in", "inserted_silence"), stats["inserted_silence"])
-        frames.add_metric(("in", "dropped_input"), stats["dropped_input"])
-        frames.add_metric(("out", "dropped_output"), stats["dropped_output"])
-        yield frames
-        for name, what, key in (
-            ("kaiwa_deadline_missed", "Steps of more than 80 ms.", "deadline_missed"),
-            ("kaiwa_opus_bad_packets", "Opus packets that could not be decoded.", "bad_packets"),
-            ("kaiwa_engine_panics", "Defects met in a step.", "panics"),
-        ):
-            counter = CounterMetricFamily(name, what)
-            counter.add_metric((), stats[key])
-            yield counter
+    def sent(self, message: bytes | str) -> None:
+        """A message to it."""
+        self._out.inc()
+        self._out_size.inc(len(message))
 
 
-def _shared(state: ServerState) -> Iterator[Metric]:
-    """What is shared with other servers; nothing if there are none."""
-    if state.shared is None:
-        return
-    redis = state.shared.redis
-    yield _gauge("kaiwa_shared_state_up", "1 while Redis answers.", float(redis.up))
-    failures = CounterMetricFamily("kaiwa_shared_state_failures", "Questions without an answer.")
-    failures.add_metric((), redis.failures)
-    yield failures
-    passed_on = float(sum(c.forward is not None for c in state.connections))
-    yield _gauge("kaiwa_calls_passed_on", "Calls that another server holds.", passed_on)
-
-
-def _gpu_memory(engine: Engine) -> GaugeMetricFamily:
-    """What the engine keeps on a GPU; nothing where it runs on the processor."""
-    family = GaugeMetricFamily(
-        "kaiwa_gpu_memory_bytes", "What the engine keeps on the GPU.", labels=("kind",)
-    )
-    moshi = engine.moshi
-    on_gpu = moshi is not None and moshi.device != "cpu"
-    weights = moshi.weight_bytes if moshi is not None and on_gpu else 0
-    family.add_metric(("weights",), weights)
-    family.add_metric(("state",), engine.readiness.state_bytes if on_gpu else 0)
-    return family
-
-
-def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, value=value)
-
-
-def _add(
-    family: HistogramMetricFamily,
-    labels: tuple[str, ...],
-    histogram: tuple[list[float], list[int], float],
-) -> None:
-    """One histogram, cumulated as Prometheus wants it."""
-    bounds, counts, total = histogram
-    seen, buckets = 0, []
-    for bound, count in zip([*map(repr, bounds), "+Inf"], counts, strict=True):
-        seen += count
-        buckets.append((bound, seen))
-    family.add_metric(labels, buckets=buckets, sum_value=total)
+def _rejection(refused: Refused) -> str:
+    """Label of a refusal: its own word, or the word for its kind."""
+    if refused.code in ("origin", "host"):
+        return "origin"
+    kinds = {400: "bad_request", 401: "auth", 403: "auth", 429: "key_limit"}
+    return kinds.get(refused.status, refused.code)

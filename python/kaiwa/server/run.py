@@ -12,21 +12,19 @@ import errno
 import logging
 import socket as sockets
 import sys
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 
-from kaiwa.engine import Engine
 from kaiwa.errors import KaiwaError
 from kaiwa.server import logs, tunnel
-from kaiwa.server.app import add_health, add_metrics, make_app
-from kaiwa.server.guards import ChatProtocol, RequestProtocol
+from kaiwa.server.app import make_app, make_side_app
+from kaiwa.server.build import Load, Server, build
+from kaiwa.server.guards import CallWebSocket, GuardedHttp
+from kaiwa.server.lifecycle import drain
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.startup import check_startup
-from kaiwa.server.state import ServerState
 
 log = logging.getLogger("kaiwa.server")
 
@@ -34,16 +32,16 @@ log = logging.getLogger("kaiwa.server")
 MAX_MESSAGE = 1 << 20
 #: Seconds between pings: how soon it is noticed that a client takes its audio late.
 PING_SECONDS = 2.0
-#: Seconds from the end of a drain until what is left is cut off.
+#: Seconds from the end of a drain until connections that are left are cut off.
 CUT_SECONDS = 5
 
 
-class Server(uvicorn.Server):
-    """A server that drains."""
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, except that the first signal drains."""
 
-    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
-        self._state = state
+        self._server = server
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
 
@@ -51,18 +49,23 @@ class Server(uvicorn.Server):
         """Begins to listen."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        self._failed = self._loop.create_task(self._stop_on_failure())
+        state = self._server.state
+        self._waiting = [
+            self._loop.create_task(self._stop_after(event))
+            for event in (state.drained, state.failed)
+        ]
 
-    async def _stop_on_failure(self) -> None:
-        await self._state.drained.wait()
+    async def _stop_after(self, event: asyncio.Event) -> None:
+        await event.wait()
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second stops at once."""
-        if self._state.draining or self._loop is None:
+        state = self._server.state
+        if state.draining or self._loop is None:
             self.should_exit = self.force_exit = True
             return
-        self._state.draining = True
+        state.draining = True
         self._loop.call_soon_threadsafe(self._start_drain)
 
     async def shutdown(self, sockets: list[sockets.socket] | None = None) -> None:
@@ -72,34 +75,15 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
 
     def _start_drain(self) -> None:
-        self._drain = asyncio.get_running_loop().create_task(drain(self._state))
-
-
-async def drain(state: ServerState) -> None:
-    """Takes nobody new, lets calls end, ends those that do not, and says so."""
-    limit = state.settings.drain_limit
-    log.info("draining", extra={"queue": state.calls, "seconds": limit})
-    state.start_drain()
-    began = state.clock()
-    while state.connections and (limit is None or state.clock() - began < limit):
-        await asyncio.sleep(0.1)
-    for connection in list(state.connections):
-        if connection.session is not None:
-            connection.session.ask_end("drain", "server restarting")
-        elif connection.forward is not None:
-            connection.forward.drain()
-    cut = state.clock()
-    while state.connections and state.clock() - cut < CUT_SECONDS:
-        await asyncio.sleep(0.05)
-    state.drained.set()
+        self._drain = asyncio.get_running_loop().create_task(drain(self._server))
 
 
 def config_of(settings: ServerSettings, app: Any, **more: Any) -> uvicorn.Config:
     """Settings of uvicorn."""
     return uvicorn.Config(
         app,
-        ws=ChatProtocol,
-        http=RequestProtocol,
+        ws=CallWebSocket,
+        http=GuardedHttp,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_SECONDS,
@@ -144,7 +128,7 @@ def _remedy(error: OSError) -> str:
     return "choose another --port, or stop the program that has it"
 
 
-def serve(settings: ServerSettings, load: Callable[[ServerSettings], Engine]) -> int:
+def serve(settings: ServerSettings, load: Load) -> int:
     """Runs a server until it is told to stop; gives the exit status.
 
     Raises:
@@ -161,22 +145,19 @@ def serve(settings: ServerSettings, load: Callable[[ServerSettings], Engine]) ->
     return asyncio.run(_serve(settings, load))
 
 
-async def _serve(settings: ServerSettings, load: Callable[[ServerSettings], Engine]) -> int:
-    state = ServerState(settings, load)
+async def _serve(settings: ServerSettings, load: Load) -> int:
     listening = listen(settings.host, settings.port)
-    state.port = port = listening.getsockname()[1]
+    port = listening.getsockname()[1]
+    parts = build(settings, load, port=port)
     # Both addresses are had before anything runs that would have to be taken down again.
     at = None
     if settings.metrics_port is not None:
         at = listen(settings.host, settings.metrics_port)
-    server = Server(config_of(settings, make_app(state)), state)
+    server = DrainingServer(config_of(settings, make_app(parts)), parts)
     main = asyncio.create_task(server.serve(sockets=[listening]))
     side = None
     if at is not None:
-        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        add_health(app, state)
-        add_metrics(app, state)
-        own = uvicorn.Server(config_of(settings, app, lifespan="off"))
+        own = uvicorn.Server(config_of(settings, make_side_app(parts), lifespan="off"))
         # Only the main server listens to signals.
         own.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         side = (own, asyncio.create_task(own.serve(sockets=[at])))
@@ -199,8 +180,8 @@ async def _serve(settings: ServerSettings, load: Callable[[ServerSettings], Engi
         if side is not None:
             side[0].should_exit = True
             await side[1]
-    if state.failure is not None:
-        raise state.failure
+    if parts.state.failure is not None:
+        raise parts.state.failure
     return 0
 
 

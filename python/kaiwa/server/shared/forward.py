@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from kaiwa.server.channel import Channel, Disconnected
 from kaiwa.server.refusal import Refused
 from kaiwa.server.shared.admission import VOUCHER
 
@@ -38,11 +38,14 @@ _NOT_PASSED_ON = ("token",)
 _FOR_CLIENT = (401, 429)
 
 
-async def reach(address: str, query: Mapping[str, str], voucher: str) -> ClientConnection | None:
+async def reach(
+    address: str, path: str, query: Mapping[str, str], voucher: str
+) -> ClientConnection | None:
     """A connection to the server that holds a call; None if it does not, or cannot be reached.
 
     Args:
         address: of the other server, `http://10.0.1.5:8998`.
+        path: where calls of the protocol are opened.
         query: what the client asks for.
         voucher: tells the other server for whom (`Admission.vouch`).
 
@@ -50,7 +53,7 @@ async def reach(address: str, query: Mapping[str, str], voucher: str) -> ClientC
         Refused: the key of the caller has no more room, or was revoked.
     """
     asked = urlencode({k: v for k, v in query.items() if k not in _NOT_PASSED_ON})
-    url = f"ws{address.removeprefix('http')}/api/chat?{asked}"
+    url = f"ws{address.removeprefix('http')}{path}?{asked}"
     try:
         upstream = await connect(
             url,
@@ -94,7 +97,7 @@ class Forward:
     """One call on its way through this server."""
 
     def __init__(
-        self, client: WebSocket, upstream: ClientConnection, clock: Callable[[], float]
+        self, client: Channel, upstream: ClientConnection, clock: Callable[[], float]
     ) -> None:
         self._client = client
         self._upstream = upstream
@@ -124,18 +127,21 @@ class Forward:
         self._draining = True
         self._upstream.transport.abort()
 
+    def abort(self) -> None:
+        """Leaves the other server without a word, if it has not been left yet."""
+        self._upstream.transport.abort()
+
     async def _up(self) -> Ended:
         """What the client sends, until it goes."""
         while True:
-            message = await self._client.receive()
-            if message["type"] == "websocket.disconnect":
-                code = message.get("code") or 1006
-                if code not in _LOST:
-                    await self._upstream.close(code)
-                return Ended()
-            data = message.get("bytes")
             try:
-                await self._upstream.send(message.get("text") or "" if data is None else data)
+                message = await self._client.receive()
+            except Disconnected as gone:
+                if gone.code not in _LOST:
+                    await self._upstream.close(gone.code)
+                return Ended()
+            try:
+                await self._upstream.send(message)
             except ConnectionClosed:
                 return self._how_it_ended()
 
@@ -145,10 +151,7 @@ class Forward:
             while True:
                 message = await self._upstream.recv()
                 self.sending_since = self._clock()
-                if isinstance(message, bytes):
-                    await self._client.send_bytes(message)
-                else:
-                    await self._client.send_text(message)
+                await self._client.send(message)
                 self.sending_since = None
         return self._how_it_ended()
 

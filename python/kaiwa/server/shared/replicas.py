@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kaiwa.errors import InputError
 from kaiwa.server.access import Access
-from kaiwa.server.metrics import Metrics
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import address, signing
 from kaiwa.server.shared.admission import Admission
@@ -38,12 +37,12 @@ def tokens(settings: ServerSettings, signer: Signer | None) -> SignedTokens | No
     return SignedTokens(signer, settings.token_seconds) if signer is not None else None
 
 
-def shared_state(settings: ServerSettings, port: Callable[[], int]) -> SharedState | None:
+def shared_state(settings: ServerSettings, port: int) -> SharedState | None:
     """The shared state; None without Redis.
 
     Args:
         settings: of the server.
-        port: gives the port that it listens on, once it does.
+        port: where it listens.
 
     Raises:
         InputError: the file of the password cannot be read.
@@ -74,14 +73,14 @@ def password(settings: ServerSettings) -> str | None:
 
 
 def own_address(
-    settings: ServerSettings, port: Callable[[], int], redis: tuple[str, int | None] | None
+    settings: ServerSettings, port: int, redis: tuple[str, int | None] | None
 ) -> Callable[[], Awaitable[str | None]]:
     """What finds the address by which other servers reach this one."""
 
     async def find() -> str | None:
         if settings.advertise_url is not None:
             return settings.advertise_url
-        return await address.find(settings.host, port(), settings.secure, redis) or None
+        return await address.find(settings.host, port, settings.secure, redis) or None
 
     return find
 
@@ -91,7 +90,7 @@ def admission(
     access: Access,
     signer: Signer | None,
     shared: SharedState | None,
-    metrics: Metrics,
+    on_unanswered: Callable[[str], object],
 ) -> Admission:
     """Who is let in."""
     return Admission(
@@ -100,5 +99,5 @@ def admission(
         shared=shared,
         closed=settings.redis_down == "closed",
         token_seconds=settings.token_seconds,
-        on_unanswered=lambda what: metrics.alone.labels(what).inc(),
+        on_unanswered=on_unanswered,
     )

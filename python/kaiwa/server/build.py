@@ -1,0 +1,117 @@
+"""Puts a server together: every part is made here, and given what it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from kaiwa.engine import Engine
+from kaiwa.server.access import Access
+from kaiwa.server.call.call import Call
+from kaiwa.server.call.context import CallContext
+from kaiwa.server.call.held import HeldCalls
+from kaiwa.server.call.live import LiveCalls
+from kaiwa.server.channel import Channel
+from kaiwa.server.collector import ServerCollector
+from kaiwa.server.metrics import Metrics
+from kaiwa.server.protocols import PROTOCOLS
+from kaiwa.server.protocols.base import ServerInfo, Services, WireProtocol
+from kaiwa.server.settings import ServerSettings
+from kaiwa.server.shared import replicas
+from kaiwa.server.shared.admission import Admission
+from kaiwa.server.shared.state import SharedState
+from kaiwa.server.state import ServerState
+
+Load = Callable[[ServerSettings], Engine]
+
+
+@dataclass(frozen=True, eq=False)
+class Server(Services):
+    """The parts of a server."""
+
+    settings: ServerSettings
+    #: Loads the engine; called once, on a thread of its own.
+    load: Load
+    state: ServerState
+    access: Access
+    admission: Admission
+    metrics: Metrics
+    live: LiveCalls
+    held: HeldCalls
+    #: What all servers know; None if there is only this one.
+    shared: SharedState | None
+    protocols: tuple[WireProtocol, ...]
+    calls: CallContext
+
+    def info(self) -> ServerInfo:
+        """What protocols may tell about the server."""
+        from kaiwa import __version__, _native
+
+        engine = self.state.engine
+        readiness = engine.readiness if engine is not None else None
+        return ServerInfo(
+            model=self.state.model,
+            version=__version__,
+            revision=_native.build_info()["revision"],
+            slots_total=readiness.slots_total if readiness else self.settings.slots,
+            slots_used=readiness.slots_used if readiness else 0,
+        )
+
+    def check_page(self, headers: Mapping[str, str]) -> None:
+        """Refuses web pages of other origins."""
+        self.access.check_page(headers)
+
+    async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
+        """Leads a call to its end."""
+        await Call(self.calls, protocol, channel).run()
+
+
+def build(
+    settings: ServerSettings,
+    load: Load,
+    *,
+    port: int,
+    protocols: Iterable[WireProtocol] = PROTOCOLS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Server:
+    """Makes a server, which does nothing yet.
+
+    Args:
+        settings: what it was told.
+        load: loads the engine.
+        port: where it listens.
+        protocols: what it speaks.
+        clock: seconds, never going back.
+
+    Raises:
+        InputError: A file that the settings name is missing or damaged.
+        KaiwaError: The package redis is missing.
+    """
+    spoken = tuple(protocols)
+    signer = replicas.signer(settings)
+    access = Access(settings, tokens=replicas.tokens(settings, signer))
+    state = ServerState(settings, clock)
+    metrics = Metrics()
+    shared = replicas.shared_state(settings, port)
+    admission = replicas.admission(
+        settings, access, signer, shared, lambda what: metrics.shared_unanswered.labels(what).inc()
+    )
+    live = LiveCalls()
+    held = HeldCalls(state, access, metrics, shared, settings.resume_seconds)
+    names = [protocol.name for protocol in spoken]
+    metrics.registry.register(ServerCollector(state, live, held, shared, names))
+    calls = CallContext(settings, state, access, admission, metrics, live, held, shared)
+    return Server(
+        settings=settings,
+        load=load,
+        state=state,
+        access=access,
+        admission=admission,
+        metrics=metrics,
+        live=live,
+        held=held,
+        shared=shared,
+        protocols=spoken,
+        calls=calls,
+    )

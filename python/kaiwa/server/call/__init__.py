@@ -1,0 +1,1 @@
+"""The life of a call, for any wire protocol and any transport."""

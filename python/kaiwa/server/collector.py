@@ -1,0 +1,178 @@
+"""What Prometheus reads from the engine, the calls and the shared state, when it asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from kaiwa.engine import Engine
+from kaiwa.server import memory
+from kaiwa.server.call.held import HeldCalls
+from kaiwa.server.call.live import LiveCalls
+from kaiwa.server.shared.state import SharedState
+from kaiwa.server.state import ServerState
+
+
+class ServerCollector(Collector):
+    """Reads everything anew for each scrape."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        live: LiveCalls,
+        held: HeldCalls,
+        shared: SharedState | None,
+        protocols: Iterable[str],
+    ) -> None:
+        """Reads from these.
+
+        Args:
+            state: of the server.
+            live: its calls with a connection.
+            held: those that wait for their clients.
+            shared: what all servers know; None if there is only this one.
+            protocols: names of the protocols that are spoken; each has a sample even without calls.
+        """
+        self._state = state
+        self._live = live
+        self._held = held
+        self._shared = shared
+        self._protocols = tuple(protocols)
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; without an engine only the gauges."""
+        state = self._state
+        engine = state.engine
+        up = engine is not None and not state.stuck
+        yield _gauge("kaiwa_engine_up", "1 while the engine is loaded and steps.", float(up))
+        ready = float(state.readiness == "ready")
+        yield _gauge("kaiwa_ready", "1 while one caller more would be taken.", ready)
+        yield _gauge("kaiwa_draining", "1 while no new callers are taken.", float(state.draining))
+        labels = ("version", "revision", "model")
+        build = GaugeMetricFamily("kaiwa_build_info", "What runs.", labels=labels)
+        from kaiwa import __version__, _native
+
+        revision = _native.build_info()["revision"]
+        build.add_metric((__version__, revision, engine.name if engine else ""), 1.0)
+        yield build
+        yield _gauge("kaiwa_uptime_seconds", "Since the server began.", state.uptime)
+        rss = memory.resident()
+        if rss is not None:
+            yield _gauge("kaiwa_resident_memory_bytes", "Memory of this process.", float(rss))
+        yield from self._collect_shared()
+        if engine is None:
+            return
+        readiness = engine.readiness
+        yield self._collect_active()
+        yield _gauge("kaiwa_slots_total", "Conversations at once.", readiness.slots_total)
+        yield _gauge("kaiwa_queue_waiting", "Callers waiting for a slot.", readiness.queue)
+        yield _gauge(
+            "kaiwa_step_predicted_seconds",
+            "Expected 95th percentile of a step with one conversation more.",
+            readiness.predicted_seconds,
+        )
+        yield _gauge("kaiwa_state_bytes", "Running state of all slots.", readiness.state_bytes)
+        yield _gpu_memory(engine)
+        stats = engine.stats()
+        for name, what, key in (
+            ("kaiwa_step_duration_seconds", "One step of all ready sessions.", "step"),
+            ("kaiwa_step_batch_size", "Sessions in a step.", "batch"),
+            ("kaiwa_frame_latency_seconds", "From a frame's last byte to its answer.", "latency"),
+            (
+                "kaiwa_frame_overhead_seconds",
+                "The same less the step that made the answer.",
+                "overhead",
+            ),
+            ("kaiwa_handshake_wait_seconds", "From request to slot.", "wait"),
+            ("kaiwa_input_backlog_frames", "Frames left waiting at a step.", "backlog"),
+        ):
+            family = HistogramMetricFamily(name, what)
+            _add(family, (), stats[key])
+            yield family
+        stages = HistogramMetricFamily(
+            "kaiwa_codec_duration_seconds", "Parts of a step, and Opus.", labels=("op",)
+        )
+        for op, histogram in sorted(stats["stages"].items()):
+            _add(stages, (op,), histogram)
+        yield stages
+        frames = CounterMetricFamily(
+            "kaiwa_frames", "Frames of 80 ms, by what became of them.", labels=("direction", "kind")
+        )
+        frames.add_metric(("in", "model"), stats["frames_in"])
+        frames.add_metric(("out", "model"), stats["frames_out"])
+        frames.add_metric(("in", "inserted_silence"), stats["inserted_silence"])
+        frames.add_metric(("in", "dropped_input"), stats["dropped_input"])
+        frames.add_metric(("out", "dropped_output"), stats["dropped_output"])
+        yield frames
+        for name, what, key in (
+            ("kaiwa_deadline_missed", "Steps of more than 80 ms.", "deadline_missed"),
+            ("kaiwa_opus_bad_packets", "Opus packets that could not be decoded.", "bad_packets"),
+            ("kaiwa_engine_panics", "Defects met in a step.", "panics"),
+        ):
+            counter = CounterMetricFamily(name, what)
+            counter.add_metric((), stats[key])
+            yield counter
+
+    def _collect_active(self) -> GaugeMetricFamily:
+        """Calls that have a slot, by protocol; those that are held keep theirs."""
+        family = GaugeMetricFamily(
+            "kaiwa_conversations_active", "Conversations in slots.", labels=("protocol",)
+        )
+        active = Counter(call.protocol for call in self._live if call.active)
+        active.update(call.protocol for call in self._held)
+        for protocol in self._protocols:
+            family.add_metric((protocol,), active[protocol])
+        return family
+
+    def _collect_shared(self) -> Iterator[Metric]:
+        """What is shared with other servers; nothing if there are none."""
+        if self._shared is None:
+            return
+        redis = self._shared.redis
+        yield _gauge("kaiwa_shared_state_up", "1 while Redis answers.", float(redis.up))
+        failures = CounterMetricFamily(
+            "kaiwa_shared_state_failures", "Questions without an answer."
+        )
+        failures.add_metric((), redis.failures)
+        yield failures
+        passed_on = float(sum(call.forwarded for call in self._live))
+        yield _gauge("kaiwa_calls_passed_on", "Calls that another server holds.", passed_on)
+
+
+def _gpu_memory(engine: Engine) -> GaugeMetricFamily:
+    """What the engine keeps on a GPU; nothing where it runs on the processor."""
+    family = GaugeMetricFamily(
+        "kaiwa_gpu_memory_bytes", "What the engine keeps on the GPU.", labels=("kind",)
+    )
+    moshi = engine.moshi
+    on_gpu = moshi is not None and moshi.device != "cpu"
+    weights = moshi.weight_bytes if moshi is not None and on_gpu else 0
+    family.add_metric(("weights",), weights)
+    family.add_metric(("state",), engine.readiness.state_bytes if on_gpu else 0)
+    return family
+
+
+def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, what, value=value)
+
+
+def _add(
+    family: HistogramMetricFamily,
+    labels: tuple[str, ...],
+    histogram: tuple[list[float], list[int], float],
+) -> None:
+    """One histogram, cumulated as Prometheus wants it."""
+    bounds, counts, total = histogram
+    seen, buckets = 0, []
+    for bound, count in zip([*map(repr, bounds), "+Inf"], counts, strict=True):
+        seen += count
+        buckets.append((bound, seen))
+    family.add_metric(labels, buckets=buckets, sum_value=total)

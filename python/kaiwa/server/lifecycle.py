@@ -1,0 +1,126 @@
+"""What runs beside the routes: loading the model, looking after calls, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator
+
+from kaiwa.engine import Engine
+from kaiwa.server.build import Server
+
+log = logging.getLogger("kaiwa.server")
+
+#: Seconds between looks at the live calls.
+WATCH = 0.25
+#: Seconds that the engine may take to end.
+CLOSE_SECONDS = 5.0
+#: Seconds that a frame lasts: a step must take less.
+FRAME_SECONDS = 0.08
+
+
+@contextlib.asynccontextmanager
+async def running(server: Server) -> AsyncIterator[None]:
+    """Loads the model and looks after calls while the block runs; closes everything after it."""
+    if server.shared is not None:
+        # Before anybody calls: the first caller's limits are asked for there.
+        await server.shared.sync()
+    tasks = [asyncio.create_task(_watch(server)), asyncio.create_task(_load(server))]
+    if server.shared is not None:
+        tasks.append(asyncio.create_task(server.shared.maintain()))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        if server.shared is not None:
+            await server.shared.close()
+        if server.state.engine is not None:
+            await _close(server.state.engine)
+
+
+async def drain(server: Server) -> None:
+    """Takes nobody new, lets calls end, ends those that have not after the limit, and says so."""
+    state, limit = server.state, server.settings.drain_limit
+    log.info("draining", extra={"queue": len(server.live), "seconds": limit})
+    state.start_drain()
+    began = state.clock()
+    while server.live and (limit is None or state.clock() - began < limit):
+        await asyncio.sleep(0.1)
+    for call in server.live:
+        call.drain()
+    asked = state.clock()
+    while server.live and state.clock() - asked < CLOSE_SECONDS:
+        await asyncio.sleep(0.05)
+    state.drained.set()
+
+
+async def _load(server: Server) -> None:
+    """Loads the model on a thread, so that health is answered meanwhile."""
+    state = server.state
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[tuple[Engine | None, BaseException | None]] = loop.create_future()
+
+    def finish(engine: Engine | None, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result((engine, error))
+
+    def work() -> None:
+        engine, error = None, None
+        try:
+            engine = server.load(server.settings)
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(finish, engine, error)
+
+    # A thread of our own: one of a pool would be waited for when the server is stopped.
+    threading.Thread(target=work, name="kaiwa-load", daemon=True).start()
+    engine, error = await done
+    if engine is None:
+        assert error is not None
+        log.error("the model could not be loaded; the server stops")
+        state.fail(error)
+        return
+    state.engine = engine
+    if state.draining:
+        engine.drain()
+    readiness = engine.readiness
+    log.info("ready", extra={"model": engine.name, "slots": readiness.slots_total})
+    if readiness.step_p95_seconds > FRAME_SECONDS:
+        log.warning(
+            "one step takes %.0f ms, a frame lasts 80: conversations cannot keep up on this "
+            "machine; use a smaller or coarser model (--quantize int4) or a GPU",
+            readiness.step_p95_seconds * 1000,
+        )
+
+
+async def _close(engine: Engine) -> None:
+    """Closes the engine. Waits for the step that is running, but not for one that hangs; hence a
+    thread that nobody has to join."""
+    closing = threading.Thread(target=engine.close, name="kaiwa-close", daemon=True)
+    closing.start()
+    until = time.monotonic() + CLOSE_SECONDS
+    while closing.is_alive() and time.monotonic() < until:
+        await asyncio.sleep(0.01)
+    if closing.is_alive():
+        log.error("the engine did not end within %g s; leaving it", CLOSE_SECONDS)
+
+
+async def _watch(server: Server) -> None:
+    """Looks after calls, and measures how late the event loop is."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + WATCH
+        await asyncio.sleep(WATCH)
+        server.metrics.lag.observe(max(0.0, loop.time() - due))
+        now = server.state.clock()
+        try:
+            for call in server.live:
+                call.watch(now)
+            server.held.sweep()
+        except Exception:
+            log.exception("looking after the calls failed")

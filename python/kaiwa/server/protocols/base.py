@@ -1,0 +1,310 @@
+"""What a wire protocol is.
+
+`kaiwa.server.call` leads a call from the request to its end and knows no protocol. A protocol is a
+folder beside this module: a `WireProtocol`, which says where it is found, and a `CallCodec`, which
+translates for one connection:
+
+    request of the client      -> `CallRequest`           (CallCodec.open)
+    messages of the client     -> inputs: `Audio`, ...    (CallCodec.decode)
+    events of the session      -> messages                (CallCodec.started, CallCodec.encode)
+    a refusal, an end          -> last messages and close (CallCodec.refuse, CallCodec.end)
+
+A codec keeps what its protocol has to remember (a turn that is open, numbers of items, a
+resampler's state). Its methods other than `open` do not wait: they are called once for every
+message and every 80 ms frame, from one event loop, and the messages of one call of `decode` or
+`encode` reach the client together, in the order in which the calls were made.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from fastapi import APIRouter
+from numpy.typing import NDArray
+
+from kaiwa import reasons
+from kaiwa.server.channel import Channel, Message
+from kaiwa.server.refusal import Refused
+from kaiwa.session import AudioEvent, StateEvent, TextEvent
+
+# ---- what a caller asks for ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """What a caller asks for, in no protocol's words. ``None`` is the server's own choice."""
+
+    #: Temperatures of the audio codebooks and of the text; 0 takes the likeliest.
+    temp: float | None = None
+    temp_text: float | None = None
+    #: Candidates of a draw; 0 is all.
+    top_k: int | None = None
+    top_k_text: int | None = None
+    #: Same seed, same audio: same answer.
+    seed: int | None = None
+    #: Frames of input (80 ms) after which the call ends.
+    max_frames: int | None = None
+    #: The audio comes as it is spoken: what is too much or too late is dropped. False: from a file,
+    #: as fast as it can be answered, and nothing is dropped.
+    realtime: bool = True
+    #: Silence is put in when no audio has come for 200 ms, so that the model goes on.
+    server_clock: bool = False
+    #: How `Audio` goes in and `AudioEvent` comes out: Ogg pages, or float32 samples at 24 kHz.
+    transport: Literal["opus", "pcm"] = "pcm"
+    #: If the connection is lost, the slot is held for a while.
+    resumable: bool = False
+    #: Token of a lost call that is to be taken up again.
+    resume: str | None = None
+
+
+@dataclass(frozen=True)
+class CallInfo:
+    """What is in force for a call that has its slot."""
+
+    session_id: str
+    #: Name of the wire protocol.
+    protocol: str
+    #: Name of the model; and whether its weights are random.
+    model: str
+    synthetic: bool
+    #: Version of Kaiwa.
+    version: str
+    temp: float
+    temp_text: float
+    top_k: int
+    top_k_text: int
+    seed: int
+    #: Longest call; None is no limit.
+    max_seconds: float | None
+    #: With this a lost call is taken up again, within so many seconds; None: it cannot be.
+    resume_token: str | None
+    resume_seconds: float
+    #: The call was lost before and goes on.
+    resumed: bool
+
+
+# ---- what a client sends -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Audio of the caller, in the form of the request's `transport`: Ogg pages of any cut, or
+    float32 samples `[n]` at 24 kHz."""
+
+    data: bytes | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Messages that answer the client at once."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """The conversation stands still, or goes on: nothing is heard and nothing said meanwhile."""
+
+    paused: bool
+
+
+@dataclass(frozen=True)
+class Finish:
+    """No more audio will come: what is left is answered, then the call ends (`finished`)."""
+
+
+@dataclass(frozen=True)
+class HangUp:
+    """The call ends now; what was not answered yet is not."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A message that has no meaning here. It is counted; too many end the call (`garbage`)."""
+
+
+Input: TypeAlias = Audio | Reply | Pause | Finish | HangUp | Unknown
+
+# ---- what a server says at the end ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Last messages, and how the connection is closed after them."""
+
+    messages: tuple[Message, ...] = ()
+    code: int = 1000
+    #: At most 123 bytes; a word for programs.
+    reason: str = ""
+
+
+# ---- the protocol itself -------------------------------------------------------------------------
+
+
+class Entry(ABC):
+    """What a codec may use of the server while its call is let in.
+
+    Attributes:
+        headers: of the request, by lower-case names.
+        query: parameters of the request, decoded.
+        model: name of the model that is served.
+    """
+
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    model: str
+
+    @abstractmethod
+    async def authorize(
+        self,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> None:
+        """Finds out who calls, by key or token; every codec has to ask this once.
+
+        Args:
+            headers: in place of those of the request, for a protocol that carries the key
+                elsewhere (a subprotocol, a first message).
+            query: likewise.
+
+        Raises:
+            Refused: 401, 403, or 503 if nobody can tell.
+        """
+
+    @abstractmethod
+    def check_room(self) -> None:
+        """Refuses a caller who has no chance of a slot. Codecs that let clients in before they know
+        the request ask it first, so that the refusal is still an answer to the request.
+
+        Raises:
+            Refused: 503.
+        """
+
+    @abstractmethod
+    async def accept(self, subprotocol: str | None = None) -> None:
+        """Lets the client in before the request is known, for protocols that say it in a message.
+        Others leave it to the call, which accepts once the caller has a slot or a place in the
+        queue.
+
+        Raises:
+            Disconnected: It has gone.
+        """
+
+    @abstractmethod
+    async def receive(self) -> Message:
+        """A message of a client that was let in.
+
+        Raises:
+            Disconnected: It has gone.
+        """
+
+    @abstractmethod
+    async def send(self, message: Message) -> None:
+        """Sends one to it.
+
+        Raises:
+            Disconnected: It has gone.
+        """
+
+
+class CallCodec(ABC):
+    """Translates for one connection."""
+
+    @abstractmethod
+    async def open(self, entry: Entry) -> CallRequest:
+        """Finds out who calls (`Entry.authorize`) and for what. A codec that has to wait for
+        messages here sets itself a limit.
+
+        Raises:
+            Refused: Nothing comes of it; the refusal is told by :meth:`refuse`, or as the answer
+                to the request if the client was not accepted yet.
+        """
+
+    def admitted(self, request: CallRequest) -> None:  # noqa: B027
+        """Told what is in force before the first message is decoded: a call that is taken up again
+        keeps the form in which it began."""
+
+    @abstractmethod
+    def decode(self, message: Message) -> Iterable[Input]:
+        """What a message of the client means; any number of inputs. Nothing that a client can send
+        may raise here: a message without a meaning is `Unknown`."""
+
+    @abstractmethod
+    def started(self, info: CallInfo) -> Iterable[Message]:
+        """The call has its slot, now or again."""
+
+    @abstractmethod
+    def encode(self, event: AudioEvent | TextEvent | StateEvent) -> Iterable[Message]:
+        """What an event of the session is to the client; states also before :meth:`started`."""
+
+    def keepalive(self, *, started: bool) -> Message | None:
+        """A message for a client to which nothing was sent for some seconds; None: none."""
+        return None
+
+    def end(self, reason: str, message: str) -> Ending:
+        """The call is over.
+
+        Args:
+            reason: a word of `kaiwa.reasons`.
+            message: a sentence for people; may be empty.
+        """
+        return Ending((), reasons.close_code(reason), reason)
+
+    def refuse(self, refused: Refused) -> Ending:
+        """The call is not let in, and the client, who was accepted, has to be told by messages."""
+        return Ending((), reasons.close_code(refused.code, default=1008), refused.code)
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What the routes of a protocol may tell about the server."""
+
+    model: str
+    version: str
+    #: Of the source; empty if the build was not told.
+    revision: str
+    slots_total: int
+    slots_used: int
+
+
+class Services(ABC):
+    """What the HTTP routes of a protocol may use of the server."""
+
+    @abstractmethod
+    def info(self) -> ServerInfo:
+        """What there is to tell about the server."""
+
+    @abstractmethod
+    def check_page(self, headers: Mapping[str, str]) -> None:
+        """Refuses web pages of other origins.
+
+        Raises:
+            Refused: 403.
+        """
+
+    @abstractmethod
+    async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
+        """Leads a call over a channel that the protocol made, to its end."""
+
+
+class WireProtocol(ABC):
+    """One wire protocol.
+
+    Attributes:
+        name: its label in metrics, logs and lists, and in the limits of a key.
+        paths: where its calls are opened as websockets.
+    """
+
+    name: str
+    paths: tuple[str, ...] = ()
+
+    @abstractmethod
+    def codec(self) -> CallCodec:
+        """What translates for a new connection."""
+
+    def add_routes(self, router: APIRouter, services: Services) -> None:  # noqa: B027
+        """Adds what the protocol needs of HTTP besides its websockets."""
