@@ -136,7 +136,7 @@ def _random(
     books = 8
     if mimi is None:
         mimi = f"{SYNTH}{'small' if size == 'tiny' else 'full'}"
-    # Made before the codec, so that a wrong size is told of at once.
+    # Made before the codec, so that a wrong size is reported at once.
     files = _native.LmFiles.random(size, 0)
     codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=options.device)
     files = _native.LmFiles.random(size, 0, codec.cardinality)

@@ -241,7 +241,8 @@ class Moshi:
 
     @property
     def default_sampling(self) -> Sampling:
-        """What the repository asks for (``lm_gen_config``), else the usual settings."""
+        """What the repository asks for (``lm_gen_config``), else the defaults of
+        :class:`Sampling`."""
         return _sampling(self._native.default_sampling)
 
     def __repr__(self) -> str:

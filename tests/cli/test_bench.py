@@ -17,19 +17,19 @@ QUICK = ("--slots", "2", "--frames", 4, "--rounds", 2, "--file-seconds", 1)
 def test_figures_fit_together(run: Callable[..., Any], small: Path) -> None:
     outcome = run("bench", "mimi", "--model", small, *QUICK, "--peers", "none", "--json")
     assert outcome.code == 0, outcome.err
-    told = json.loads(outcome.out)
-    assert [row["slots"] for row in told["streams"]] == [1, 2]
-    for row in told["streams"]:
+    summary = json.loads(outcome.out)
+    assert [row["slots"] for row in summary["streams"]] == [1, 2]
+    for row in summary["streams"]:
         assert 0 < row["encode_ms"]["median"] <= row["encode_ms"]["p90"]
         assert 0 < row["decode_ms"]["median"] <= row["decode_ms"]["p90"]
         assert row["real_time_factor"] == pytest.approx(row["per_stream_ms"] / 80)
-        streams = row["streams_per_core"] * told["threads"]
+        streams = row["streams_per_core"] * summary["threads"]
         assert streams == pytest.approx(1 / row["real_time_factor"])
         assert row["state_bytes_per_stream"] > 1000
         assert row["one_by_one"] == {}
-    (file,) = told["files"]
+    (file,) = summary["files"]
     assert file["real_time_factor"] > 0
-    assert told["missing_peers"] == {}
+    assert summary["missing_peers"] == {}
 
 
 def test_table(run: Callable[..., Any], small: Path) -> None:

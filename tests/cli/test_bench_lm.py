@@ -126,12 +126,12 @@ def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
 
     peers = [lm_peer.Peer(fake_peer(tmp_path))]
     results = lm_measure.run(load, plan(), peers, file, 1000.0, no_progress)
-    told = lm.describe(plan(), results, model="x", kv=None)
-    json.dumps(told)
+    summary = lm.describe(plan(), results, model="x", kv=None)
+    json.dumps(summary)
 
     assert order == ["int8", "int4", "int4", "int8"], "every turn loads; odd rounds turn round"
-    assert [row["slots"] for row in told["rows"]] == 2 * [1, 4, 1, 4]
-    for row in told["rows"]:
+    assert [row["slots"] for row in summary["rows"]] == 2 * [1, 4, 1, 4]
+    for row in summary["rows"]:
         # Sleeping takes at least as long as asked for.
         least = row["slots"] + (1 if row["window"] == "full" else 0)
         assert least <= row["step_ms"]["min"] <= row["step_ms"]["median"] <= row["step_ms"]["max"]
@@ -144,7 +144,7 @@ def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
             assert row["gb_s"]["max"] == pytest.approx(best / 1e9)
         else:
             assert "of_bandwidth" not in row
-            times = results.ours[row["kind"]].steps
+            times = results.own[row["kind"]].steps
             costs = [
                 many / 4 / one
                 for many, one in zip(
@@ -158,18 +158,18 @@ def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
         reached = CONTEXT if row["window"] == "full" else WARM_UP + 3
         assert row["state_bytes_per_slot"] == 100 * reached
 
-    (peer,) = told["peers"]
+    (peer,) = summary["peers"]
     assert peer["step_ms"]["short"]["median"] == 20
     assert peer["step_ms"]["full"]["median"] == 50, "a full window is asked of the peer"
     assert peer["peer"] == "moshi 0.0, q8_0 (AVX2)"
-    mine = {(r["kind"], r["window"]): r["step_ms"] for r in told["rows"] if r["slots"] == 1}
+    mine = {(r["kind"], r["window"]): r["step_ms"] for r in summary["rows"] if r["slots"] == 1}
     for row in peer["ratios"]:
         ours = mine[row["kind"], row["window"]]
         theirs = peer["step_ms"][row["window"]]["median"]
         assert row["ratio"]["max"] == pytest.approx(theirs / ours["min"])
         assert row["ratio"]["min"] == pytest.approx(theirs / ours["max"])
 
-    for part in told["stages"]:
+    for part in summary["stages"]:
         sizes = {row["stage"]: row["bytes"] for row in part["parts"]}
         history = 100 * CONTEXT if part["window"] == "full" else 0
         assert sizes == {"attention": history, "depth": 4_000}
@@ -177,17 +177,17 @@ def test_figures_fit_together(tmp_path: Path, file: Path) -> None:
         assert spent == pytest.approx(0.5)
         assert part["rest_ms"] == pytest.approx(part["step_ms"] - spent)
 
-    assert {row["kind"] for row in told["long"]} == {"int8", "int4"}
-    for row in told["long"]:
+    assert {row["kind"] for row in summary["long"]} == {"int8", "int4"}
+    for row in summary["long"]:
         early, late_times = (
-            results.ours[row["kind"]].long[at].medians()
+            results.own[row["kind"]].long[at].medians()
             for at in (lm_measure.EARLY, lm_measure.LATE)
         )
         ratios = [b / a for a, b in zip(early, late_times, strict=True)]
         assert row["ratio"]["max"] == pytest.approx(max(ratios))
     late = [s for m in models for s in m.streams if s.position > lm_measure.EARLY]
     assert {s.position for s in late} == {lm_measure.LATE + WARM_UP + 3}
-    assert told["left_out"] == {}
+    assert summary["left_out"] == {}
 
 
 @pytest.mark.usefixtures("quick")
@@ -232,7 +232,7 @@ def test_a_peer_that_fails_is_left_out(tmp_path: Path, file: Path, body: str, wo
     small = plan(rounds=1, windows=("short",), formats=("int8",))
     results = lm_measure.run(lambda _: SlowModel(), small, peers, file, None, no_progress)
     assert words in results.left_out[str(program)]
-    assert results.theirs == {}
+    assert results.peers == {}
     assert lm.describe(small, results, model="x", kv=None)["peers"] == []
 
 
@@ -254,12 +254,12 @@ def test_what_does_not_fit_in_memory_is_left_out(
     monkeypatch.setattr(lm_measure, "available_memory", lambda: 11_000)
     kinds = plan(formats=("bf16", "int4"), rounds=1)
     results = lm_measure.run(lambda _: SlowModel(), kinds, [], file, 1e9, no_progress)
-    assert list(results.ours) == ["int4"], "bf16 takes 2 GB, 1 GB is free"
+    assert list(results.own) == ["int4"], "bf16 takes 2 GB, 1 GB is free"
     assert "needs about 2.0 GB of memory, 1.0 GB are free" in results.left_out["bf16"]
     # A full window of four slots takes 12 kB.
     assert "int4, 4 slots, full window" in results.left_out
-    assert (4, "full") not in results.ours["int4"].steps
-    assert (4, "short") in results.ours["int4"].steps
+    assert (4, "full") not in results.own["int4"].steps
+    assert (4, "short") in results.own["int4"].steps
 
 
 def test_the_user_says_the_same_to_everyone() -> None:
@@ -316,15 +316,15 @@ def test_the_command_measures_what_it_is_asked_for(
     more = ("--window", "short", "--kv", "int8", "--peer", fake_peer(tmp_path), "--json")
     outcome = run("bench", "lm", *given, *more, "--quiet")
     assert outcome.code == 0, outcome.err
-    told = json.loads(outcome.out)
+    summary = json.loads(outcome.out)
     assert (sizes, loaded) == (["1b"], [("1b", "bf16", "int8")])
-    assert [(row["kind"], row["window"], row["slots"]) for row in told["rows"]] == [
+    assert [(row["kind"], row["window"], row["slots"]) for row in summary["rows"]] == [
         ("bf16", "short", 1),
         ("bf16", "short", 2),
     ]
-    assert (told["steps"], told["rounds"], told["kv_dtype"]) == (2, 1, "int8")
-    assert told["peers"][0]["ratios"][0]["kind"] == "bf16"
-    assert told["long"] == []
+    assert (summary["steps"], summary["rounds"], summary["kv_dtype"]) == (2, 1, "int8")
+    assert summary["peers"][0]["ratios"][0]["kind"] == "bf16"
+    assert summary["long"] == []
 
     table = run("bench", "lm", *given, *more[:-1], "--quiet")
     assert table.code == 0

@@ -127,9 +127,9 @@ def test_the_command_compares_every_level(
     monkeypatch.setattr(lm_model, "load", lambda _, kind: Model(0.25 * (kind == "int4")))
     outcome = run("bench", "quant", tmp_path, "--steps", 5, "--json", "--quiet")
     assert outcome.code == 0, outcome.err
-    told = json.loads(outcome.out)
-    assert [row["level"] for row in told["levels"]] == ["float32", "int8", "int4"]
-    assert [row["text"]["largest"] for row in told["levels"]] == pytest.approx([0, 0, 0.25])
+    summary = json.loads(outcome.out)
+    assert [row["level"] for row in summary["levels"]] == ["float32", "int8", "int4"]
+    assert [row["text"]["largest"] for row in summary["levels"]] == pytest.approx([0, 0, 0.25])
     table = run("bench", "quant", tmp_path, "--steps", 5, "--quiet")
     assert "0.25" in table.out
     assert "…" not in table.out
@@ -141,9 +141,9 @@ def test_levels_that_do_not_fit_are_named(
     monkeypatch.setattr(lm_model, "load", lambda *_: Model(0.0))
     (tmp_path / "model.safetensors").write_bytes(bytes(2000))
     monkeypatch.setattr(lm_model, "available_memory", lambda: 3000)
-    told = json.loads(run("bench", "quant", tmp_path, "--steps", 2, "--json").out)
-    assert list(told["left_out"]) == ["float32"]
-    assert [row["level"] for row in told["levels"]] == ["int8", "int4"]
+    summary = json.loads(run("bench", "quant", tmp_path, "--steps", 2, "--json").out)
+    assert list(summary["left_out"]) == ["float32"]
+    assert [row["level"] for row in summary["levels"]] == ["int8", "int4"]
     monkeypatch.setattr(lm_model, "available_memory", lambda: 1500)
     outcome = run("bench", "quant", tmp_path, "--steps", 2)
     assert outcome.code == 2

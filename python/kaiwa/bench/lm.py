@@ -15,7 +15,7 @@ import numpy as np
 
 from kaiwa import _native
 from kaiwa.bench import bandwidth, lm_measure, lm_model, lm_peer, lm_report
-from kaiwa.bench.lm_measure import Ours, Plan, Results, Theirs
+from kaiwa.bench.lm_measure import OwnTimes, PeerTimes, Plan, Results
 from kaiwa.bench.measure import Ratio
 from kaiwa.cli import progress
 from kaiwa.errors import CheckpointNotFoundError, InputError
@@ -47,14 +47,14 @@ def command(args: argparse.Namespace) -> int:
                 lm_model.weights_in(source),
                 advance,
             )
-    if not results.ours:
+    if not results.own:
         reasons = "; ".join(f"{name} {why}" for name, why in results.left_out.items())
         raise InputError(f"nothing could be measured: {reasons}; choose a smaller --size")
-    told = describe(plan, results, model=label, kv=args.kv)
+    summary = describe(plan, results, model=label, kv=args.kv)
     if args.json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(summary, indent=1))
     else:
-        lm_report.show(told)
+        lm_report.show(summary)
     return 0
 
 
@@ -83,7 +83,7 @@ def describe(plan: Plan, results: Results, *, model: str, kv: str | None) -> dic
     """The report as plain values; ratios and spreads are over rounds, in milliseconds."""
     cpu = _native.cpu_info()
     read = results.bandwidth.median
-    rows = [_row(mine, key, read) for mine in results.ours.values() for key in mine.steps]
+    rows = [_row(own, key, read) for own in results.own.values() for key in own.steps]
     return {
         "model": model,
         "kernels": cpu["selected"],
@@ -96,19 +96,17 @@ def describe(plan: Plan, results: Results, *, model: str, kv: str | None) -> dic
         "read_gb_s": spread([value / 1e9 for value in results.bandwidth.rounds]),
         "kinds": {
             kind: {
-                "weight_bytes": mine.weight_bytes,
-                "step_bytes": sum(count for _, count in mine.step_bytes),
-                "load_s": spread(mine.load_s),
-                "context": mine.context,
+                "weight_bytes": own.weight_bytes,
+                "step_bytes": sum(count for _, count in own.step_bytes),
+                "load_s": spread(own.load_s),
+                "context": own.context,
             }
-            for kind, mine in results.ours.items()
+            for kind, own in results.own.items()
         },
         "rows": rows,
-        "stages": [
-            _stage_table(mine, w, read) for mine in results.ours.values() for w in mine.stages
-        ],
-        "long": [_long(mine) for mine in results.ours.values() if len(mine.long) == 2],
-        "peers": [_peer(theirs, results) for theirs in results.theirs.values()],
+        "stages": [_stage_table(own, w, read) for own in results.own.values() for w in own.stages],
+        "long": [_long(own) for own in results.own.values() if len(own.long) == 2],
+        "peers": [_peer(times, results) for times in results.peers.values()],
         "left_out": results.left_out,
     }
 
@@ -125,27 +123,27 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
     return {"median": found.median, "min": found.low, "max": found.high}
 
 
-def _history(mine: Ours, window: str) -> int:
+def _history(own: OwnTimes, window: str) -> int:
     """Bytes of keys and values that a step at one slot reads; little before the window fills."""
-    return mine.state_bytes.get((1, window), 0) if window == "full" else 0
+    return own.state_bytes.get((1, window), 0) if window == "full" else 0
 
 
-def _row(mine: Ours, key: tuple[int, str], read: float) -> dict[str, Any]:
-    """One measurement of ours."""
+def _row(own: OwnTimes, key: tuple[int, str], read: float) -> dict[str, Any]:
+    """One measurement of Kaiwa."""
     slots, window = key
-    times = mine.steps[key].medians()
-    one = mine.steps[1, window].medians()
+    times = own.steps[key].medians()
+    one = own.steps[1, window].medians()
     row: dict[str, Any] = {
-        "kind": mine.kind,
+        "kind": own.kind,
         "slots": slots,
         "window": window,
         "step_ms": spread(times),
-        "state_bytes_per_slot": mine.state_bytes[key],
+        "state_bytes_per_slot": own.state_bytes[key],
         # Of one slot's step, per slot: 1/slots would be perfect sharing.
         "slot_cost": ratio([t / slots for t in times], one),
     }
     if slots == 1:
-        count = sum(c for _, c in mine.step_bytes) + _history(mine, window)
+        count = sum(c for _, c in own.step_bytes) + _history(own, window)
         rates = [bandwidth.rate(ms, count) for ms in times]
         row["bytes"] = count
         row["gb_s"] = spread([r / 1e9 for r in rates])
@@ -153,10 +151,10 @@ def _row(mine: Ours, key: tuple[int, str], read: float) -> dict[str, Any]:
     return row
 
 
-def _stage_table(mine: Ours, window: str, read: float) -> dict[str, Any]:
+def _stage_table(own: OwnTimes, window: str, read: float) -> dict[str, Any]:
     """What a step at one slot consists of."""
-    found = bandwidth.stages(mine.stages[window], mine.step_bytes, _history(mine, window))
-    total = float(np.median(mine.steps[1, window].medians()))
+    found = bandwidth.stages(own.stages[window], own.step_bytes, _history(own, window))
+    total = float(np.median(own.steps[1, window].medians()))
     parts: list[dict[str, Any]] = [
         {
             "stage": s.name,
@@ -169,14 +167,14 @@ def _stage_table(mine: Ours, window: str, read: float) -> dict[str, Any]:
         for s in found
     ]
     rest = total - sum(s.ms for s in found)
-    return {"kind": mine.kind, "window": window, "step_ms": total, "parts": parts, "rest_ms": rest}
+    return {"kind": own.kind, "window": window, "step_ms": total, "parts": parts, "rest_ms": rest}
 
 
-def _long(mine: Ours) -> dict[str, Any]:
+def _long(own: OwnTimes) -> dict[str, Any]:
     """Does a step get slower in a long conversation?"""
-    early, late = (mine.long[at].medians() for at in (lm_measure.EARLY, lm_measure.LATE))
+    early, late = (own.long[at].medians() for at in (lm_measure.EARLY, lm_measure.LATE))
     return {
-        "kind": mine.kind,
+        "kind": own.kind,
         "early": lm_measure.EARLY,
         "late": lm_measure.LATE,
         "early_ms": spread(early),
@@ -185,21 +183,21 @@ def _long(mine: Ours) -> dict[str, Any]:
     }
 
 
-def _peer(theirs: Theirs, results: Results) -> dict[str, Any]:
+def _peer(times: PeerTimes, results: Results) -> dict[str, Any]:
     """A peer against each of our weight kinds, at one slot."""
     ratios = [
         {
             "kind": kind,
             "window": window,
-            "ratio": ratio(steps.medians(), mine.steps[1, window].medians()),
+            "ratio": ratio(steps.medians(), own.steps[1, window].medians()),
         }
-        for window, steps in theirs.steps.items()
-        for kind, mine in results.ours.items()
+        for window, steps in times.steps.items()
+        for kind, own in results.own.items()
     ]
     return {
-        "peer": theirs.label,
-        "program": str(theirs.program),
-        "load_s": spread(theirs.load_s),
-        "step_ms": {window: spread(s.medians()) for window, s in theirs.steps.items()},
+        "peer": times.label,
+        "program": str(times.program),
+        "load_s": spread(times.load_s),
+        "step_ms": {window: spread(s.medians()) for window, s in times.steps.items()},
         "ratios": ratios,
     }

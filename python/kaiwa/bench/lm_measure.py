@@ -51,7 +51,7 @@ class Steps:
 
 
 @dataclass
-class Ours:
+class OwnTimes:
     """All times of one weight kind."""
 
     kind: str
@@ -70,7 +70,7 @@ class Ours:
 
 
 @dataclass
-class Theirs:
+class PeerTimes:
     """All times of one peer."""
 
     program: Path
@@ -84,8 +84,8 @@ class Results:
     """Everything measured, and what was left out and why."""
 
     bandwidth: Bandwidth = field(default_factory=Bandwidth)
-    ours: dict[str, Ours] = field(default_factory=dict)
-    theirs: dict[str, Theirs] = field(default_factory=dict)
+    own: dict[str, OwnTimes] = field(default_factory=dict)
+    peers: dict[str, PeerTimes] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,7 +105,7 @@ def run(
         peers: programs.
         file: the model as they read it.
         weights: about how many weights there are, to leave out what will not fit.
-        advance: told 1 after every turn.
+        advance: called with 1 after every turn.
     """
     results = Results()
     for peer in peers:
@@ -113,17 +113,17 @@ def run(
             results.left_out[str(peer.program)] = "it needs one .gguf file with its config.json"
     for number in range(plan.rounds):
         results.bandwidth.measure()
-        ours = [_our_turn(load, plan, results, kind, weights) for kind in plan.formats]
-        theirs = [_their_turn(plan, results, peer, file) for peer in peers if file is not None]
+        own_turns = [_own_turn(load, plan, results, kind, weights) for kind in plan.formats]
+        peer_turns = [_peer_turn(plan, results, peer, file) for peer in peers if file is not None]
         # The first round tells the window's length, which the peers must be given.
-        turns = [*ours, *theirs]
+        turns = [*own_turns, *peer_turns]
         for turn in turns[::-1] if number % 2 else turns:
             turn()
             advance(1)
     return results
 
 
-def _our_turn(
+def _own_turn(
     load: Load, plan: Plan, results: Results, kind: str, weights: float | None
 ) -> Callable[[], None]:
     """One round of a weight kind."""
@@ -138,29 +138,29 @@ def _our_turn(
         started = time.perf_counter()
         model = load(kind)
         loaded = time.perf_counter() - started
-        mine = results.ours.setdefault(kind, Ours(kind))
-        mine.load_s.append(loaded)
-        mine.weight_bytes = model.weight_bytes
-        mine.step_bytes = list(model.step_bytes)
-        mine.context = int(model.config["context"])
+        own = results.own.setdefault(kind, OwnTimes(kind))
+        own.load_s.append(loaded)
+        own.weight_bytes = model.weight_bytes
+        own.step_bytes = list(model.step_bytes)
+        own.context = int(model.config["context"])
         for window in plan.windows:
             for slots in plan.slots:
-                _measure(model, plan, mine, slots, window, results)
+                _measure(model, plan, own, slots, window, results)
         if "full" in plan.windows:
-            _measure_long(model, plan, mine)
+            _measure_long(model, plan, own)
 
     return turn
 
 
 def _measure(
-    model: Model, plan: Plan, mine: Ours, slots: int, window: str, results: Results
+    model: Model, plan: Plan, own: OwnTimes, slots: int, window: str, results: Results
 ) -> None:
     """One measurement: fresh streams, their history, the timed steps."""
     key = (slots, window)
-    name = f"{mine.kind}, {slots} slots, {window} window"
+    name = f"{own.kind}, {slots} slots, {window} window"
     if name in results.left_out:
         return
-    one = mine.state_bytes.get((1, window))
+    one = own.state_bytes.get((1, window))
     free = available_memory()
     if one is not None and free is not None and one * slots > 0.92 * free:
         results.left_out[name] = (
@@ -169,22 +169,22 @@ def _measure(
         return
     stream = model.stream(slots, temp=0.0, temp_text=0.0)
     if window == "full":
-        stream.prefill_silence(mine.context)
+        stream.prefill_silence(own.context)
     times, seconds = time_steps(model, stream, slots, plan.steps)
-    mine.steps.setdefault(key, Steps()).rounds.append(times)
-    mine.state_bytes[key] = stream.state_bytes // slots
+    own.steps.setdefault(key, Steps()).rounds.append(times)
+    own.state_bytes[key] = stream.state_bytes // slots
     if slots == 1:
-        mine.stages.setdefault(window, []).append(seconds)
+        own.stages.setdefault(window, []).append(seconds)
 
 
-def _measure_long(model: Model, plan: Plan, mine: Ours) -> None:
+def _measure_long(model: Model, plan: Plan, own: OwnTimes) -> None:
     """One conversation, timed early and late."""
     stream = model.stream(1, temp=0.0, temp_text=0.0)
     done = 0
     for position in (EARLY, LATE):
         stream.prefill_silence(position - done)
         times, _ = time_steps(model, stream, 1, plan.steps)
-        mine.long.setdefault(position, Steps()).rounds.append(times)
+        own.long.setdefault(position, Steps()).rounds.append(times)
         done = position + WARM_UP + plan.steps
 
 
@@ -204,29 +204,29 @@ def time_steps(
     return times, {name: total / steps for name, total in stream.stage_seconds.items()}
 
 
-def _their_turn(plan: Plan, results: Results, peer: Peer, file: Path | None) -> Callable[[], None]:
+def _peer_turn(plan: Plan, results: Results, peer: Peer, file: Path | None) -> Callable[[], None]:
     """One round of a peer: a fresh process for each window."""
     key = str(peer.program)
 
     def turn() -> None:
-        if key in results.left_out or file is None or not results.ours:
+        if key in results.left_out or file is None or not results.own:
             return
-        context = max(mine.context for mine in results.ours.values())
-        theirs = results.theirs.setdefault(key, Theirs(peer.program))
+        context = max(own.context for own in results.own.values())
+        times = results.peers.setdefault(key, PeerTimes(peer.program))
         try:
             for window in plan.windows:
-                told = peer.run(
+                answer = peer.run(
                     file,
                     steps=plan.steps,
                     warm_up=WARM_UP,
                     prefill=context if window == "full" else 0,
                     threads=plan.threads,
                 )
-                theirs.label = told.label
-                theirs.steps.setdefault(window, Steps()).rounds.append(told.step_ms)
-            theirs.load_s.append(told.load_s)
+                times.label = answer.label
+                times.steps.setdefault(window, Steps()).rounds.append(answer.step_ms)
+            times.load_s.append(answer.load_s)
         except PeerError as error:
             results.left_out[key] = str(error)
-            results.theirs.pop(key, None)
+            results.peers.pop(key, None)
 
     return turn

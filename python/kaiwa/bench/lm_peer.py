@@ -32,10 +32,10 @@ def parse(output: str, program: Path) -> PeerRun:
     """
     lines = output.strip().splitlines()
     try:
-        told: dict[str, Any] = json.loads(lines[-1] if lines else "")
-        steps = [float(value) for value in told["step_ms"]]
-        load_s = float(told["load_s"])
-        label = _label(told, program)
+        answer: dict[str, Any] = json.loads(lines[-1] if lines else "")
+        steps = [float(value) for value in answer["step_ms"]]
+        load_s = float(answer["load_s"])
+        label = _label(answer, program)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PeerError(f"{program} printed no times ({error})") from error
     if not steps or not all(value > 0 for value in [*steps, load_s]):
@@ -43,11 +43,11 @@ def parse(output: str, program: Path) -> PeerRun:
     return PeerRun(label, load_s, steps)
 
 
-def _label(told: dict[str, Any], program: Path) -> str:
+def _label(answer: dict[str, Any], program: Path) -> str:
     """What it is and how it was built; two builds must not share a label."""
-    name = told.get("peer", program.name)
-    simd = "AVX-512" if told.get("avx512") else "AVX2" if told.get("avx2") else "default flags"
-    return f"{name}, {told.get('dtype', 'q8_0')} ({simd})"
+    name = answer.get("peer", program.name)
+    simd = "AVX-512" if answer.get("avx512") else "AVX2" if answer.get("avx2") else "default flags"
+    return f"{name}, {answer.get('dtype', 'q8_0')} ({simd})"
 
 
 @dataclass(frozen=True)

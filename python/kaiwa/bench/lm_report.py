@@ -10,7 +10,7 @@ from rich.table import Table
 from kaiwa.bench.report import MIN_WIDTH, table
 
 
-def show(told: dict[str, Any]) -> None:
+def show(summary: dict[str, Any]) -> None:
     """Prints what `kaiwa.bench.lm.describe` gives."""
     console = Console()
     console = Console(width=max(MIN_WIDTH, console.width))
@@ -19,19 +19,19 @@ def show(told: dict[str, Any]) -> None:
         console.print(text, highlight=False, markup=False)
 
     say(
-        f"model {told['model']}; keys and values: {told['kv_dtype']}; kernels {told['kernels']}, "
-        f"{told['threads']} threads, {told['cores']} cores"
+        f"model {summary['model']}; keys and values: {summary['kv_dtype']}; "
+        f"kernels {summary['kernels']}, {summary['threads']} threads, {summary['cores']} cores"
     )
-    say(f"read bandwidth of this machine: {_spread(told['read_gb_s'])} GB/s")
-    console.print(_steps(told))
-    for part in told["stages"]:
+    say(f"read bandwidth of this machine: {_spread(summary['read_gb_s'])} GB/s")
+    console.print(_steps(summary))
+    for part in summary["stages"]:
         console.print(_stages(part))
-    if told["long"]:
-        console.print(_long(told))
-    console.print(_loading(told))
-    if told["peers"]:
-        console.print(_peers(told))
-    for name, reason in told["left_out"].items():
+    if summary["long"]:
+        console.print(_long(summary))
+    console.print(_loading(summary))
+    if summary["peers"]:
+        console.print(_peers(summary))
+    for name, reason in summary["left_out"].items():
         say(f"{name}: left out, {reason}")
     say(
         "One machine, one run: ratios count, times do not travel. All figures are medians of "
@@ -47,11 +47,11 @@ def _spread(value: dict[str, float] | None, digits: int = 1, scale: float = 1.0)
     return f"{middle:.{digits}f} ({low:.{digits}f}..{high:.{digits}f})"
 
 
-def _steps(told: dict[str, Any]) -> Table:
+def _steps(summary: dict[str, Any]) -> Table:
     """Steps of all slots, 80 ms of conversation each."""
     rows = table(
-        f"Steps: {told['steps']} in each of {told['rounds']} rounds; a step is one frame (80 ms) "
-        "of all slots",
+        f"Steps: {summary['steps']} in each of {summary['rounds']} rounds; a step is one frame "
+        "(80 ms) of all slots",
         "weights",
         "window",
         "slots",
@@ -61,7 +61,7 @@ def _steps(told: dict[str, Any]) -> Table:
         "% of bandwidth",
         "state MB/slot",
     )
-    for row in told["rows"]:
+    for row in summary["rows"]:
         rows.add_row(
             row["kind"],
             row["window"],
@@ -100,9 +100,9 @@ def _stages(part: dict[str, Any]) -> Table:
     return rows
 
 
-def _long(told: dict[str, Any]) -> Table:
+def _long(summary: dict[str, Any]) -> Table:
     """The same conversation early and late."""
-    first = told["long"][0]
+    first = summary["long"][0]
     rows = table(
         "A long conversation, one slot",
         "weights",
@@ -110,7 +110,7 @@ def _long(told: dict[str, Any]) -> Table:
         f"ms at step {first['late']}",
         "ratio",
     )
-    for row in told["long"]:
+    for row in summary["long"]:
         rows.add_row(
             row["kind"],
             _spread(row["early_ms"], 2),
@@ -120,24 +120,24 @@ def _long(told: dict[str, Any]) -> Table:
     return rows
 
 
-def _loading(told: dict[str, Any]) -> Table:
+def _loading(summary: dict[str, Any]) -> Table:
     """Loading and memory."""
     rows = table("Loading", "weights", "seconds", "MB in memory", "MB read a step")
-    for kind, row in told["kinds"].items():
+    for kind, row in summary["kinds"].items():
         rows.add_row(
             kind,
             _spread(row["load_s"], 2),
             f"{row['weight_bytes'] / 1e6:.0f}",
             f"{row['step_bytes'] / 1e6:.0f}",
         )
-    for row in told["peers"]:
+    for row in summary["peers"]:
         rows.add_row(row["peer"], _spread(row["load_s"], 2), "", "")
     return rows
 
 
-def _peers(told: dict[str, Any]) -> Table:
-    """Peers over ours, the same rounds."""
-    kinds = list(told["kinds"])
+def _peers(summary: dict[str, Any]) -> Table:
+    """Peers' times over Kaiwa's, the same rounds."""
+    kinds = list(summary["kinds"])
     rows = table(
         "Peers at one slot; times slower than kaiwa with each kind of weights",
         "peer",
@@ -145,7 +145,7 @@ def _peers(told: dict[str, Any]) -> Table:
         "step ms",
         *kinds,
     )
-    for row in told["peers"]:
+    for row in summary["peers"]:
         for window, step in row["step_ms"].items():
             found = {r["kind"]: r["ratio"] for r in row["ratios"] if r["window"] == window}
             cells = [_spread(found.get(kind)) for kind in kinds]

@@ -98,9 +98,9 @@ class Ratio:
     high: float
 
     @classmethod
-    def of(cls, peer: Sequence[float], ours: Sequence[float]) -> Ratio:
+    def of(cls, peer: Sequence[float], own: Sequence[float]) -> Ratio:
         """Round by round, the two of a round measured one right after the other."""
-        ratios = [p / o for p, o in zip(peer, ours, strict=True)]
+        ratios = [p / o for p, o in zip(peer, own, strict=True)]
         return cls(float(np.median(ratios)), min(ratios), max(ratios))
 
     def __str__(self) -> str:

@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Results:
-    """All times, ours first in every list."""
+    """All times, Kaiwa's first in every list."""
 
     streams: list[StreamTimes]
     files: list[FileTimes]
@@ -67,11 +67,11 @@ def command(args: argparse.Namespace) -> int:
             found, missing = peers(path, args.num_codebooks)
         plan = Plan(tuple(sorted({1, *args.slots})), args.frames, args.rounds, args.file_seconds)
         results = run(mimi, found, plan, quiet=args.quiet)
-        told = describe(mimi, plan, results, missing, model=label)
+        summary = describe(mimi, plan, results, missing, model=label)
     if args.json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(summary, indent=1))
     else:
-        report.show(told)
+        report.show(summary)
     return 0
 
 
@@ -86,8 +86,8 @@ def _model(args: argparse.Namespace, folder: Path) -> tuple[str, Path | None, st
 
 def run(mimi: Mimi, found: list[Engine], plan: Plan, *, quiet: bool) -> Results:
     """Every engine in turn, round by round; odd rounds go in the opposite order."""
-    ours = Kaiwa(mimi)
-    engines: list[Engine] = [ours, *found]
+    own = Kaiwa(mimi)
+    engines: list[Engine] = [own, *found]
     total_frames = plan.frames + measure.WARM_UP
     rows = [
         voice(total_frames * mimi.frame_size / mimi.sample_rate, seed=row)
@@ -103,7 +103,7 @@ def run(mimi: Mimi, found: list[Engine], plan: Plan, *, quiet: bool) -> Results:
             turn = engines[::-1] if number % 2 else engines
             for slots in plan.slots:
                 for engine in turn:
-                    frames = plan.frames if engine is ours else _peer_frames(plan.frames, slots)
+                    frames = plan.frames if engine is own else _peer_frames(plan.frames, slots)
                     times = streams[engine.name, slots]
                     measure.time_streams(engine, pcm[:slots], mimi.frame_size, frames, times)
                 advance(1)
@@ -126,7 +126,7 @@ def describe(
     frame_ms = 1e3 / mimi.frame_rate
     cpu = _native.cpu_info()
     threads = cpu["threads"]
-    ours = {t.slots: t for t in results.streams if t.engine == "kaiwa"}
+    own = {t.slots: t for t in results.streams if t.engine == "kaiwa"}
     single = {t.engine: t for t in results.streams if t.slots == 1}
     streams = []
     for times in results.streams:
@@ -140,16 +140,16 @@ def describe(
             "real_time_factor": both / frame_ms,
             "streams_per_core": frame_ms / both / threads,
         }
-        mine = ours[times.slots].per_stream("both")
+        own_times = own[times.slots].per_stream("both")
         if times.engine == "kaiwa":
             row["state_bytes_per_stream"] = mimi.stream(times.slots).state_bytes // times.slots
             row["one_by_one"] = {
-                name: _ratio(peer.per_stream("both"), mine)
+                name: _ratio(peer.per_stream("both"), own_times)
                 for name, peer in single.items()
                 if name != "kaiwa"
             }
         else:
-            row["ratio"] = _ratio(times.per_stream("both"), mine)
+            row["ratio"] = _ratio(times.per_stream("both"), own_times)
         streams.append(row)
     own_file = results.files[0].total()
     files = [
@@ -185,7 +185,7 @@ def _spread(rounds: list[list[float]]) -> dict[str, float]:
     return {"median": float(np.median(every)), "p90": float(np.percentile(every, 90))}
 
 
-def _ratio(peer: list[float], ours: list[float]) -> dict[str, float]:
-    """A peer's time over ours, with spread."""
-    ratio = Ratio.of(peer, ours)
+def _ratio(peer: list[float], own: list[float]) -> dict[str, float]:
+    """A peer's time over Kaiwa's, with spread."""
+    ratio = Ratio.of(peer, own)
     return {"median": ratio.median, "min": ratio.low, "max": ratio.high}

@@ -136,7 +136,7 @@ def command(args: argparse.Namespace) -> int:
         raise InputError(f"the reference, {REFERENCE}, {reason}; use a smaller model")
     with progress.bar("comparing", 1 + len(levels), quiet=args.quiet) as advance:
         rows = compare(lambda kind: lm_model.load(args.source, kind), levels, args.steps, advance)
-    told = {
+    summary = {
         "model": args.source,
         "reference": REFERENCE,
         "steps": args.steps,
@@ -144,18 +144,18 @@ def command(args: argparse.Namespace) -> int:
         "left_out": left_out,
     }
     if args.json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(summary, indent=1))
     else:
-        show(told)
+        show(summary)
     return 0
 
 
-def show(told: dict[str, Any]) -> None:
+def show(summary: dict[str, Any]) -> None:
     """Prints the comparison for people."""
     console = Console()
     console = Console(width=max(MIN_WIDTH, console.width))
     found = table(
-        f"Logits against {told['reference']}, {told['steps']} steps along its tokens",
+        f"Logits against {summary['reference']}, {summary['steps']} steps along its tokens",
         "weights",
         "logits",
         "largest difference",
@@ -164,7 +164,7 @@ def show(told: dict[str, Any]) -> None:
         "same first choice %",
         "MB in memory",
     )
-    for row in told["levels"]:
+    for row in summary["levels"]:
         for part in ("text", "audio"):
             value = row[part]
             found.add_row(
@@ -176,7 +176,7 @@ def show(told: dict[str, Any]) -> None:
                 f"{100 * value['top1']:.1f}",
                 f"{row['weight_bytes'] / 1e6:.0f}" if part == "text" else "",
             )
-    console.print(f"model {told['model']}", highlight=False, markup=False)
+    console.print(f"model {summary['model']}", highlight=False, markup=False)
     console.print(found)
-    for name, reason in told["left_out"].items():
+    for name, reason in summary["left_out"].items():
         console.print(f"{name}: left out, {reason}", highlight=False, markup=False)

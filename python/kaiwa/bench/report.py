@@ -11,23 +11,23 @@ from rich.table import Table
 MIN_WIDTH = 124
 
 
-def show(told: dict[str, Any]) -> None:
+def show(summary: dict[str, Any]) -> None:
     """Prints what `kaiwa.bench.mimi.describe` gives."""
     console = Console()
     console = Console(width=max(MIN_WIDTH, console.width))
     console.print(
-        f"model {told['model']}, {told['dtype']}, {told['num_codebooks']} codebooks, "
-        f"device {told['device']}, kernels {told['kernels']}, {told['threads']} threads, "
-        f"{told['cores']} cores",
+        f"model {summary['model']}, {summary['dtype']}, {summary['num_codebooks']} codebooks, "
+        f"device {summary['device']}, kernels {summary['kernels']}, {summary['threads']} threads, "
+        f"{summary['cores']} cores",
         highlight=False,
     )
-    console.print(_streams(told))
-    if any(row.get("one_by_one") for row in told["streams"]):
-        console.print(_one_by_one(told))
-    console.print(_files(told))
-    state = max(row.get("state_bytes_per_stream", 0) for row in told["streams"])
+    console.print(_streams(summary))
+    if any(row.get("one_by_one") for row in summary["streams"]):
+        console.print(_one_by_one(summary))
+    console.print(_files(summary))
+    state = max(row.get("state_bytes_per_stream", 0) for row in summary["streams"])
     console.print(f"running state: {state / 1e6:.2f} MB per stream", highlight=False)
-    for name, reason in told["missing_peers"].items():
+    for name, reason in summary["missing_peers"].items():
         console.print(f"{name}: left out, {reason}", highlight=False)
     console.print(
         "One machine, one run: ratios count, times do not travel. Ratios are peer over kaiwa, "
@@ -51,10 +51,10 @@ def _ratio(value: dict[str, float] | None) -> str:
     return f"{value['median']:.1f}x ({value['min']:.1f}..{value['max']:.1f})"
 
 
-def _streams(told: dict[str, Any]) -> Table:
+def _streams(summary: dict[str, Any]) -> Table:
     """Streams stepped together, one frame of all slots at a time."""
     rows = table(
-        f"Streams: {told['frames']} frames of 80 ms, {told['rounds']} rounds; "
+        f"Streams: {summary['frames']} frames of 80 ms, {summary['rounds']} rounds; "
         "a step is one frame of all slots",
         "engine",
         "slots",
@@ -65,7 +65,7 @@ def _streams(told: dict[str, Any]) -> Table:
         "streams/core",
         "ratio, same batch",
     )
-    for row in told["streams"]:
+    for row in summary["streams"]:
         encode, decode = row["encode_ms"], row["decode_ms"]
         rows.add_row(
             row["engine"],
@@ -80,9 +80,9 @@ def _streams(told: dict[str, Any]) -> Table:
     return rows
 
 
-def _one_by_one(told: dict[str, Any]) -> Table:
+def _one_by_one(summary: dict[str, Any]) -> Table:
     """Our batch against a peer that runs its streams one after another."""
-    batches = [row for row in told["streams"] if row.get("one_by_one")]
+    batches = [row for row in summary["streams"] if row.get("one_by_one")]
     names = list(batches[0]["one_by_one"])
     rows = table("Per stream, peers running their streams one by one", "kaiwa slots", *names)
     for row in batches:
@@ -90,17 +90,17 @@ def _one_by_one(told: dict[str, Any]) -> Table:
     return rows
 
 
-def _files(told: dict[str, Any]) -> Table:
+def _files(summary: dict[str, Any]) -> Table:
     """Whole signals."""
     rows = table(
-        f"A file of {told['file_seconds']:g} s at once",
+        f"A file of {summary['file_seconds']:g} s at once",
         "engine",
         "encode s",
         "decode s",
         "RTF",
         "ratio",
     )
-    for row in told["files"]:
+    for row in summary["files"]:
         rows.add_row(
             row["engine"],
             f"{row['encode_s']:.2f}",

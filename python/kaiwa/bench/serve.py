@@ -27,7 +27,7 @@ FRAME_SECONDS = 0.08
 
 
 class Server(own_server.OwnServer):
-    """A `kaiwa serve` of ours, and what it costs."""
+    """A `kaiwa serve` started for the bench, and what it costs."""
 
     def cpu_seconds(self) -> float | None:
         """Processor time so far; ``None`` where the system does not tell."""
@@ -54,7 +54,7 @@ def serving(*options: str) -> Iterator[Server]:
 
 def machine_seconds() -> float | None:
     """Processor time of all programs on the machine so far: what is more than the server's and
-    the callers' was somebody else's, and spoils the figures."""
+    the callers' was somebody else's, and spoils the measurement."""
     try:
         with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123
             user, nice, system, _idle, _wait, irq, soft, steal = map(
@@ -75,23 +75,23 @@ def calls(server: Server, count: int, seconds: float, processes: int) -> dict[st
     outgoing = loadtest.prepare(loadtest.looped(voice(min(seconds, 20.0)), frames), "opus")
     options = loadtest.LoadTestOptions(url=f"127.0.0.1:{server.port}")
     before, all_before, began = server.cpu_seconds(), machine_seconds(), time.perf_counter()
-    shifts = loadtest.run(options, outgoing, count, processes)
+    workers = loadtest.run(options, outgoing, count, processes)
     wall = time.perf_counter() - began
     after, all_after = server.cpu_seconds(), machine_seconds()
     busy = None if all_before is None or all_after is None else all_after - all_before
-    figures = report([record for shift in shifts for record in shift.records])
+    summary = report([record for worker in workers for record in worker.records])
     cores = None if before is None or after is None else (after - before) / wall
     return {
         "calls": count,
-        "admitted": figures["calls"]["admitted"],
-        "missing_frames": figures["frames"]["missing"],
-        "latency_p50_ms": figures["frame_latency_ms"]["p50"],
-        "latency_p99_ms": figures["frame_latency_ms"]["p99"],
-        "underruns": figures["playback_of_100_ms"]["underruns"],
-        "sent_late_p99_ms": figures["send_lateness_ms"]["p99"],
+        "admitted": summary["calls"]["admitted"],
+        "missing_frames": summary["frames"]["missing"],
+        "latency_p50_ms": summary["frame_latency_ms"]["p50"],
+        "latency_p99_ms": summary["frame_latency_ms"]["p99"],
+        "underruns": summary["playback_of_100_ms"]["underruns"],
+        "sent_late_p99_ms": summary["send_lateness_ms"]["p99"],
         "server_cores": None if cores is None else round(cores, 2),
         "server_cpu_per_call_percent": None if cores is None else round(100 * cores / count, 2),
-        "driver_cores": round(sum(shift.cpu for shift in shifts), 2),
+        "driver_cores": round(sum(worker.cpu for worker in workers), 2),
         "all_cores": None if busy is None else round(busy / wall, 2),
     }
 

@@ -88,7 +88,7 @@ class Repository:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turns the library's errors into ours."""
+        """Turns the library's errors into a :class:`DownloadError` that says what to do."""
         from huggingface_hub import errors
 
         repo = self.name

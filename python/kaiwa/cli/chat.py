@@ -94,7 +94,7 @@ def _server(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _runs_here() -> bool:
-    """Whether something listens at the usual address."""
+    """Whether something listens at the default address."""
     import socket
 
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT), timeout=1):
@@ -103,7 +103,7 @@ def _runs_here() -> bool:
 
 
 class _Talk:
-    """One call and what is told about it in the end."""
+    """One call, and the summary that is printed at its end."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         from kaiwa.client import sound

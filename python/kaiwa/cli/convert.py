@@ -22,7 +22,7 @@ FORMATS = (
     "mlx-q4",
 )
 
-#: Entries of a config.json that tell one model from another.
+#: Entries of a config.json by which two models differ.
 SIZES = ("dim", "num_layers", "n_q", "dep_q", "card", "text_card")
 
 
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
             f"{config} belongs to a model of other sizes; write to another folder, or move it away"
         )
     started = time.perf_counter()
-    with progress.share("converting", quiet=args.quiet) as tell:
-        size = files.convert(output, args.to, tell)
+    with progress.share("converting", quiet=args.quiet) as update:
+        size = files.convert(output, args.to, update)
     if there is None:
         wanted.update(found.references(output.parent))
         config.write_text(json.dumps(wanted, indent=2), encoding="utf-8")

@@ -127,7 +127,7 @@ def checkpoint(path: Path, tensors: bool) -> dict[str, Any]:
 
 
 def layout(names: list[str]) -> str:
-    """Which published naming of Mimi the tensors follow, as far as names tell."""
+    """Which published naming of Mimi the tensors follow, as far as names show."""
     every = "\n".join(names)
     if "semantic_residual_vector_quantizer" in every:
         return "mimi, Hugging Face transformers"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kaiwa.client.loadtest import Shift
+    from kaiwa.client.loadtest import WorkerResult
 
 #: Seconds of voice, or of a file, that a call repeats.
 LOOP_SECONDS = 60.0
@@ -104,33 +104,33 @@ def run(args: argparse.Namespace) -> int:
     voice = loadtest.looped(_voice(args.input, args.seconds), frames)
     outgoing = loadtest.prepare(voice, args.format)
     progress.summary(f"{args.calls} calls to {chosen.url}", quiet=args.quiet)
-    shifts = loadtest.run(chosen, outgoing, args.calls, args.processes)
-    figures = _figures(args, shifts)
-    table.show(figures, as_json=args.json)
-    late = figures["send_lateness_ms"]["p99"]
+    workers = loadtest.run(chosen, outgoing, args.calls, args.processes)
+    summary = _summary(args, workers)
+    table.show(summary, as_json=args.json)
+    late = summary["send_lateness_ms"]["p99"]
     if late is not None and late > LATE:
         progress.warn(
             f"1 % of frames were sent more than {late:.0f} ms late: the driver is too slow for "
             f"these figures; use --processes {args.processes + 1} or fewer calls"
         )
-    if figures["frames"]["answered"] == 0:
+    if summary["frames"]["answered"] == 0:
         progress.warn("no call was answered; the endings above say why")
         return 1
     return 0
 
 
-def _figures(args: argparse.Namespace, shifts: list[Shift]) -> dict[str, Any]:
+def _summary(args: argparse.Namespace, workers: list[WorkerResult]) -> dict[str, Any]:
     """The report, and how busy the driver was."""
     from kaiwa.client.loadtest_report import report
     from kaiwa.client.url import chat_url, without_query
 
-    records = [record for shift in shifts for record in shift.records]
+    records = [record for worker in workers for record in worker.records]
     return {
         "server": without_query(chat_url(args.url)),
         "format": args.format,
         "seconds": args.seconds,
         **report(records, args.held_back),
-        "driver_cores": [round(shift.cpu, 3) for shift in shifts],
+        "driver_cores": [round(worker.cpu, 3) for worker in workers],
     }
 
 

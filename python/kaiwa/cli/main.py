@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build().parse_args(argv)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_FAILURE
-    # Errors of a download are told in one line of our own, not in the library's warnings.
+    # A failed download is reported in one line by us, not by warnings of the library.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     in_main_thread = threading.current_thread() is threading.main_thread()
     before: Any = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: Told how many units are done; the total may be None if it is unknown.
+#: Called with the number of units that were done since the last call.
 Advance = Callable[[int], None]
-#: Told (done, total), as the core tells it.
-Tell = Callable[[int, int], None]
+#: Called with (units done, units in all), as the core calls it.
+Update = Callable[[int, int], None]
 
 
 @contextmanager
@@ -39,18 +39,18 @@ def bar(title: str, total: int | None, *, quiet: bool) -> Iterator[Advance]:
 
 
 @contextmanager
-def share(title: str, *, quiet: bool) -> Iterator[Tell]:
-    """The same for work that tells how much of how much is done."""
+def share(title: str, *, quiet: bool) -> Iterator[Update]:
+    """A progress bar for work that reports how much of how much is done."""
     with bar(title, 1000, quiet=quiet) as advance:
         shown = 0
 
-        def tell(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             nonlocal shown
             now = done * 1000 // max(total, 1)
             advance(now - shown)
             shown = now
 
-        yield tell
+        yield update
 
 
 def summary(text: str, *, quiet: bool) -> None:

@@ -66,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
             path = stack.enter_context(replacing(args.text, reading=args.input))
             text_file = stack.enter_context(path.open("w", encoding="utf-8"))
         started = time.perf_counter()
-        with progress.share("loading", quiet=args.quiet) as tell:
+        with progress.share("loading", quiet=args.quiet) as update:
             duplex = Duplex.from_pretrained(
                 source,
                 prime=True,
-                progress=tell,
+                progress=update,
                 **model_options.loading(args),
                 **lm_options.sampling(args),
             )

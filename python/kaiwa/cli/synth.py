@@ -114,7 +114,7 @@ def run_moshi(args: argparse.Namespace) -> int:
     from kaiwa.synth import write_moshi
 
     started = time.perf_counter()
-    with progress.share("writing", quiet=args.quiet) as tell:
+    with progress.share("writing", quiet=args.quiet) as update:
         path = write_moshi(
             args.output,
             size=args.size,
@@ -122,7 +122,7 @@ def run_moshi(args: argparse.Namespace) -> int:
             seed=args.seed,
             mimi=not args.no_mimi,
             tokenizer=not args.no_tokenizer,
-            progress=tell,
+            progress=update,
         )
     elapsed = time.perf_counter() - started
     progress.summary(

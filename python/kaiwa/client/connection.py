@@ -185,7 +185,7 @@ class ChatClient:
             self.ignored += 1
 
     def _note(self, event: Event) -> Event:
-        """Keeps what the attributes tell, and decodes audio."""
+        """Updates the attributes from an event, and decodes audio."""
         if isinstance(event, Audio):
             if self._decode:
                 return replace(event, pcm=self._audio.decode(event.payload))
@@ -222,7 +222,8 @@ class ChatClient:
 
     @property
     def close_code(self) -> int | None:
-        """Code of the close, ours or the server's; 1006: lost; None: still open."""
+        """Code of the close frame, the client's or the server's; 1006 if the connection was lost,
+        None while it is open."""
         return self._socket.close_code
 
     @property
@@ -250,8 +251,8 @@ async def connect(
 ) -> AsyncIterator[ChatClient]:
     """A call that has its slot; it is closed with the block.
 
-    `timeout` is that of the queue in seconds (None: for ever), `on_queue` is told the position
-    while waiting. The other arguments and the errors are those of :meth:`ChatClient.open` and
+    `timeout` is how many seconds the call may wait in the queue (None: for ever), `on_queue` is
+    called with the position while it waits. The other arguments and the errors are those of :meth:`ChatClient.open` and
     :meth:`ChatClient.ready`.
     """
     chat = await ChatClient.open(

@@ -52,7 +52,7 @@ class LoadTestOptions:
 
 
 @dataclass
-class Shift:
+class WorkerResult:
     """What one process did: its calls, and the share of a core that it took."""
 
     records: list[CallRecord]
@@ -169,7 +169,7 @@ async def calls(
 
 def run(
     options: LoadTestOptions, outgoing: Sequence[bytes], count: int, processes: int = 1
-) -> list[Shift]:
+) -> list[WorkerResult]:
     """`count` calls, dealt out to `processes` processes.
 
     Args:
@@ -181,23 +181,23 @@ def run(
     offsets = [options.ramp * number / count for number in range(count)]
     shares = [offsets[i::processes] for i in range(min(processes, count))]
     if len(shares) == 1:
-        return [_shift(options, outgoing, offsets, time.time())]
+        return [_worker(options, outgoing, offsets, time.time())]
     start = time.time() + PREPARATION
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(shares), mp_context=context) as pool:
-        futures = [pool.submit(_shift, options, outgoing, share, start) for share in shares]
+        futures = [pool.submit(_worker, options, outgoing, share, start) for share in shares]
         return [future.result() for future in futures]
 
 
-def _shift(
+def _worker(
     options: LoadTestOptions, outgoing: Sequence[bytes], offsets: Sequence[float], start: float
-) -> Shift:
+) -> WorkerResult:
     """The calls of one process, counted from a time of `time.time()`."""
     wait = max(0.0, start - time.time())
     began, busy = time.perf_counter() + wait, time.process_time()
     records = asyncio.run(calls(options, outgoing, [wait + offset for offset in offsets]))
     wall = max(1e-9, time.perf_counter() - began)
-    return Shift(records, (time.process_time() - busy) / wall)
+    return WorkerResult(records, (time.process_time() - busy) / wall)
 
 
 def frames_in(seconds: float) -> int:

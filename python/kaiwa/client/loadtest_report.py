@@ -38,7 +38,7 @@ class CallRecord:
 
 
 def report(records: Sequence[CallRecord], held_back: int = 0) -> dict[str, Any]:
-    """The figures of all calls together; times in milliseconds.
+    """Statistics of all calls together; times in milliseconds.
 
     Calls that got no slot count: their frames are among those wanted, and they are not without
     fault.
@@ -57,7 +57,7 @@ def report(records: Sequence[CallRecord], held_back: int = 0) -> dict[str, Any]:
         and not play.underruns
         for record, play in zip(admitted, played, strict=True)
     )
-    figures: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "calls": {
             "asked": len(records),
             "admitted": len(admitted),
@@ -85,8 +85,8 @@ def report(records: Sequence[CallRecord], held_back: int = 0) -> dict[str, Any]:
     }
     level = _level(records)
     if level is not None:
-        figures["answer_level_dbfs"] = level
-    return figures
+        summary["answer_level_dbfs"] = level
+    return summary
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:

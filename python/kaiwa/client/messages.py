@@ -20,7 +20,7 @@ HANDSHAKE, AUDIO, TEXT, CONTROL, METADATA, ERROR, PING = range(7)
 
 @dataclass(frozen=True)
 class Handshake:
-    """The slot is ours; servers that send one byte only have versions of 0."""
+    """The call has a slot; servers that send one byte only count as version 0."""
 
     protocol: int
     model: int

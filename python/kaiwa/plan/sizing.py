@@ -33,7 +33,7 @@ MOST_CALLS = 10**9
 _PAGES = 45_400
 #: Bytes around each message: its type, websocket, TLS, TCP/IP, Ethernet.
 _AROUND = 1 + 4 + 22 + 40 + 18
-#: Messages a second: ours send one a frame, browsers two.
+#: Messages a second: clients of Kaiwa send one a frame, browsers two.
 _OUT, _IN = FRAME_RATE, 2 * FRAME_RATE
 
 
@@ -44,7 +44,7 @@ class Wanted:
     Attributes:
         calls: at once, at the busiest moment; or on average, if `blocked` is given.
         weights: form of the weights: `bf16`, `int8`, `int4`.
-        kv: form of keys and values; None is the device's usual one.
+        kv: form of keys and values; None is the device's default.
         seconds: longest conversation; None is no limit.
         budget: seconds that a step may take at the 95th percentile, as `--step-budget-ms`.
         spare: devices more than calls need, so that one may fail or be updated.
