@@ -1,4 +1,11 @@
-"""Kaiwa: full-duplex speech models as batched, streaming inference.
+"""Kaiwa: full-duplex speech models (Moshi and the Mimi codec), batched and streaming.
+
+A full-duplex model listens and speaks at the same time: every 80 ms it takes a frame of the
+caller's audio and gives a frame of its own, with the text of what it says.
+
+- :class:`Engine` runs many conversations over one model; this is what the server is built on.
+- :class:`Duplex` is the same model one step at a time: audio in, audio and text out.
+- :class:`Moshi` and :class:`Mimi` are its parts, the language model and the audio codec.
 
 >>> import kaiwa
 >>> mimi = kaiwa.Mimi.from_pretrained("kyutai/mimi")  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Writing files so that they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def replacing(
     must be another file.
 
     Raises:
-        InputError: the folder does not exist, `target` is no regular file or the input itself, or
-            it cannot be written to.
+        InputError: the folder does not exist, `target` is not a regular file or is the input, or it
+            cannot be written to.
     """
     final = Path(os.path.realpath(target))
     if final.is_dir():

@@ -26,7 +26,8 @@ BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """How a file ending is written: libsndfile's names, and the rates it can hold (Hz)."""
+    """The format that a file ending stands for: libsndfile's names for it, and the sample rates in
+    Hz that it can hold (None: any)."""
 
     container: str
     subtype: str
@@ -34,7 +35,7 @@ class OutputFormat:
 
     @property
     def sample_formats(self) -> dict[str, str]:
-        """Choices of sample format, as the option says them, with libsndfile's names."""
+        """The values of `--sample-format` that this format allows, with libsndfile's names."""
         if self.container == "WAV":
             return {"int16": "PCM_16", "int24": "PCM_24", "float32": "FLOAT"}
         if self.container == "FLAC":
@@ -69,7 +70,7 @@ def _soundfile() -> Any:
 
 
 class AudioWriteError(AudioFileError):
-    """An audio file cannot be written, through no fault of what was given."""
+    """An audio file cannot be written although the arguments are right: the disk is full, say."""
 
 
 class AudioReader:
@@ -82,7 +83,7 @@ class AudioReader:
         format: container and encoding in words.
 
     Raises:
-        AudioFileError: there is no such file, or it is no audio libsndfile can read.
+        AudioFileError: there is no such file, or libsndfile cannot read it as audio.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -120,7 +121,7 @@ class AudioReader:
                 reason = getattr(error, "error_string", str(error)).rstrip(".")
                 raise AudioFileError(
                     f"{self.path} breaks off at {done / self.sample_rate:.2f} s ({reason}); "
-                    "the file is damaged, convert or fetch it again"
+                    "the file is damaged; convert or download it again"
                 ) from None
             if len(block) == 0:
                 break
@@ -136,7 +137,7 @@ class AudioReader:
         if done < self.frames and self._container in ("WAV", "FLAC", "WAVEX", "RF64", "AIFF"):
             raise AudioFileError(
                 f"{self.path} ends after {done} of {self.frames} samples; the file is cut off "
-                "or damaged, fetch it again"
+                "or damaged; download it again"
             )
 
     def close(self) -> None:
@@ -199,7 +200,7 @@ class AudioWriter:
         """The error for a file that cannot be written."""
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         return AudioWriteError(
-            f"cannot write the audio file ({reason or 'too few samples went out'}); "
+            f"cannot write the audio file ({reason or 'the encoder took a part only'}); "
             "check the space on disk"
         )
 

@@ -32,7 +32,7 @@ class CodesInfo:
         num_codebooks: rows.
         cardinality: codes are 0 to this minus 1.
         model: where the encoder's weights came from, for people.
-        version: of the format.
+        version: version of the file format.
     """
 
     sample_rate: int

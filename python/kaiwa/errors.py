@@ -8,8 +8,8 @@
     │   ├── CheckpointNotFoundError (also FileNotFoundError)
     │   └── DownloadError                   a repository cannot be reached or read
     ├── DeviceError (also RuntimeError)     a device is missing or failed
-    ├── ClosedError                         a session or an engine is over
-    ├── CapacityError                       full, overloaded or draining: try again later
+    ├── ClosedError                         a session or an engine has ended
+    ├── CapacityError                       full, overloaded or draining: may work later
     ├── AudioFileError                      an audio or codes file cannot be read or written
     └── ServerError                         a server cannot be reached, refused or broke off
 
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class KaiwaError(Exception):
-    """Base of everything Kaiwa raises on purpose."""
+    """Base class of every error that Kaiwa raises on purpose."""
 
 
 class InputError(KaiwaError, ValueError):
@@ -67,14 +67,15 @@ class AudioFileError(KaiwaError):
 
 
 class ClosedError(KaiwaError):
-    """A session or an engine is over."""
+    """A session or an engine has ended and takes nothing more."""
 
 
 class CapacityError(KaiwaError):
-    """Nobody more can be taken in now; the same request may succeed later.
+    """There is no room for another conversation at present; the same request may succeed later.
 
     Attributes:
-        reason: ``full``, ``overloaded`` or ``draining``.
+        reason: ``full`` (every slot is taken), ``overloaded`` (a step would take too long) or
+            ``draining`` (the engine is about to end).
     """
 
     def __init__(self, message: str, reason: str = "full") -> None:

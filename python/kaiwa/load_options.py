@@ -29,7 +29,7 @@ class LoadOptions:
     :meth:`kaiwa.Duplex.from_pretrained` and :class:`kaiwa.Engine` take the same ones.
 
     Raises:
-        InputError: An option has a wrong type or is none of the values that it can have.
+        InputError: An option has a wrong type, or a value that it cannot have.
     """
 
     device: str = "auto"

@@ -23,9 +23,10 @@ class Mimi:
     several threads. Make one with :meth:`from_pretrained`.
 
     Whole-signal calls (:meth:`encode`, :meth:`decode`) release the interpreter lock, take memory
-    in proportion to their arrays only, and stop at Ctrl-C. They follow the reference's batch mode;
-    a :class:`MimiStream` follows its streaming mode. The two differ in what attention may see once
-    a signal is longer than ten seconds.
+    in proportion to their arrays only, and stop at Ctrl-C. They give what the reference
+    (Kyutai's PyTorch code) gives for a whole signal; a :class:`MimiStream` gives what it gives for
+    a stream. The two differ in how far back attention may look once a signal is longer than ten
+    seconds.
     """
 
     def __init__(self, native: _native.Mimi) -> None:

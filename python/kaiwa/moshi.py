@@ -67,17 +67,19 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class StepOutput:
-    """What a step gives; unpacks into ``text, audio, ready``. -2 stands where there is nothing."""
+    """What a step gives; unpacks into ``text, audio, ready``. Slots that were paused, or have no
+    complete frame yet, hold -2."""
 
-    #: int32 ``[slots]``: text token of the frame that is now complete.
+    #: int32 ``[slots]``: text token of the frame that became complete.
     text: Ints
-    #: int32 ``[slots, dep_q]``: codes of the frame that is now complete.
+    #: int32 ``[slots, dep_q]``: codes of the frame that became complete.
     audio: Ints
     #: bool ``[slots]``: whether a frame was completed.
     ready: NDArray[np.bool_]
     #: int32 ``[slots]``: text token chosen at this step.
     step_text_tokens: Ints
-    #: int32 ``[slots, dep_q]``: codes chosen at this step, not yet un-delayed.
+    #: int32 ``[slots, dep_q]``: codes chosen at this step. Codebooks are delayed against each
+    #: other, so they belong to different frames.
     step_audio_tokens: Ints
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
@@ -191,7 +193,8 @@ class Moshi:
 
     @property
     def card(self) -> int:
-        """Entries of a codebook (2048); as an input, ``card`` itself is the initial token."""
+        """Entries of a codebook (2048). As an input, the number ``card`` itself stands for the time
+        before the conversation."""
         return self._native.card
 
     @property
@@ -373,8 +376,9 @@ class MoshiStream:
 
         Args:
             user_codes: Integers ``[slots, K]`` with at least :attr:`Moshi.num_codebooks_in`
-                columns (more are cut off): codes, ``-1`` for "zero", or ``card`` for "initial".
-                The first step of a conversation does not look at them, as in the reference.
+                columns (more are cut off): codes; ``-1`` adds nothing to the model's input;
+                ``card`` is the token that stands for the time before the conversation. The first
+                step of a conversation does not look at them, as in the reference.
             active: One boolean per slot; all if left out. Paused slots keep their state.
             force_text: A text token per slot to be said instead of a sampled one; ``None`` or
                 negative leaves the choice to the model.

@@ -19,7 +19,7 @@ class Resampler:
         to_rate: Rate of the output in Hz, 1 000 to 768 000.
 
     Raises:
-        InputError: A rate is no whole number in that range.
+        InputError: A rate is not a whole number in that range.
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:

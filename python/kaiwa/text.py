@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 
 from kaiwa.errors import CheckpointError, CheckpointNotFoundError, InputError
 
-#: Tokens that say nothing: end of padding, begin, end, padding (spec moshi-lm.md 2.2, 6.4).
+#: Tokens that stand for no text: end of padding, begin, end, padding (spec moshi-lm.md 2.2, 6.4).
 SILENT = frozenset((0, 1, 2, 3))
 
 #: Largest file that is read as a tokenizer. The released ones are below 2 MiB; weights, given by
@@ -31,7 +31,8 @@ _FOREIGN = (
 
 
 class Tokenizer:
-    """The pieces of a model's text vocabulary. Made by :meth:`load`; safe to share by threads."""
+    """The text vocabulary of a model (SentencePiece). Made by :meth:`load`; several threads may use
+    it at once."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -50,7 +51,7 @@ class Tokenizer:
 
         Raises:
             CheckpointNotFoundError: the file does not exist.
-            CheckpointError: it cannot be read, is no SentencePiece model, or has another number
+            CheckpointError: it cannot be read, is not a SentencePiece model, or has another number
                 of pieces.
         """
         import sentencepiece
@@ -96,7 +97,7 @@ class Tokenizer:
         """The tokens of a text, without begin and end.
 
         Raises:
-            InputError: `text` is no string, or has surrogates, which no text in UTF-8 has.
+            InputError: `text` is not a string, or has surrogates, which UTF-8 cannot hold.
         """
         if not isinstance(text, str):
             raise InputError(f"text is {type(text).__name__}; pass a string")
@@ -109,7 +110,7 @@ class Tokenizer:
         return [int(token) for token in self._processor.EncodeAsIds(data.decode("utf-8"))]
 
     def stream(self) -> TextStream:
-        """The text of a new conversation."""
+        """A decoder of the text tokens of one new conversation."""
         return TextStream(self)
 
 
@@ -123,12 +124,12 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: SupportsIndex) -> str:
-        """The text a token adds.
+        """The text that a token adds to what was said so far.
 
         It is the token's piece, with spaces for U+2581. It is empty for the tokens 0 to 3 and for
-        negative ones, which say nothing, and for a byte that does not complete a character. Such
-        tokens may stand between the bytes of a character; any other piece ends it, and U+FFFD
-        takes the place of the part that was there.
+        negative ones, which stand for no text, and for a byte that does not complete a character.
+        Tokens without text may come between the bytes of a character. If a piece of text comes
+        there, the character stays incomplete and U+FFFD takes its place.
 
         Raises:
             InputError: there is no such token.
@@ -178,7 +179,7 @@ def _read(file: Path) -> bytes:
 
 
 def _kind_of(data: bytes) -> tuple[str, str]:
-    """What a file that is no tokenizer seems to be, and what to do about it."""
+    """What a file that is not a tokenizer seems to be, and what to do about it."""
     if not data:
         return "empty", "download it again"
     start = data[:64].lstrip().lower()

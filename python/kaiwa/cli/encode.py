@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
         type=options.positive,
         default=8,
         metavar="K",
-        help="codebooks to write: more is better and bigger (default: 8)",
+        help="codebooks to write: more sound better and take more space (default: 8)",
     )
     options.add_model(parser)
     options.add_output(parser)

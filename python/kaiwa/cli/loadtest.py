@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Seconds of voice, or of a file, that a call repeats.
 LOOP_SECONDS = 60.0
-#: Milliseconds of lateness at which the driver, not the server, is what is measured.
+#: Milliseconds of lateness of what is sent, above which the answers say little about the server.
 LATE = 20.0
 
 
@@ -28,8 +28,9 @@ def add_parser(commands: Any) -> None:
         description="Call a server many times at once and measure its answers. Each call sends a "
         "frame each 80 ms on an absolute schedule; a frame that would be more than 80 ms late is "
         "skipped and counted. The latency of frame n is the time from sending its last byte to "
-        "the end of the n-th frame of the answer. Calls that get no slot stay in every "
-        "denominator. Look at the send lateness first: a slow driver measures itself. "
+        "the end of the n-th frame of the answer. Calls that get no slot count "
+        "in every total. Look at the send lateness first: if it is high, this machine calls too "
+        "slowly, and the other numbers are about it and not about the server. "
         "`kaiwa load` is another name of this command.",
     )
     parser.add_argument(
@@ -110,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
     late = summary["send_lateness_ms"]["p99"]
     if late is not None and late > LATE:
         progress.warn(
-            f"1 % of frames were sent more than {late:.0f} ms late: the driver is too slow for "
-            f"these figures; use --processes {args.processes + 1} or fewer calls"
+            f"1 % of frames were sent more than {late:.0f} ms late: this machine calls too slowly "
+            f"to measure the server; use --processes {args.processes + 1} or fewer calls"
         )
     if summary["frames"]["answered"] == 0:
         progress.warn("no call was answered; the endings above say why")

@@ -20,8 +20,8 @@ def add_parser(commands: Any) -> None:
         "serve",
         help="a server for browsers and other clients",
         description="Serve conversations: a web page at /, Kyutai's protocol at /api/chat, "
-        "figures for operators at /ops and /metrics. Every option is also a variable and a key "
-        "of a file in TOML; see docs/settings.md.",
+        "a page for operators at /ops, metrics at /metrics. Every option is also a variable and a "
+        "key of a file in TOML; see docs/settings.md.",
     )
     add_arguments(parser, settings())
     parser.set_defaults(run=run)

@@ -252,8 +252,8 @@ async def connect(
     """A call that has its slot; it is closed with the block.
 
     `timeout` is how many seconds the call may wait in the queue (None: for ever), `on_queue` is
-    called with the position while it waits. The other arguments and the errors are those of :meth:`ChatClient.open` and
-    :meth:`ChatClient.ready`.
+    called with the position while it waits. The other arguments and the errors are those of
+    :meth:`ChatClient.open` and :meth:`ChatClient.ready`.
     """
     chat = await ChatClient.open(
         url, key=key, token=token, format=format, params=params, decode=decode

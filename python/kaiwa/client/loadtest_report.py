@@ -1,4 +1,4 @@
-"""What a load test says, from the records of its calls. No clock and no network."""
+"""The report of a load test, computed from the records of its calls."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class CallRecord:
 def report(records: Sequence[CallRecord], held_back: int = 0) -> dict[str, Any]:
     """Statistics of all calls together; times in milliseconds.
 
-    Calls that got no slot count: their frames are among those wanted, and they are not without
-    fault.
+    Calls that got no slot count too: their frames are among those wanted, and they are not among
+    the calls without fault.
 
     Args:
         records: the calls.

@@ -10,7 +10,7 @@ _MOST = 2880
 
 
 def packet_samples(packet: bytes) -> int:
-    """Samples at 24 kHz of an Opus packet; 0 for what is none."""
+    """Samples at 24 kHz of an Opus packet; 0 for bytes that are not one."""
     if not packet:
         return 0
     arbitrary = packet[1] & 63 if len(packet) > 1 else 0

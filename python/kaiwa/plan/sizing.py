@@ -185,7 +185,7 @@ def servers_for(load: float, blocked: float) -> int:
     """Fewest slots with which no more than a share of callers finds all taken.
 
     Raises:
-        InputError: the share is none.
+        InputError: it is not a share.
     """
     if not 0 < blocked < 1:
         raise InputError(f"blocked is {blocked:g}; use a share of callers such as 0.001")

@@ -57,7 +57,7 @@ def read(text: str) -> StepTimes:
     """Measured times from text: `1:12.5,8:21` is 12.5 ms with one conversation, 21 ms with eight.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a list of that form.
     """
     points = {}
     try:

@@ -55,10 +55,10 @@ def _sampling(name: str, **more: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class ServerSettings:
-    """What a server was told. Values are checked and brought into one form when it is made.
+    """The settings of a server. Values are checked and brought into one form when it is made.
 
     Raises:
-        InputError: a value is none that its setting may have, or two do not go together.
+        InputError: a setting has a value that it cannot have, or two contradict each other.
     """
 
     model: str | None = _declared("model", MODEL)
@@ -71,7 +71,10 @@ class ServerSettings:
     quantize: str | None = _declared("quantize", MODEL)
     kv_dtype: str | None = _declared("kv_dtype", MODEL)
     warmup: bool = _set(
-        "flag", True, MODEL, "do not run the model before the first call; the first calls lag"
+        "flag",
+        True,
+        MODEL,
+        "do not run the model before the first call, whose first answers then come late",
     )
 
     seed: int | None = _declared(
@@ -149,7 +152,7 @@ class ServerSettings:
         "float",
         60,
         ACCESS,
-        "life of a token for one connection",
+        "how long a token, which opens one connection, is valid",
         metavar="S",
         unit="seconds",
         low=1,
@@ -179,7 +182,8 @@ class ServerSettings:
         "float",
         15,
         CALLS,
-        "a lost call is held for this time; 0 is not at all",
+        "a call whose connection is lost keeps its slot for this time and can be taken up again; 0 "
+        "is not at all",
         metavar="S",
         unit="seconds",
         high=3600,
@@ -198,7 +202,7 @@ class ServerSettings:
         "float",
         60,
         CALLS,
-        "callers are let in while a step stays below this; a frame lasts 80",
+        "a caller is let in if a step with it is predicted to stay below this; a frame lasts 80",
         metavar="MS",
         unit="milliseconds",
         low=1,
@@ -241,19 +245,19 @@ class ServerSettings:
         "text",
         "open",
         REPLICAS,
-        "new calls while Redis does not answer: open is counted by each server for itself, closed "
-        "is refused if they have a key",
+        "new calls while Redis does not answer: with open, each server counts limits for itself; "
+        "with closed, calls that have a key are refused",
         choices=("open", "closed"),
     )
     token_secret_file: str | None = _set(
         "path",
         None,
         REPLICAS,
-        "file with the secret that signs tokens, the same for every server: with it each takes "
-        "the tokens of all",
+        "file with the secret that signs tokens; with the same file every server accepts the "
+        "tokens of all",
         metavar="FILE",
         secret=True,
-        shown_default="none, a server takes its own",
+        shown_default="none, a server accepts only its own tokens",
     )
     advertise_url: str | None = _set(
         "text",
@@ -294,7 +298,7 @@ class ServerSettings:
         """The settings from options, variables and the file that one of these names.
 
         Args:
-            args: parsed options of `add_arguments`; None is none given.
+            args: parsed options of `add_arguments`; None if there are none.
             environ: variables; None is the process's own.
 
         Raises:

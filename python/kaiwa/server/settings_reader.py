@@ -73,7 +73,7 @@ def gather(
 
 
 def misspelt(settings: Iterable[Setting], environ: Mapping[str, str]) -> list[str]:
-    """Variables that look like one of a setting and are none, each with what may be meant."""
+    """Warnings about variables that are not settings but are spelt much like one."""
     known = {setting.variable for setting in settings} | {CONFIG_VARIABLE, *_OF_OTHERS}
     pairs = [
         (name, difflib.get_close_matches(name, known, n=1, cutoff=0.85))
