@@ -117,13 +117,16 @@ def test_slots_do_not_disturb_each_other(small: kaiwa.Moshi) -> None:
     for _ in range(60):
         active = rng.random(3) < 0.7
         active &= [len(m) < 40 for m in made]
-        codes = np.full((3, 8), 99)
+        codes = np.full((3, 8), 2**40)  # Those of paused slots are not looked at.
         for slot in np.flatnonzero(active):
             codes[slot] = users[slot, len(made[slot])]
         out = stream.step(codes, active)
         text, _audio, ready = out
         assert not ready[~active].any()
         assert (text[~active] == -2).all()
+        for logits in (stream.text_logits, stream.audio_logits):
+            assert not logits[~active].any()
+            assert all(row.any() for row in logits[active])
         for slot in np.flatnonzero(active):
             made[slot].append((out.step_text_tokens[slot], *out.step_audio_tokens[slot]))
     for row in range(3):
@@ -183,6 +186,9 @@ BAD_STEPS: list[tuple[str, Callable[[kaiwa.MoshiStream], Any]]] = [
     ("force_text", lambda s: s.step(np.zeros((1, 8), int), force_text=[48])),
     ("force_text", lambda s: s.step(np.zeros((1, 8), int), force_text=[1, 2])),
     ("force_audio", lambda s: s.step(np.zeros((1, 8), int), force_audio=np.zeros((1, 7), int))),
+    (str(2**40), lambda s: s.step(np.full((1, 8), 2**40))),
+    (str(2**40), lambda s: s.step(np.zeros((1, 8), int), force_text=[2**40])),
+    (str(2**40), lambda s: s.step(np.zeros((1, 8), int), force_audio=np.full((1, 8), 2**40))),
     ("rows of one length", lambda s: s.step([[1] * 8, [1]])),
     ("dtype bool", lambda s: s.step(np.zeros((1, 8), bool))),
     ("below 60", lambda s: s.step(np.full((1, 8), 2**64 - 1, np.uint64))),

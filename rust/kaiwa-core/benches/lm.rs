@@ -123,10 +123,12 @@ fn main() {
                     .stream(&seeds, &vec![Sampling::default(); slots])
                     .unwrap();
                 stream.prefill_silence(history.parse().unwrap()).unwrap();
-                let codes = vec![7i64; slots * 8];
+                let all: Vec<usize> = (0..slots).collect();
+                let codes = vec![7; slots * 8];
                 let step = |stream: &mut kaiwa_core::lm::MoshiStream| {
                     let started = Instant::now();
                     let input = StepInput {
+                        slots: &all,
                         user_codes: &codes,
                         codebooks: 8,
                         ..StepInput::default()

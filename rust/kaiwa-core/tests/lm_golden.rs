@@ -61,27 +61,27 @@ impl Expected {
         Self(SafeTensorsFile::open(&data(case).join("expected.safetensors")).unwrap())
     }
 
-    fn ints(&self, name: &str) -> Vec<i64> {
+    fn ints(&self, name: &str) -> Vec<i32> {
         let bytes = self.0.read_bytes(name).unwrap();
         match self.0.tensor(name).unwrap().dtype.0.as_str() {
             "I32" => bytes
                 .as_chunks::<4>()
                 .0
                 .iter()
-                .map(|b| i32::from_le_bytes(*b).into())
+                .map(|b| i32::from_le_bytes(*b))
                 .collect(),
             "I64" => bytes
                 .as_chunks::<8>()
                 .0
                 .iter()
-                .map(|b| i64::from_le_bytes(*b))
+                .map(|b| i64::from_le_bytes(*b) as i32)
                 .collect(),
             other => panic!("{other}"),
         }
     }
 
     /// `[rows, columns]` as columns.
-    fn columns(&self, name: &str) -> Vec<Vec<i64>> {
+    fn columns(&self, name: &str) -> Vec<Vec<i32>> {
         let (all, width) = (self.ints(name), self.0.tensor(name).unwrap().shape[1]);
         (0..width)
             .map(|c| all.iter().skip(c).step_by(width).copied().collect())
@@ -91,20 +91,20 @@ impl Expected {
 
 fn step(
     stream: &mut MoshiStream,
-    codes: &[i64],
-    forced: Option<(i64, &[i64])>,
-) -> Option<Vec<i64>> {
-    let text = forced.map(|(t, _)| [t]);
+    codes: &[i32],
+    forced: Option<(i32, &[i32])>,
+) -> Option<Vec<i32>> {
+    let text: Vec<i32> = forced.iter().map(|(t, _)| *t).collect();
     let out = stream
         .step(StepInput {
+            slots: &[0],
             user_codes: codes,
             codebooks: codes.len(),
-            active: None,
-            force_text: text.as_ref().map(|t| &t[..]),
-            force_audio: forced.map(|(_, a)| a),
+            force_text: &text,
+            force_audio: forced.map_or(&[], |(_, a)| a),
         })
         .unwrap();
-    let frame = out.text.iter().chain(&out.audio).map(|t| i64::from(*t));
+    let frame = out.text.iter().chain(&out.audio).copied();
     out.ready[0].then(|| frame.collect())
 }
 
@@ -136,8 +136,9 @@ fn compare(case: &str, moshi: &Moshi, prefix: &str, led: bool) -> f32 {
                 worst = worst.max((a - b).abs());
             }
         };
-        far(stream.text_logits(), &text_logits);
-        far(stream.audio_logits(), &audio_logits);
+        let made = stream.logits().unwrap();
+        far(&made.text, &text_logits);
+        far(&made.audio, &audio_logits);
     }
     assert_eq!(
         frames,

@@ -13,6 +13,7 @@ mod gate;
 mod info;
 mod lm;
 mod lm_files;
+mod lm_rows;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;

@@ -3,15 +3,14 @@
 use std::sync::Mutex;
 
 use kaiwa_core::device::Device;
-use kaiwa_core::lm::{
-    self, KvType, LmDtype, MoshiOptions, Quantize, Sampling, StepInput, StepOutput,
-};
+use kaiwa_core::lm::{self, KvType, LmDtype, Logits, MoshiOptions, Quantize, Sampling, StepInput};
 use numpy::{PyArray1, PyArray2, PyArray3, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 
 use crate::arrays::{give2, give3, take};
 use crate::gate::{detached, detached_long, lock};
 use crate::lm_files::LmFiles;
+use crate::lm_rows as rows;
 
 /// Weights of the language model, shared by the streams made from it.
 #[pyclass(frozen, module = "kaiwa._native")]
@@ -174,7 +173,7 @@ impl MoshiStream {
         force_text: Option<PyReadonlyArrayDyn<'py, i64>>,
         force_audio: Option<PyReadonlyArrayDyn<'py, i64>>,
     ) -> PyResult<Step<'py>> {
-        let (codes, [_, codebooks]) = take(py, "user_codes", &user_codes)?;
+        let (codes, [heard_slots, codebooks]) = take(py, "user_codes", &user_codes)?;
         let text = match &force_text {
             Some(text) => Some(take::<i64, 1>(py, "force_text", text)?.0),
             None => None,
@@ -183,46 +182,61 @@ impl MoshiStream {
             Some(audio) => Some(take::<i64, 2>(py, "force_audio", audio)?.0),
             None => None,
         };
-        let (out, books) = detached(py, || {
+        let slots = self.slots;
+        let (out, on, books) = detached(py, || {
             let mut stream = lock(&self.stream);
+            // Shared pointers: nothing is copied.
+            let moshi = stream.moshi().clone();
+            let config = moshi.config();
+            let (books, size) = (config.spoken, config.card);
+            let on = rows::active(active.as_deref(), slots)?;
+            let shape = [heard_slots, codebooks];
+            let codes = rows::user_codes(&codes, shape, &on, (slots, config))?;
+            let text = text.as_deref();
+            let text = rows::forced("force_text", text, &on, (slots, 1), config.text_card)?;
+            let audio = audio.as_deref();
+            let audio = rows::forced("force_audio", audio, &on, (slots, books), size)?;
             let out = stream.step(StepInput {
+                slots: &on,
                 user_codes: &codes,
                 codebooks,
-                active: active.as_deref(),
-                force_text: text.as_deref(),
-                force_audio: audio.as_deref(),
+                force_text: &text,
+                force_audio: &audio,
             })?;
-            Ok((out, stream.moshi().config().spoken))
+            Ok((out, on, books))
         })?;
-        let StepOutput {
-            text,
-            audio,
-            ready,
-            step_text,
-            step_audio,
-        } = out;
+        let tokens = |rows: &[i32], width| rows::spread_tokens(rows, &on, slots, width);
+        let ready = rows::spread(&out.ready, &on, slots, 1, false);
         Ok((
-            PyArray1::from_vec(py, text),
-            give2(py, audio, [self.slots, books])?,
+            PyArray1::from_vec(py, tokens(&out.text, 1)),
+            give2(py, tokens(&out.audio, books), [slots, books])?,
             PyArray1::from_vec(py, ready),
-            PyArray1::from_vec(py, step_text),
-            give2(py, step_audio, [self.slots, books])?,
+            PyArray1::from_vec(py, tokens(&out.step_text, 1)),
+            give2(py, tokens(&out.step_audio, books), [slots, books])?,
         ))
     }
 
     /// Text logits of the last step, `[slots, text_card]`.
     fn text_logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let logits = detached(py, || Ok(lock(&self.stream).text_logits().to_vec()))?;
-        let width = logits.len() / self.slots;
+        let (logits, width) = detached(py, || {
+            let mut stream = lock(&self.stream);
+            let width = stream.moshi().config().text_card_out;
+            let Logits { slots, text, .. } = stream.logits()?;
+            Ok((rows::spread(&text, &slots, self.slots, width, 0.0), width))
+        })?;
         give2(py, logits, [self.slots, width])
     }
 
     /// Audio logits of the last step, `[slots, dep_q, card]`.
     fn audio_logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let (logits, books, card) = detached(py, || {
-            let stream = lock(&self.stream);
+            let mut stream = lock(&self.stream);
             let config = stream.moshi().config();
-            Ok((stream.audio_logits().to_vec(), config.spoken, config.card))
+            let (books, card) = (config.spoken, config.card);
+            let Logits { slots, audio, .. } = stream.logits()?;
+            let width = books * card;
+            let all = rows::spread(&audio, &slots, self.slots, width, 0.0);
+            Ok((all, books, card))
         })?;
         give3(py, logits, [self.slots, books, card])
     }

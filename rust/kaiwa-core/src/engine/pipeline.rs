@@ -137,50 +137,47 @@ impl Pipeline for Duplex {
             all[slot * FRAME_SIZE..][..FRAME_SIZE].copy_from_slice(frame);
         }
         let codes = self.codec.encode(&all, Some(&active))?;
-        let codes: Vec<i64> = codes.into_iter().map(i64::from).collect();
         let encoded = started.elapsed().as_secs_f64();
 
-        let fresh: Vec<bool> = active
-            .iter()
-            .zip(&self.fresh)
-            .map(|(a, f)| *a && *f)
-            .collect();
-        let input = |active| StepInput {
-            user_codes: &codes,
-            codebooks: codes.len() / count,
-            active: Some(active),
-            ..StepInput::default()
-        };
-        if fresh.contains(&true) {
+        let heard = codes.len() / count;
+        let fresh: Vec<usize> = slots.iter().copied().filter(|s| self.fresh[*s]).collect();
+        if !fresh.is_empty() {
             // The model never looks at the codes of its first step: they are given twice.
-            self.lm.step(input(&fresh))?;
+            let first = rows_of(&codes, heard, &fresh);
+            self.lm.step(step_input(&fresh, &first, heard))?;
         }
-        let out = self.lm.step(input(&active))?;
+        let mine = rows_of(&codes, heard, slots);
+        let out = self.lm.step(step_input(slots, &mine, heard))?;
         slots.iter().for_each(|s| self.fresh[*s] = false);
         let stepped = started.elapsed().as_secs_f64();
 
-        let books = out.audio.len() / count;
+        let spoken = self.moshi.config().spoken;
         let mut audio = Vec::new();
         if out.ready.contains(&true) {
-            let codes: Vec<i64> = out.audio.iter().map(|c| i64::from(*c)).collect();
-            audio = self.codec.decode(&codes, books, Some(&out.ready))?;
+            let (mut codes, mut ready) = (vec![0i64; count * spoken], vec![false; count]);
+            for (row, slot) in slots.iter().enumerate().filter(|(row, _)| out.ready[*row]) {
+                ready[*slot] = true;
+                let to = &mut codes[slot * spoken..][..spoken];
+                let from = &out.audio[row * spoken..][..spoken];
+                to.iter_mut()
+                    .zip(from)
+                    .for_each(|(to, code)| *to = i64::from(*code));
+            }
+            audio = self.codec.decode(&codes, spoken, Some(&ready))?;
         }
         let decoded = started.elapsed().as_secs_f64();
         self.seconds = [encoded, stepped - encoded, decoded - stepped];
 
-        let width = self.lm.text_logits().len() / count;
-        let answer = |slot: &usize| {
-            let logits = &self.lm.text_logits()[slot * width..][..width];
-            // A sum is finite only if all its terms are.
-            let fault = (!logits.iter().sum::<f32>().is_finite())
+        let answer = |(row, slot): (usize, &usize)| {
+            let fault = (!out.finite[row])
                 .then(|| "the model's output is not finite; the weights may be damaged".to_owned());
             Answer {
-                audio: out.ready[*slot].then(|| audio[slot * FRAME_SIZE..][..FRAME_SIZE].to_vec()),
-                text: out.text[*slot],
+                audio: out.ready[row].then(|| audio[slot * FRAME_SIZE..][..FRAME_SIZE].to_vec()),
+                text: out.text[row],
                 fault,
             }
         };
-        Ok(slots.iter().map(answer).collect())
+        Ok(slots.iter().enumerate().map(answer).collect())
     }
 
     fn renew(&mut self) -> Result<()> {
@@ -199,6 +196,24 @@ impl Pipeline for Duplex {
 
     fn delay(&self) -> usize {
         self.moshi.config().max_delay()
+    }
+}
+
+/// The rows of some slots, of codes `[slots, codebooks]`.
+fn rows_of(codes: &[i32], codebooks: usize, slots: &[usize]) -> Vec<i32> {
+    let rows = slots
+        .iter()
+        .map(|slot| &codes[slot * codebooks..][..codebooks]);
+    rows.flatten().copied().collect()
+}
+
+/// A step of some slots with their rows of codes.
+fn step_input<'a>(slots: &'a [usize], codes: &'a [i32], codebooks: usize) -> StepInput<'a> {
+    StepInput {
+        slots,
+        user_codes: codes,
+        codebooks,
+        ..StepInput::default()
     }
 }
 

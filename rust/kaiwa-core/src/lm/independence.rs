@@ -1,10 +1,14 @@
 //! Tests: a slot's tokens and logits depend on its own conversation only, bit for bit.
 #![allow(clippy::unwrap_used)]
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use super::synth::{RandomLm, Size};
-use super::{KvType, LmDtype, Moshi, MoshiOptions, MoshiStream, Quantize, Sampling, StepInput};
+use super::{
+    KvType, LmConfig, LmDtype, LmTensors, Logits, Moshi, MoshiOptions, MoshiStream, Quantize,
+    RawRows, Sampling, StepInput, StepOutput, TensorInfo,
+};
+use crate::error::Result;
 
 const SLOTS: usize = 5;
 const STEPS: usize = 90;
@@ -25,9 +29,9 @@ fn random(a: u64, b: u64) -> u64 {
 type Made = (i32, Vec<i32>, Option<Vec<i32>>, Vec<f32>, Vec<f32>);
 
 /// Codes of conversation `c` at its step `t`.
-fn user(c: usize, t: usize) -> Vec<i64> {
+fn user(c: usize, t: usize) -> Vec<i32> {
     (0..8)
-        .map(|k| (random(c as u64 * 1000 + t as u64, k) % 64) as i64)
+        .map(|k| (random(c as u64 * 1000 + t as u64, k) % 64) as i32)
         .collect()
 }
 
@@ -41,23 +45,34 @@ fn settings(c: usize) -> (u64, Sampling) {
     (1000 + c as u64, sampling)
 }
 
-fn of_slot(stream: &MoshiStream, out: &super::StepOutput, slot: usize) -> Made {
-    let (text, audio) = (stream.text_logits(), stream.audio_logits());
-    let slots = stream.slots();
-    let part = |all: &[f32]| all[slot * all.len() / slots..(slot + 1) * all.len() / slots].to_vec();
-    let books = out.audio.len() / slots;
-    let row = |all: &[i32]| all[slot * books..(slot + 1) * books].to_vec();
-    let frame = out.ready[slot].then(|| {
-        let mut frame = vec![out.text[slot]];
-        frame.extend(row(&out.audio));
+/// The only slot's codes, or a row of them for some slots.
+fn input<'a>(slots: &'a [usize], codes: &'a [i32]) -> StepInput<'a> {
+    StepInput {
+        slots,
+        user_codes: codes,
+        codebooks: 8,
+        ..StepInput::default()
+    }
+}
+
+/// What row `row` of a step made.
+fn of_row(logits: &Logits, out: &StepOutput, row: usize) -> Made {
+    let rows = out.text.len();
+    let part = |all: &[f32]| all[row * all.len() / rows..(row + 1) * all.len() / rows].to_vec();
+    let books = out.audio.len() / rows;
+    let codes = |all: &[i32]| all[row * books..(row + 1) * books].to_vec();
+    let frame = out.ready[row].then(|| {
+        let mut frame = vec![out.text[row]];
+        frame.extend(codes(&out.audio));
         frame
     });
+    assert!(out.finite[row]);
     (
-        out.step_text[slot],
-        row(&out.step_audio),
+        out.step_text[row],
+        codes(&out.step_audio),
         frame,
-        part(text),
-        part(audio),
+        part(&logits.text),
+        part(&logits.audio),
     )
 }
 
@@ -67,14 +82,8 @@ fn alone(moshi: &Moshi, c: usize, steps: usize) -> Vec<Made> {
     (0..steps)
         .map(|t| {
             let codes = user(c, t);
-            let out = stream
-                .step(StepInput {
-                    user_codes: &codes,
-                    codebooks: 8,
-                    ..StepInput::default()
-                })
-                .unwrap();
-            of_slot(&stream, &out, 0)
+            let out = stream.step(input(&[0], &codes)).unwrap();
+            of_row(&stream.logits().unwrap(), &out, 0)
         })
         .collect()
 }
@@ -97,54 +106,39 @@ fn together(moshi: &Moshi, disturb: impl Fn(usize, &mut MoshiStream)) -> Vec<Vec
             talk[1] = SLOTS;
         }
         disturb(step, &mut stream);
-        let active: Vec<bool> = (0..SLOTS)
-            .map(|s| step >= 7 * s && !random(step as u64, s as u64).is_multiple_of(4))
+        let slots: Vec<usize> = (0..SLOTS)
+            .filter(|s| step >= 7 * s && !random(step as u64, *s as u64).is_multiple_of(4))
             .collect();
-        let codes: Vec<i64> = (0..SLOTS)
-            .flat_map(|s| match active[s] {
-                true => user(talk[s], made[talk[s]].len()),
-                // Not looked at.
-                false => vec![i64::MAX; 8],
-            })
-            .collect();
-        let out = stream
-            .step(StepInput {
-                user_codes: &codes,
-                codebooks: 8,
-                active: Some(&active),
-                ..StepInput::default()
-            })
-            .unwrap();
-        for s in 0..SLOTS {
-            if active[s] {
-                made[talk[s]].push(of_slot(&stream, &out, s));
-            } else {
-                assert_eq!(
-                    (out.text[s], out.step_text[s], out.ready[s]),
-                    (-2, -2, false)
-                );
-            }
+        let codes = slots
+            .iter()
+            .flat_map(|s| user(talk[*s], made[talk[*s]].len()));
+        let codes: Vec<i32> = codes.collect();
+        let out = stream.step(input(&slots, &codes)).unwrap();
+        let logits = stream.logits().unwrap();
+        assert_eq!(logits.slots, slots);
+        for (row, slot) in slots.iter().enumerate() {
+            made[talk[*slot]].push(of_row(&logits, &out, row));
         }
     }
     made
 }
 
 fn ways() -> Vec<MoshiOptions> {
-    let plain = MoshiOptions::default();
+    let default = MoshiOptions::default();
     vec![
         MoshiOptions {
             dtype: Some(LmDtype::F32),
-            ..plain
+            ..default
         },
-        plain,
+        default,
         MoshiOptions {
             quantize: Some(Quantize::Int8),
             kv: Some(KvType::Int8),
-            ..plain
+            ..default
         },
         MoshiOptions {
             quantize: Some(Quantize::Int4),
-            ..plain
+            ..default
         },
     ]
 }
@@ -178,18 +172,16 @@ fn a_shared_state_shows() {
 fn seeds_settings_and_forcing_do_what_they_say() {
     let moshi = model(&ways()[0]);
     let (_, sampling) = settings(4);
-    let run = |seed: u64, forced: Option<i64>| -> Vec<i32> {
+    let run = |seed: u64, forced: Option<i32>| -> Vec<i32> {
         let mut stream = moshi.stream(&[seed], &[sampling]).unwrap();
-        let text = forced.map(|t| [t]);
+        let text: Vec<i32> = forced.into_iter().collect();
         (0..10)
             .flat_map(|t| {
                 let codes = user(0, t);
                 let out = stream
                     .step(StepInput {
-                        user_codes: &codes,
-                        codebooks: 8,
-                        force_text: text.as_ref().map(|t| &t[..]),
-                        ..StepInput::default()
+                        force_text: &text,
+                        ..input(&[0], &codes)
                     })
                     .unwrap();
                 let mut all = vec![out.step_text[0]];
@@ -217,13 +209,9 @@ fn bad_input_changes_nothing() {
     let mut made = Vec::new();
     for t in 0..12 {
         let codes = user(0, t);
-        let good = StepInput {
-            user_codes: &codes,
-            codebooks: 8,
-            ..StepInput::default()
-        };
-        let (high, low, few) = (vec![65i64; 8], vec![-2i64; 8], vec![0i64; 7]);
-        for (codes, books) in [(&high, 8), (&low, 8), (&few, 7), (&codes, 4)] {
+        let good = input(&[0], &codes);
+        let (high, low, few) = ([65; 8], [-2; 8], [0; 7]);
+        for (codes, books) in [(&high[..], 8), (&low, 8), (&few, 7), (&codes, 4)] {
             let bad = StepInput {
                 user_codes: codes,
                 codebooks: books,
@@ -231,21 +219,21 @@ fn bad_input_changes_nothing() {
             };
             assert!(stream.step(bad).is_err());
         }
+        let twice = codes.repeat(2);
         for bad in [
+            input(&[0, 1], &twice),
+            input(&[0, 0], &twice),
+            input(&[], &codes),
             StepInput {
-                active: Some(&[true, false]),
+                force_text: &[512],
                 ..good
             },
             StepInput {
-                force_text: Some(&[512]),
+                force_text: &[1, 2],
                 ..good
             },
             StepInput {
-                force_text: Some(&[1, 2]),
-                ..good
-            },
-            StepInput {
-                force_audio: Some(&[64; 8]),
+                force_audio: &[64; 8],
                 ..good
             },
         ] {
@@ -253,18 +241,17 @@ fn bad_input_changes_nothing() {
         }
         assert!(stream.reset(Some(&[1])).is_err());
         let out = stream.step(good).unwrap();
-        made.push(of_slot(&stream, &out, 0));
+        made.push(of_row(&stream.logits().unwrap(), &out, 0));
     }
     assert!(made == alone(&moshi, 0, 12));
     // "Zero" and "initial" are input; more codebooks than needed are cut off.
     for value in [-1, 64] {
         let codes = vec![value; 11];
-        let input = StepInput {
-            user_codes: &codes,
+        let more = StepInput {
             codebooks: 11,
-            ..StepInput::default()
+            ..input(&[0], &codes)
         };
-        stream.step(input).unwrap();
+        stream.step(more).unwrap();
     }
     for (seeds, sampling) in [
         (vec![], vec![]),
@@ -281,6 +268,49 @@ fn bad_input_changes_nothing() {
     }
 }
 
+/// Tensors of which one value is no number.
+struct Damaged(RandomLm, &'static str);
+
+impl LmTensors for Damaged {
+    fn config(&self) -> &LmConfig {
+        self.0.config()
+    }
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        self.0.info(name)
+    }
+    fn read_raw(&self, name: &str, rows: Range<usize>, into: &mut RawRows) -> Result<()> {
+        self.0.read_raw(name, rows, into)
+    }
+    fn read_f32(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let first = rows.start == 0;
+        self.0.read_f32(name, rows, out)?;
+        if first && name == self.1 {
+            out[0] = f32::NAN;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn output_that_is_no_number_is_told() {
+    for (name, finite) in [
+        ("", true),
+        ("out_norm.alpha", false),
+        ("depformer.layers.1.norm2.alpha", false),
+    ] {
+        let damaged = Damaged(RandomLm::new(Size::Tiny.config(), 3), name);
+        let options = MoshiOptions::default();
+        let moshi = Moshi::load(&damaged, &options, &mut |_, _| ControlFlow::Continue(()));
+        let moshi = moshi.unwrap();
+        let mut stream = moshi.stream(&[1, 2], &[Sampling::default(); 2]).unwrap();
+        let out = stream.step(input(&[1], &user(0, 0))).unwrap();
+        assert_eq!(out.finite, [finite], "{name}");
+    }
+}
+
 #[test]
 fn a_conversation_without_end_takes_no_more_memory() {
     let moshi = model(&ways()[2]);
@@ -290,12 +320,7 @@ fn a_conversation_without_end_takes_no_more_memory() {
     let mut sizes = Vec::new();
     for t in 0..100_000 {
         let codes = user(0, t % 50);
-        let input = StepInput {
-            user_codes: &codes,
-            codebooks: 8,
-            ..StepInput::default()
-        };
-        stream.step(input).unwrap();
+        stream.step(input(&[0], &codes)).unwrap();
         sizes.push(stream.state_bytes());
     }
     assert!(

@@ -27,5 +27,5 @@ pub use checkpoint::{Layout, LmCheckpoint};
 pub use config::{Condition, DepthConfig, FeedForward, LmConfig, Norm, NormKind, Rope, Sampling};
 pub use config_json::Envelope;
 pub use moshi::{KvType, LmDtype, Moshi, MoshiOptions, Quantize, available_memory};
-pub use stream::{MAX_SLOTS, MoshiStream, StepInput, StepOutput, check_sampling};
+pub use stream::{Logits, MAX_SLOTS, MoshiStream, StepInput, StepOutput, check_sampling};
 pub use tensors::{Encoding, LmTensors, RawRows, TensorInfo};

@@ -1,45 +1,57 @@
 //! Streaming: N conversations stepped together, each with its own position, seed and settings.
 
-use super::backend::LmState;
+use super::backend::{Draw, Frame, FrameTokens, LmState};
 use super::delays::{NOTHING, TokenCache};
-use super::random::uniform;
-use super::sampling;
 use super::{Moshi, Sampling};
-use crate::cpu::{Isa, for_each_chunk};
 use crate::error::{Error, Result};
 
 /// Largest number of slots of a stream: a guard against sizes given in the wrong unit.
 pub const MAX_SLOTS: usize = 1 << 16;
 
-/// What a step is given.
+/// What a step is given: a row for each active slot.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StepInput<'a> {
-    /// `[slots, codebooks]`: the user's codes of this frame; -1 is "zero", `card` the initial
-    /// token. Rows of idle slots are not looked at.
-    pub user_codes: &'a [i64],
+    /// The slots to step, ascending and distinct; the others keep their state.
+    pub slots: &'a [usize],
+    /// `[rows, codebooks]`: the user's codes of this frame; -1 is "zero", `card` the initial
+    /// token.
+    pub user_codes: &'a [i32],
     /// Codebooks in `user_codes`; what exceeds the model's is cut off.
     pub codebooks: usize,
-    /// One flag a slot; all if `None`.
-    pub active: Option<&'a [bool]>,
-    /// `[slots]`: text token to say instead of a sampled one; negative leaves it free.
-    pub force_text: Option<&'a [i64]>,
-    /// `[slots, spoken]`: codes to speak instead of sampled ones; negative leaves it free.
-    pub force_audio: Option<&'a [i64]>,
+    /// `[rows]`: text token to say instead of a sampled one; negative leaves it free. Empty
+    /// leaves all free.
+    pub force_text: &'a [i32],
+    /// `[rows, spoken]`: codes to speak instead of sampled ones; negative leaves it free. Empty
+    /// leaves all free.
+    pub force_audio: &'a [i32],
 }
 
-/// What a step gives; -2 stands where there is nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a step gives: a row for each slot that was stepped; -2 stands where there is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepOutput {
-    /// `[slots]`: text token of the completed frame.
+    /// `[rows]`: text token of the completed frame.
     pub text: Vec<i32>,
-    /// `[slots, spoken]`: codes of the completed frame.
+    /// `[rows, spoken]`: codes of the completed frame.
     pub audio: Vec<i32>,
-    /// `[slots]`: true where a frame was completed.
+    /// `[rows]`: true where a frame was completed.
     pub ready: Vec<bool>,
-    /// `[slots]`: text token chosen at this step.
+    /// `[rows]`: text token chosen at this step.
     pub step_text: Vec<i32>,
-    /// `[slots, spoken]`: codes chosen at this step; of later frames for delayed codebooks.
+    /// `[rows, spoken]`: codes chosen at this step; of later frames for delayed codebooks.
     pub step_audio: Vec<i32>,
+    /// `[rows]`: false where a logit was NaN or infinite, so that the tokens mean nothing.
+    pub finite: Vec<bool>,
+}
+
+/// Logits of the last step: a row for each slot that was stepped.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Logits {
+    /// The slots of the rows.
+    pub slots: Vec<usize>,
+    /// `[rows, text_card_out]`.
+    pub text: Vec<f32>,
+    /// `[rows, spoken, card]`.
+    pub audio: Vec<f32>,
 }
 
 /// Running state of `slots` conversations over one [`Moshi`].
@@ -50,14 +62,12 @@ pub struct MoshiStream {
     moshi: Moshi,
     state: Box<dyn LmState>,
     slots: Vec<Slot>,
-    isa: Isa,
-    text_logits: Vec<f32>,
-    audio_logits: Vec<f32>,
-    sampling_seconds: f64,
-    /// Scratch for the active rows: inputs, conditions, logits.
+    /// Slots of the last step.
+    last: Vec<usize>,
+    /// Inputs of the active rows, reused between steps.
     tokens: Vec<i32>,
     conditions: Vec<f32>,
-    row_logits: Vec<f32>,
+    draws: Vec<Draw>,
 }
 
 struct Slot {
@@ -101,13 +111,10 @@ impl MoshiStream {
         Ok(Self {
             state: moshi.backend().clone().state(count)?,
             slots: seeds.iter().zip(sampling).map(slot).collect(),
-            isa: Isa::detect(),
-            text_logits: vec![0.0; count * config.text_card_out],
-            audio_logits: vec![0.0; count * config.spoken * config.card],
-            sampling_seconds: 0.0,
+            last: Vec::new(),
             tokens: Vec::new(),
             conditions: Vec::new(),
-            row_logits: Vec::new(),
+            draws: Vec::new(),
             moshi,
         })
     }
@@ -144,27 +151,24 @@ impl MoshiStream {
             .collect()
     }
 
-    /// Text logits of the last step, `[slots, text_card]`; zeros for slots that were idle.
-    pub fn text_logits(&self) -> &[f32] {
-        &self.text_logits
-    }
-
-    /// Audio logits of the last step, `[slots, spoken, card]`; zeros for slots that were idle.
-    pub fn audio_logits(&self) -> &[f32] {
-        &self.audio_logits
+    /// Logits of the last step, copied (on a device: fetched) for this call.
+    pub fn logits(&mut self) -> Result<Logits> {
+        let logits = self.state.logits()?;
+        Ok(Logits {
+            slots: self.last.clone(),
+            text: logits.text,
+            audio: logits.audio,
+        })
     }
 
     /// Seconds spent in each stage since the last clearing.
     pub fn stage_seconds(&self) -> Vec<(&'static str, f64)> {
-        let mut stages = self.state.stage_seconds();
-        stages.push(("sampling", self.sampling_seconds));
-        stages
+        self.state.stage_seconds()
     }
 
     /// Starts the count of [`Self::stage_seconds`] anew.
     pub fn clear_stage_seconds(&mut self) {
         self.state.clear_stage_seconds();
-        self.sampling_seconds = 0.0;
     }
 
     /// Sampling settings of a slot.
@@ -225,224 +229,166 @@ impl MoshiStream {
         Ok(())
     }
 
-    /// One step of every active slot: the text token, then the codebooks, each conditioned on the
+    /// One step of the given slots: the text token, then the codebooks, each conditioned on the
     /// choice before it.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::UserCode`] or [`Error::TokenRange`] for bad input; nothing
-    /// has changed then.
+    /// [`Error::SlotIndex`], [`Error::OptionValue`], [`Error::Shape`], [`Error::UserCode`] or
+    /// [`Error::TokenRange`] for bad input, or what the device says; no slot has advanced then.
     pub fn step(&mut self, input: StepInput<'_>) -> Result<StepOutput> {
-        let count = self.slots.len();
-        // Shared pointers: nothing is copied.
-        let moshi = self.moshi.clone();
-        let config = moshi.config();
-        let active = self.check(&input)?;
-        let on: Vec<usize> = (0..count).filter(|s| active[*s]).collect();
-        let (rows, made, books) = (on.len(), config.spoken + 1, config.user_codebooks());
-        let mut output = StepOutput {
-            text: vec![NOTHING; count],
-            audio: vec![NOTHING; count * config.spoken],
-            ready: vec![false; count],
-            step_text: vec![NOTHING; count],
-            step_audio: vec![NOTHING; count * config.spoken],
+        self.check(&input)?;
+        self.prepare(&input);
+        let frame = Frame {
+            slots: input.slots,
+            tokens: &self.tokens,
+            conditions: &self.conditions,
+            draws: &self.draws,
+            force_text: input.force_text,
+            force_audio: input.force_audio,
         };
-        // Those of active slots are written below.
-        for slot in (0..count).filter(|s| !active[*s]) {
-            let (text, audio) = (config.text_card_out, config.spoken * config.card);
-            self.text_logits[slot * text..][..text].fill(0.0);
-            self.audio_logits[slot * audio..][..audio].fill(0.0);
-        }
-        if rows == 0 {
-            return Ok(output);
-        }
+        self.last.clear();
+        let made = match input.slots.is_empty() {
+            true => FrameTokens::default(),
+            false => self.state.step(&frame)?,
+        };
+        self.last.extend_from_slice(input.slots);
+        Ok(self.undelay(input.slots, made))
+    }
 
-        // Inputs. The caches of active slots may be written before the step succeeds: a retry
-        // writes the same columns again.
-        let columns = config.n_q + 1;
+    /// Inputs of the active rows. Their caches may be written before the step succeeds: a retry
+    /// writes the same columns again.
+    fn prepare(&mut self, input: &StepInput<'_>) {
+        let Self { moshi, slots, .. } = self;
+        let (config, rows) = (moshi.config(), input.slots.len());
+        let (columns, books) = (config.n_q + 1, config.user_codebooks());
         self.tokens.resize(rows * columns, 0);
-        let mut user = vec![0i32; books];
-        for (slot, tokens) in on.iter().zip(self.tokens.chunks_exact_mut(columns)) {
-            let codes = &input.user_codes[slot * input.codebooks..][..books];
-            user.iter_mut().zip(codes).for_each(|(u, c)| *u = *c as i32);
-            self.slots[*slot].cache.input(&user, tokens);
+        self.draws.clear();
+        let tokens = self.tokens.chunks_exact_mut(columns);
+        for ((row, slot), tokens) in input.slots.iter().enumerate().zip(tokens) {
+            let one = &mut slots[*slot];
+            let user = &input.user_codes[row * input.codebooks..][..books];
+            self.draws.push(Draw {
+                sampling: one.sampling,
+                seed: one.seed,
+                step: one.cache.step(),
+            });
+            one.cache.input(user, tokens);
         }
         self.conditions.clear();
-        if !self.moshi.conditions().is_empty() {
+        if !moshi.conditions().is_empty() {
             self.conditions.resize(rows * config.dim, 0.0);
             let to = self.conditions.chunks_exact_mut(config.dim);
-            for (slot, to) in on.iter().zip(to) {
-                let chosen = &self.slots[*slot].conditions;
-                self.moshi.conditions().sum(chosen, to);
+            for (slot, to) in input.slots.iter().zip(to) {
+                moshi.conditions().sum(&slots[*slot].conditions, to);
             }
         }
+    }
 
-        // Text.
-        let width = config.text_card_out;
-        self.row_logits.resize(rows * width.max(config.card), 0.0);
-        let logits = &mut self.row_logits[..rows * width];
-        self.state
-            .temporal(&on, &self.tokens, &self.conditions, logits)?;
-        let started = std::time::Instant::now();
-        let mut previous = vec![0i32; rows];
-        for (row, slot) in on.iter().enumerate() {
-            let logits = &logits[row * width..][..width];
-            self.text_logits[slot * width..][..width].copy_from_slice(logits);
-        }
-        let (slots, isa) = (&self.slots, self.isa);
-        let choice = |row: usize, token: &mut [i32]| {
-            let one = &slots[on[row]];
-            let forced = input.force_text.map(|f| f[on[row]]).filter(|t| *t >= 0);
-            token[0] = match forced {
-                Some(token) => token as i32,
-                None => {
-                    let logits = &logits[row * width..][..width];
-                    let u = uniform(one.seed, one.cache.step(), 0);
-                    let s = one.sampling;
-                    sampling::token(isa, logits, s.temp_text, s.top_k_text, u)
-                }
-            };
-            Ok(())
+    /// Puts the tokens of a step into the columns of its slots, and takes out the frames that are
+    /// complete.
+    fn undelay(&mut self, slots: &[usize], made: FrameTokens) -> StepOutput {
+        let (rows, spoken) = (slots.len(), self.moshi.config().spoken);
+        let mut output = StepOutput {
+            text: vec![NOTHING; rows],
+            audio: vec![NOTHING; rows * spoken],
+            ready: vec![false; rows],
+            step_text: made.text,
+            step_audio: made.audio,
+            finite: made.finite,
         };
-        for_each_chunk(&mut previous, 1, choice)?;
-        for (slot, token) in on.iter().zip(&previous) {
-            output.step_text[*slot] = *token;
-        }
-        self.sampling_seconds += started.elapsed().as_secs_f64();
-
-        // Audio.
-        let width = config.card;
-        for k in 0..config.spoken {
-            let logits = &mut self.row_logits[..rows * width];
-            self.state.depth(k, &previous, logits)?;
-            let started = std::time::Instant::now();
-            for (row, slot) in on.iter().enumerate() {
-                let at = slot * config.spoken + k;
-                let logits = &logits[row * width..][..width];
-                self.audio_logits[at * width..][..width].copy_from_slice(logits);
-            }
-            let slots = &self.slots;
-            let choice = |row: usize, token: &mut [i32]| {
-                let (one, at) = (&slots[on[row]], on[row] * config.spoken + k);
-                let forced = input.force_audio.map(|f| f[at]).filter(|t| *t >= 0);
-                token[0] = match forced {
-                    Some(token) => token as i32,
-                    None => {
-                        let logits = &logits[row * width..][..width];
-                        let u = uniform(one.seed, one.cache.step(), 1 + k as u64);
-                        let s = one.sampling;
-                        sampling::token(isa, logits, s.temp, s.top_k, u)
-                    }
-                };
-                Ok(())
-            };
-            for_each_chunk(&mut previous, 1, choice)?;
-            for (slot, token) in on.iter().zip(&previous) {
-                output.step_audio[slot * config.spoken + k] = *token;
-            }
-            self.sampling_seconds += started.elapsed().as_secs_f64();
-        }
-
-        // Un-delayed output.
-        let (mut tokens, mut frame) = (vec![0i32; made], vec![0i32; made]);
-        for slot in on {
-            tokens[0] = output.step_text[slot];
-            let at = slot * config.spoken..(slot + 1) * config.spoken;
+        let (mut tokens, mut frame) = (vec![0; spoken + 1], vec![0; spoken + 1]);
+        for (row, slot) in slots.iter().enumerate() {
+            let at = row * spoken..(row + 1) * spoken;
+            tokens[0] = output.step_text[row];
             tokens[1..].copy_from_slice(&output.step_audio[at.clone()]);
-            if self.slots[slot].cache.output(&tokens, &mut frame) {
-                output.ready[slot] = true;
-                output.text[slot] = frame[0];
+            if self.slots[*slot].cache.output(&tokens, &mut frame) {
+                output.ready[row] = true;
+                output.text[row] = frame[0];
                 output.audio[at].copy_from_slice(&frame[1..]);
             }
         }
-        Ok(output)
+        output
     }
 
-    /// The mask of active slots, after checking everything that counts.
-    fn check(&self, input: &StepInput<'_>) -> Result<Vec<bool>> {
-        let count = self.slots.len();
+    /// Checks everything that counts.
+    fn check(&self, input: &StepInput<'_>) -> Result<()> {
+        let (rows, slots) = (input.slots.len(), self.slots.len());
         let config = self.moshi.config();
-        let books = config.user_codebooks();
-        let active = match input.active {
-            None => vec![true; count],
-            Some(mask) if mask.len() == count => mask.to_vec(),
-            Some(mask) => {
-                return Err(Error::Shape {
-                    what: "active",
-                    got: format!("[{}]", mask.len()),
-                    wanted: format!("[{count}]"),
-                    remedy: "give one flag per slot",
-                });
-            }
-        };
-        if input.user_codes.len() != count * input.codebooks || input.codebooks < books {
+        let (books, spoken) = (config.user_codebooks(), config.spoken);
+        if let Some(&got) = input.slots.iter().find(|slot| **slot >= slots) {
+            return Err(Error::SlotIndex { got, slots });
+        }
+        if !input.slots.is_sorted_by(|a, b| a < b) {
+            return Err(Error::OptionValue {
+                name: "slots",
+                got: "slots out of order, or twice".into(),
+                allowed: "each slot once, in ascending order".into(),
+            });
+        }
+        if input.user_codes.len() != rows * input.codebooks || input.codebooks < books {
             return Err(Error::Shape {
                 what: "user_codes",
                 got: match input.codebooks {
                     0 => "no codebooks".into(),
                     k => format!("[{}, {k}]", input.user_codes.len() / k),
                 },
-                wanted: format!("[{count}, {books}]"),
+                wanted: format!("[{rows}, {books}]"),
                 remedy: "give a row per slot with at least the codebooks that the model listens to",
             });
         }
-        let sizes = [
-            ("force_text", input.force_text.map(<[i64]>::len), count),
-            (
-                "force_audio",
-                input.force_audio.map(<[i64]>::len),
-                count * config.spoken,
-            ),
-        ];
-        for (what, got, wanted) in sizes {
-            if got.is_some_and(|got| got != wanted) {
+        for (what, got, wanted) in [
+            ("force_text", input.force_text.len(), rows),
+            ("force_audio", input.force_audio.len(), rows * spoken),
+        ] {
+            if got != 0 && got != wanted {
                 return Err(Error::Shape {
                     what,
-                    got: format!("{} values", got.unwrap_or(0)),
-                    wanted: format!("{wanted} values for {count} slots"),
+                    got: format!("{got} values"),
+                    wanted: format!("{wanted} values for {rows} slots"),
                     remedy: "give a value for every slot, negative where the model shall choose",
                 });
             }
         }
-        for slot in (0..count).filter(|s| active[*s]) {
-            let row = &input.user_codes[slot * input.codebooks..][..books];
-            for (codebook, &value) in row.iter().enumerate() {
-                if !(-1..=config.card as i64).contains(&value) {
+        for (row, &slot) in input.slots.iter().enumerate() {
+            let user = &input.user_codes[row * input.codebooks..][..books];
+            for (codebook, &value) in user.iter().enumerate() {
+                if !(-1..=config.card as i32).contains(&value) {
                     return Err(Error::UserCode {
                         slot,
                         codebook,
-                        value,
+                        value: value.into(),
                         card: config.card,
                     });
                 }
             }
-            let text = input.force_text.map_or(-1, |f| f[slot]);
-            if text >= config.text_card as i64 {
-                return Err(Error::TokenRange {
-                    what: "force_text",
-                    slot,
-                    value: text,
-                    size: config.text_card,
-                });
-            }
-            let audio = input.force_audio.unwrap_or(&[]);
-            let mine = audio.iter().skip(slot * config.spoken).take(config.spoken);
-            if let Some(&value) = mine.clone().find(|v| **v >= config.card as i64) {
-                return Err(Error::TokenRange {
-                    what: "force_audio",
-                    slot,
-                    value,
-                    size: config.card,
-                });
+            for (what, forced, each, size) in [
+                ("force_text", input.force_text, 1, config.text_card),
+                ("force_audio", input.force_audio, spoken, config.card),
+            ] {
+                let mut mine = forced.iter().skip(row * each).take(each);
+                if let Some(&value) = mine.find(|value| **value >= size as i32) {
+                    return Err(Error::TokenRange {
+                        what,
+                        slot,
+                        value: value.into(),
+                        size,
+                    });
+                }
             }
         }
-        Ok(active)
+        Ok(())
     }
 
     /// Shares a state on purpose: the control of the tests on independence.
     #[cfg(test)]
     pub(crate) fn copy_slot(&mut self, from: usize, to: usize) {
-        self.state.copy_slot(from, to);
-        self.slots[to].cache = self.slots[from].cache.clone();
+        use super::backend::cpu::CpuState;
+        use super::backend::host_sampled::HostSampled;
+        let state: &mut dyn std::any::Any = &mut *self.state;
+        if let Some(state) = state.downcast_mut::<HostSampled<CpuState>>() {
+            state.transformers.copy_slot(from, to);
+            self.slots[to].cache = self.slots[from].cache.clone();
+        }
     }
 }
 

@@ -37,6 +37,7 @@ use self::depth::Depth;
 use self::state::CandleState;
 use self::temporal::Temporal;
 use self::weights::Loader;
+use super::host_sampled::HostSampled;
 use super::{LmBackend, LmState};
 use crate::device::{Device, OpenDevice};
 use crate::error::{Error, Result};
@@ -124,7 +125,8 @@ impl CandleLm {
 
 impl LmBackend for CandleLm {
     fn state(self: Arc<Self>, slots: usize) -> Result<Box<dyn LmState>> {
-        Ok(Box::new(CandleState::new(self, slots)?))
+        let state = CandleState::new(self.clone(), slots)?;
+        Ok(Box::new(HostSampled::new(state, &self.config)))
     }
 
     fn weight_bytes(&self) -> usize {

@@ -9,7 +9,8 @@ use super::depth::Frame;
 use super::internal_error;
 use super::kv::Rings;
 use crate::error::{Error, Result};
-use crate::lm::backend::LmState;
+use crate::lm::backend::Instruments;
+use crate::lm::backend::host_sampled::Transformers;
 
 /// See the module; made by [`super::CandleLm`].
 pub(super) struct CandleState {
@@ -52,17 +53,16 @@ impl CandleState {
     }
 }
 
-impl LmState for CandleState {
-    /// No slot advances on an error: the positions move last, after the logits have reached the
-    /// host, and the keys already written lie where the same step will write again. (A device
-    /// that stays broken after an error, as CUDA does after an illegal access, cannot be helped.)
-    /// The frame before is over in any case.
+impl Transformers for CandleState {
+    /// On an error the same step can be made again: the keys already written lie where it will
+    /// write. (A device that stays broken after an error, as CUDA does after an illegal access,
+    /// cannot be helped.) The frame before is over in any case.
     fn temporal(
         &mut self,
         slots: &[usize],
         tokens: &[i32],
         conditions: &[f32],
-        text_logits: &mut [f32],
+        logits: &mut [f32],
     ) -> Result<()> {
         let model = &self.model;
         let (rows, config) = (slots.len(), &model.config);
@@ -83,16 +83,12 @@ impl LmState for CandleState {
         let z = model
             .temporal
             .run(inputs, slots, positions, rings, model.device.candle())?;
-        to_host(&model.temporal.text_logits(&z)?, text_logits)?;
-        for slot in slots {
-            self.positions[*slot] += 1;
-        }
+        to_host(&model.temporal.text_logits(&z)?, logits)?;
         self.frame = Some((rows, Frame::new(z)));
         Ok(())
     }
 
-    /// On an error the sub-step is not made and can be made again; the temporal pass before it
-    /// has advanced all the same.
+    /// On an error the sub-step is not made and can be made again.
     fn depth(&mut self, k: usize, previous: &[i32], logits: &mut [f32]) -> Result<()> {
         let depth = self.model.depth.as_ref();
         let depth = depth.ok_or_else(|| internal_error("this model has no depth transformer"))?;
@@ -111,6 +107,12 @@ impl LmState for CandleState {
         )
     }
 
+    fn advance(&mut self, slots: &[usize]) {
+        for slot in slots {
+            self.positions[*slot] += 1;
+        }
+    }
+
     fn reset(&mut self, slot: usize) -> Result<()> {
         let slots = self.positions.len();
         if slot >= slots {
@@ -127,7 +129,9 @@ impl LmState for CandleState {
             Some(position) => self.rings.slot_bytes() + size_of_val(position),
         }
     }
+}
 
+impl Instruments for CandleState {
     fn skip(&mut self, steps: usize) -> Result<()> {
         for position in &mut self.positions {
             *position += steps as u64;
@@ -135,9 +139,12 @@ impl LmState for CandleState {
         let furthest = self.positions.iter().map(|p| self.rings.furthest(*p));
         self.rings.reserve(furthest.max().unwrap_or(0))
     }
+}
 
-    #[cfg(test)]
-    fn copy_slot(&mut self, from: usize, to: usize) {
+#[cfg(test)]
+impl CandleState {
+    /// Shares a state on purpose: the control of the tests on independence.
+    pub(super) fn copy_slot(&mut self, from: usize, to: usize) {
         if self.rings.copy(from, to).is_ok() {
             self.positions[to] = self.positions[from];
         }

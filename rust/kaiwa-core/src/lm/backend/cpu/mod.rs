@@ -18,6 +18,7 @@ use depth::Depth;
 use load::Loader;
 use temporal::Temporal;
 
+use super::host_sampled::HostSampled;
 use super::{LmBackend, LmState};
 use crate::cpu::{Isa, KvBits};
 use crate::error::Result;
@@ -72,7 +73,8 @@ impl CpuLm {
 
 impl LmBackend for CpuLm {
     fn state(self: Arc<Self>, slots: usize) -> Result<Box<dyn LmState>> {
-        Ok(Box::new(CpuState::new(self, slots)))
+        let state = CpuState::new(self.clone(), slots);
+        Ok(Box::new(HostSampled::new(state, &self.config)))
     }
 
     fn weight_bytes(&self) -> usize {

@@ -9,7 +9,8 @@ use super::temporal::TemporalWork;
 use crate::cpu::{KvLayout, KvPool, KvSlot};
 use crate::error::Result;
 use crate::lm::Rope;
-use crate::lm::backend::LmState;
+use crate::lm::backend::Instruments;
+use crate::lm::backend::host_sampled::Transformers;
 
 /// Keys and values of all slots, and the scratch of a step.
 pub(crate) struct CpuState {
@@ -48,13 +49,13 @@ impl CpuState {
     }
 }
 
-impl LmState for CpuState {
+impl Transformers for CpuState {
     fn temporal(
         &mut self,
         slots: &[usize],
         tokens: &[i32],
         conditions: &[f32],
-        text_logits: &mut [f32],
+        logits: &mut [f32],
     ) -> Result<()> {
         let Self {
             model,
@@ -83,11 +84,10 @@ impl LmState for CpuState {
             &mut active,
             tokens,
             conditions,
-            text_logits,
+            logits,
             temporal,
             stages,
         );
-        active.iter_mut().for_each(|slot| slot.pos += 1);
         Ok(())
     }
 
@@ -107,6 +107,12 @@ impl LmState for CpuState {
         Ok(())
     }
 
+    fn advance(&mut self, slots: &[usize]) {
+        for slot in slots {
+            self.slots[*slot].pos += 1;
+        }
+    }
+
     fn reset(&mut self, slot: usize) -> Result<()> {
         if let Some(one) = self.slots.get_mut(slot) {
             one.reset(&mut self.pool);
@@ -117,7 +123,9 @@ impl LmState for CpuState {
     fn slot_bytes(&self, slot: usize) -> usize {
         self.slots.get(slot).map_or(0, |s| s.bytes(&self.layout))
     }
+}
 
+impl Instruments for CpuState {
     fn stage_seconds(&self) -> Vec<(&'static str, f64)> {
         self.stages.get()
     }
@@ -132,9 +140,12 @@ impl LmState for CpuState {
         }
         Ok(())
     }
+}
 
-    #[cfg(test)]
-    fn copy_slot(&mut self, from: usize, to: usize) {
+#[cfg(test)]
+impl CpuState {
+    /// Shares a state on purpose: the control of the tests on independence.
+    pub(crate) fn copy_slot(&mut self, from: usize, to: usize) {
         self.slots[to] = self.slots[from].copy(&self.layout, &mut self.pool);
     }
 }

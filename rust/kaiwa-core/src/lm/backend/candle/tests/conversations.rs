@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::super::CandleLm;
-use crate::lm::LmConfig;
-use crate::lm::backend::{LmBackend, LmState};
+use super::super::state::CandleState;
+use crate::lm::backend::host_sampled::HostSampled;
+use crate::lm::backend::{Draw, Frame, LmState};
+use crate::lm::{LmConfig, Sampling};
 
 /// What one slot chose at one step.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,13 +29,14 @@ struct Columns {
 pub(super) struct Conversations {
     config: LmConfig,
     columns: Vec<Columns>,
-    pub state: Box<dyn LmState>,
+    pub state: HostSampled<CandleState>,
 }
 
 impl Conversations {
     pub(super) fn new(model: &Arc<CandleLm>, slots: usize) -> Self {
         let config = model.config.clone();
-        let state = Arc::clone(model).state(slots).unwrap();
+        let state = CandleState::new(Arc::clone(model), slots).unwrap();
+        let state = HostSampled::new(state, &config);
         let columns = || Columns {
             cells: vec![vec![-2; config.max_delay() + 2]; config.n_q + 1],
             step: 0,
@@ -89,29 +92,29 @@ impl Conversations {
     pub(super) fn step(&mut self, slots: &[usize], users: &[Vec<i32>]) -> Vec<Chosen> {
         let inputs = slots.iter().zip(users);
         let inputs: Vec<i32> = inputs.flat_map(|(s, u)| self.input(*s, u)).collect();
-        let rows = slots.len();
-        let mut chosen = vec![Chosen::default(); rows];
-        let mut logits = vec![0.0; rows * self.config.text_card_out];
-        let state = &mut self.state;
-        state.temporal(slots, &inputs, &[], &mut logits).unwrap();
-        let mut previous = Vec::new();
-        for (made, logits) in chosen
-            .iter_mut()
-            .zip(logits.chunks(self.config.text_card_out))
-        {
-            made.text = best(logits);
-            made.text_logits = logits.to_vec();
-            previous.push(made.text);
-        }
-        for k in 0..self.config.spoken {
-            let mut logits = vec![0.0; rows * self.config.card];
-            state.depth(k, &previous, &mut logits).unwrap();
-            previous.clear();
-            for (made, logits) in chosen.iter_mut().zip(logits.chunks(self.config.card)) {
-                made.audio.push(best(logits));
-                made.audio_logits.extend_from_slice(logits);
-                previous.push(best(logits));
-            }
+        let draws = vec![GREEDY; slots.len()];
+        let frame = frame(slots, &inputs, &draws);
+        let made = self.state.step(&frame).unwrap();
+        let logits = self.state.logits().unwrap();
+        assert!(made.finite.iter().all(|finite| *finite));
+        let (spoken, card) = (self.config.spoken, self.config.card);
+        let text = logits.text.chunks(self.config.text_card_out);
+        let audio = logits.audio.chunks(spoken * card);
+        let codes = made.audio.chunks(spoken);
+        let rows = made.text.iter().zip(codes).zip(text.zip(audio));
+        let mut chosen: Vec<Chosen> = rows
+            .map(|((text, codes), (text_logits, audio_logits))| Chosen {
+                text: *text,
+                audio: codes.to_vec(),
+                text_logits: text_logits.to_vec(),
+                audio_logits: audio_logits.to_vec(),
+                out: None,
+            })
+            .collect();
+        for made in &chosen {
+            assert_eq!(made.text, best(&made.text_logits));
+            let best: Vec<i32> = made.audio_logits.chunks(card).map(best).collect();
+            assert_eq!(made.audio, best);
         }
         for (slot, made) in slots.iter().zip(&mut chosen) {
             made.out = self.choose(*slot, made.text, &made.audio);
@@ -123,6 +126,30 @@ impl Conversations {
     pub(super) fn reset(&mut self, slot: usize) {
         self.columns[slot].step = 0;
         self.state.reset(slot).unwrap();
+    }
+}
+
+/// Always the likeliest.
+const GREEDY: Draw = Draw {
+    sampling: Sampling {
+        temp: 0.0,
+        temp_text: 0.0,
+        top_k: 0,
+        top_k_text: 0,
+    },
+    seed: 0,
+    step: 0,
+};
+
+/// A frame without conditions and without forced tokens.
+fn frame<'a>(slots: &'a [usize], tokens: &'a [i32], draws: &'a [Draw]) -> Frame<'a> {
+    Frame {
+        slots,
+        tokens,
+        conditions: &[],
+        draws,
+        force_text: &[],
+        force_audio: &[],
     }
 }
 

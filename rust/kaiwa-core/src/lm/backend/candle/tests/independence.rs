@@ -7,6 +7,8 @@ use super::fixtures::layout_a;
 use super::golden::Expected;
 use super::{CandleKv, CandleLm, CandleOptions, EXACT, load};
 use crate::error::Error;
+use crate::lm::backend::LmState;
+use crate::lm::backend::host_sampled::Transformers;
 
 const SLOTS: usize = 4;
 const STEPS: usize = 60;
@@ -82,7 +84,7 @@ fn a_shared_state_shows() {
     let model = load(&layout_a("moshi_small"), EXACT);
     let made = together(&model, |step, conversations| {
         if step == 40 {
-            conversations.state.copy_slot(0, 2);
+            conversations.state.transformers.copy_slot(0, 2);
         }
     });
     let alone = alone(&model, &made);
@@ -104,7 +106,7 @@ fn a_failed_step_changes_nothing() {
                 .step(&[1], std::slice::from_ref(user))
                 .remove(0),
         );
-        let state = &mut conversations.state;
+        let state = &mut conversations.state.transformers;
         // An id that no table has; wrong rows; a sub-step out of turn.
         let mut bad = vec![0; config.n_q + 1];
         bad[3] = config.card as i32 + 1;
@@ -118,6 +120,10 @@ fn a_failed_step_changes_nothing() {
         let short = &mut logits[1..];
         assert!(state.temporal(&[1], &bad, &[], short).is_err());
         assert!(state.depth(0, &[0], &mut vec![0.0; config.card]).is_err());
+        // A frame whose last sub-step fails.
+        bad[3] = 1;
+        state.temporal(&[1], &bad, &[], &mut logits).unwrap();
+        assert!(state.depth(0, &[0], &mut [0.0; 1]).is_err());
     }
     assert_eq!(tokens(&made), tokens(&solo(&model, &users[0])));
 }
@@ -166,8 +172,9 @@ fn a_reset_forgets_infinities() {
     let condition = vec![f32::INFINITY; config.dim];
     let ids = vec![0; config.n_q + 1];
     for _ in 0..6 {
-        let state = &mut conversations.state;
+        let state = &mut conversations.state.transformers;
         state.temporal(&[1], &ids, &condition, &mut logits).unwrap();
+        state.advance(&[1]);
         assert!(logits.iter().all(|l| l.is_nan()));
     }
     conversations.reset(1);

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use super::super::state::CandleState;
 use super::fixtures::Tensors;
 use super::random_model::{BASE, Rng, Variant, config, tensors};
 use super::{EXACT, load};
-use crate::lm::backend::LmBackend;
+use crate::lm::backend::host_sampled::Transformers;
 use crate::lm::{FeedForward, Norm, NormKind, Rope};
 
 type Row = Vec<f64>;
@@ -251,7 +252,7 @@ fn check(variant: Variant) {
     let reference = Reference(&tensors);
     let model = load(&tensors, EXACT);
     let config = &model.config;
-    let mut state = Arc::clone(&model).state(3).unwrap();
+    let mut state = CandleState::new(Arc::clone(&model), 3).unwrap();
     let mut rng = Rng(11);
     let condition: Vec<f32> = (0..config.dim).map(|_| rng.number()).collect();
     let mut history = vec![Vec::new(); 2];
@@ -305,6 +306,7 @@ fn check(variant: Variant) {
         let mut logits = vec![0.0; 2 * config.card];
         assert!(state.depth(config.spoken, &[0, 0], &mut logits).is_err());
         assert!(state.depth(0, &[0, 0], &mut logits).is_err());
+        state.advance(&[0, 2]);
     }
 }
 
