@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 
-from kaiwa.cli import table
 from kaiwa.plan import steps
 from kaiwa.plan.device import DEVICES
 from kaiwa.plan.model import MODELS
 from kaiwa.plan.sizing import Wanted, plan
+from kaiwa.terminal import table
 from tools.scale.report import report
 from tools.scale.setup import Setup
 from tools.scale.world import World

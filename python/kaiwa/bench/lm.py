@@ -17,8 +17,8 @@ from kaiwa import _native
 from kaiwa.bench import bandwidth, lm_measure, lm_model, lm_peer, lm_report
 from kaiwa.bench.lm_measure import OwnTimes, PeerTimes, Plan, Results
 from kaiwa.bench.measure import Ratio
-from kaiwa.cli import progress
 from kaiwa.errors import CheckpointNotFoundError, InputError
+from kaiwa.terminal import progress
 
 
 def command(args: argparse.Namespace) -> int:

@@ -16,9 +16,9 @@ from kaiwa import Mimi, _native
 from kaiwa.bench import measure, report
 from kaiwa.bench.engines import Engine, Kaiwa, peers
 from kaiwa.bench.measure import Array, FileTimes, Ratio, StreamTimes
-from kaiwa.cli import progress
 from kaiwa.errors import InputError
 from kaiwa.synth import voice, write_mimi
+from kaiwa.terminal import progress
 
 
 @dataclass(frozen=True)

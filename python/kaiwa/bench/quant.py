@@ -20,8 +20,8 @@ from rich.console import Console
 from kaiwa.bench import lm_model
 from kaiwa.bench.lm_model import Floats, Ints, Model
 from kaiwa.bench.report import MIN_WIDTH, table
-from kaiwa.cli import progress
 from kaiwa.errors import InputError
+from kaiwa.terminal import progress
 
 #: Held in bf16 like the released weights.
 REFERENCE = "bf16"

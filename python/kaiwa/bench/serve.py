@@ -176,7 +176,7 @@ def carried(args: argparse.Namespace, most: int, out: dict[str, Any]) -> int:
 
 def command(args: argparse.Namespace) -> int:
     """Measures and prints."""
-    from kaiwa.cli import progress, table
+    from kaiwa.terminal import progress, table
 
     out: dict[str, Any] = {"echo": {}, "model": {}}
     progress.summary("echo: the server without a model", quiet=args.quiet)

@@ -6,7 +6,8 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from kaiwa.cli import chat_options, options, progress
+from kaiwa.cli import chat_options, options
+from kaiwa.terminal import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -47,8 +47,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def connection(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_connection` as arguments of `kaiwa.client.connect`."""
-    from kaiwa.cli import progress
     from kaiwa.client.url import chat_url, is_local
+    from kaiwa.terminal import progress
 
     key = args.key or os.environ.get("KAIWA_KEY") or None
     address = chat_url(args.url)

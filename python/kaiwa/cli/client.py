@@ -116,10 +116,10 @@ async def _call(
     """The call from connecting to the summary."""
     import time
 
-    from kaiwa.cli import progress
     from kaiwa.cli.encode import frames_of
     from kaiwa.client import FRAME, SAMPLE_RATE, connect
     from kaiwa.client.conversation import Conversation
+    from kaiwa.terminal import progress
 
     def queued(position: int | None) -> None:
         where = "" if position is None else f", position {position}"
@@ -154,10 +154,10 @@ def _report(
     Raises:
         ServerError: nothing came back at all.
     """
-    from kaiwa.cli import progress
     from kaiwa.client import FRAME_SECONDS, SAMPLE_RATE
     from kaiwa.client.timeline import quantile
     from kaiwa.errors import ServerError
+    from kaiwa.terminal import progress
 
     end = f"close {chat.close_code}" + (f" {chat.close_reason}" if chat.close_reason else "")
     if not talk.timeline.answered:

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
     from kaiwa import _native
     from kaiwa.checkpoints import moshi as checkpoints
-    from kaiwa.cli import progress
     from kaiwa.errors import InputError
     from kaiwa.moshi import open_files
+    from kaiwa.terminal import progress
 
     found = checkpoints.find(
         args.source, revision=args.revision, config=args.config, lora=args.lora

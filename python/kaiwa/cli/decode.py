@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa import Resampler, codes_file
     from kaiwa._atomic import replacing
     from kaiwa.audio_files import AudioWriter, check_length, output_format
-    from kaiwa.cli import model, progress
+    from kaiwa.cli import model
     from kaiwa.errors import InputError
+    from kaiwa.terminal import progress
 
     codes, info = codes_file.read(args.input)
     check_origin(args.input, info, model.named_source(args))

@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reports; see the parser for the arguments."""
-    from kaiwa.cli import table
+    from kaiwa.terminal import table
 
     table.show(report(), as_json=args.json)
     return 0

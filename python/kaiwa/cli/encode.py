@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa import codes_file
     from kaiwa._atomic import replacing
     from kaiwa.audio_files import AudioReader
-    from kaiwa.cli import model, progress
+    from kaiwa.cli import model
     from kaiwa.errors import InputError
+    from kaiwa.terminal import progress
 
     with AudioReader(args.input) as reader, replacing(args.output, reading=args.input) as temporary:
         mimi = model.load(args, args.num_codebooks)

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describes; see the parser for the arguments."""
-    from kaiwa.cli import table
+    from kaiwa.terminal import table
 
     path = Path(args.source)
     if not path.is_file():

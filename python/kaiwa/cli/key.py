@@ -80,8 +80,8 @@ def run_add(args: argparse.Namespace) -> int:
     """Makes a key; see the parser for the arguments."""
     import time
 
-    from kaiwa.cli import progress
     from kaiwa.server import key_edits
+    from kaiwa.terminal import progress
 
     path = file_of(args)
     if path == default_file():
@@ -140,8 +140,8 @@ def run_revoke(args: argparse.Namespace) -> int:
     """Revokes a key; see the parser for the arguments."""
     import time
 
-    from kaiwa.cli import progress
     from kaiwa.server import key_edits
+    from kaiwa.terminal import progress
 
     path = file_of(args)
     key_edits.revoke(path, args.name, time.time())

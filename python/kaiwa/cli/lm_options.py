@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from kaiwa import demo, model_options
-from kaiwa.cli import options, progress
+from kaiwa.cli import options
+from kaiwa.terminal import progress
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

@@ -90,8 +90,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calls and reports; exit code 1 if no call was answered."""
-    from kaiwa.cli import progress, table
     from kaiwa.client import loadtest
+    from kaiwa.terminal import progress, table
 
     chosen = loadtest.LoadTestOptions(
         **chat_options.connection(args),

@@ -30,8 +30,8 @@ def load(args: argparse.Namespace, num_codebooks: int) -> Mimi:
         InputError, CheckpointError, DownloadError, DeviceError: as `kaiwa.Mimi.from_pretrained`.
     """
     from kaiwa import Mimi
-    from kaiwa.cli import progress
     from kaiwa.errors import InputError
+    from kaiwa.terminal import progress
 
     source = named_source(args)
     if source is None:

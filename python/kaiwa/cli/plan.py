@@ -102,10 +102,10 @@ def run(args: argparse.Namespace) -> int:
     """Prints the plan; see the parser for the arguments."""
     from dataclasses import replace
 
-    from kaiwa.cli import table
     from kaiwa.errors import InputError
     from kaiwa.plan import sizing, stack, steps
     from kaiwa.plan.device import DEVICES
+    from kaiwa.terminal import table
 
     if not 0 <= args.max_seconds < 1e8:
         raise InputError(f"--max-seconds is {args.max_seconds:g}; use seconds, 0 for no limit")

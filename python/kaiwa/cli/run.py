@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa import Duplex
     from kaiwa._atomic import replacing
     from kaiwa.audio_files import AudioReader, AudioWriter, check_length, output_format
-    from kaiwa.cli import progress
     from kaiwa.errors import InputError
+    from kaiwa.terminal import progress
 
     source = lm_options.source_of(args)
     if args.text and Path(args.text).resolve() in (

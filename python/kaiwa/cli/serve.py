@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     import logging
 
     from kaiwa import demo
-    from kaiwa.cli import progress
     from kaiwa.errors import KaiwaError
     from kaiwa.server import settings_reader
     from kaiwa.server.settings import ServerSettings, settings
+    from kaiwa.terminal import progress
 
     chosen = ServerSettings.load(args)
     if not chosen.model:

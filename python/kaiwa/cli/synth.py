@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint; see the parser for the arguments."""
     import time
 
-    from kaiwa.cli import progress
     from kaiwa.synth import write_mimi
+    from kaiwa.terminal import progress
 
     started = time.perf_counter()
     report = write_mimi(
@@ -110,8 +110,8 @@ def run_moshi(args: argparse.Namespace) -> int:
     """Writes the model; see the parser for the arguments."""
     import time
 
-    from kaiwa.cli import progress
     from kaiwa.synth import write_moshi
+    from kaiwa.terminal import progress
 
     started = time.perf_counter()
     with progress.share("writing", quiet=args.quiet) as update:

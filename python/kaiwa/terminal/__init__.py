@@ -1,0 +1,1 @@
+"""What commands and benchmarks show in a terminal: progress, tables."""
