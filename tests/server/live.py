@@ -26,8 +26,8 @@ from kaiwa.engine import Engine
 from kaiwa.server.app import make_app
 from kaiwa.server.build import Server, build
 from kaiwa.server.lifecycle import drain
-from kaiwa.server.protocols import PROTOCOLS
 from kaiwa.server.protocols.base import WireProtocol
+from kaiwa.server.protocols.registry import PROTOCOLS
 from kaiwa.server.run import DrainingServer, config_of, listen
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.state import ServerState

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from kaiwa.server.call import call as calls
 from kaiwa.server.call import slow_client
-from kaiwa.server.protocols import PROTOCOLS
+from kaiwa.server.protocols.registry import PROTOCOLS
 
 BOTH = (*PROTOCOLS, JsonProtocol())
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from kaiwa import __version__, _native
 from kaiwa.engine import Engine
 from kaiwa.server.access import Access
 from kaiwa.server.call.call import Call
@@ -15,8 +16,8 @@ from kaiwa.server.call.live import LiveCalls
 from kaiwa.server.channel import Channel
 from kaiwa.server.collector import ServerCollector
 from kaiwa.server.metrics import Metrics
-from kaiwa.server.protocols import PROTOCOLS
 from kaiwa.server.protocols.base import ServerInfo, Services, WireProtocol
+from kaiwa.server.protocols.registry import PROTOCOLS
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import replicas
 from kaiwa.server.shared.admission import Admission
@@ -46,8 +47,6 @@ class Server(Services):
 
     def info(self) -> ServerInfo:
         """What protocols may tell about the server."""
-        from kaiwa import __version__, _native
-
         engine = self.state.engine
         readiness = engine.readiness if engine is not None else None
         return ServerInfo(

@@ -13,6 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from kaiwa import __version__, _native
 from kaiwa.engine import Engine
 from kaiwa.server import memory
 from kaiwa.server.call.held import HeldCalls
@@ -58,8 +59,6 @@ class ServerCollector(Collector):
         yield _gauge("kaiwa_draining", "1 while no new callers are taken.", float(state.draining))
         labels = ("version", "revision", "model")
         build = GaugeMetricFamily("kaiwa_build_info", "What runs.", labels=labels)
-        from kaiwa import __version__, _native
-
         revision = _native.build_info()["revision"]
         build.add_metric((__version__, revision, engine.name if engine else ""), 1.0)
         yield build

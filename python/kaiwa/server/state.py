@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from kaiwa import loading
 from kaiwa.engine import Engine
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
@@ -43,8 +44,6 @@ class ServerState:
     @property
     def model(self) -> str:
         """Name of the model, also before it is loaded."""
-        from kaiwa import loading
-
         if self.engine is not None:
             return self.engine.name
         return loading.public_name(self.settings.model or "")

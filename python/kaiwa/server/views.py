@@ -5,16 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from kaiwa import __version__, loading
 from kaiwa.server import memory
 from kaiwa.server.build import Server
 
 _STARTED = int(time.time())
-
-
-def _version() -> str:
-    from kaiwa import __version__
-
-    return __version__
 
 
 def readiness(server: Server) -> dict[str, Any]:
@@ -31,8 +26,6 @@ def readiness(server: Server) -> dict[str, Any]:
 
 def info(server: Server) -> dict[str, Any]:
     """`/v1/info`."""
-    from kaiwa import loading
-
     engine, settings = server.state.engine, server.settings
     defaults = engine.default_sampling if engine is not None else None
     fallback = {"temp": 0.8, "temp_text": 0.7, "top_k": 250, "top_k_text": 25}
@@ -45,7 +38,7 @@ def info(server: Server) -> dict[str, Any]:
         "model": server.state.model,
         "synthetic": synthetic,
         "auth": "none" if server.access.is_open else "key",
-        "version": _version(),
+        "version": __version__,
         "sampling": sampling,
         "max_seconds": settings.call_seconds,
         "slots": settings.slots,
@@ -76,7 +69,7 @@ def stats(server: Server) -> dict[str, Any]:
     out: dict[str, Any] = {
         "state": state.readiness,
         "model": state.model,
-        "version": _version(),
+        "version": __version__,
         "uptime_seconds": round(state.uptime, 1),
         "slots_total": settings.slots,
         "slots_used": 0,

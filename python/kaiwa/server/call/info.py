@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kaiwa import __version__
 from kaiwa.server.access import Caller
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.call.entry import Admitted
@@ -12,8 +13,6 @@ from kaiwa.server.protocols.base import CallInfo
 
 def call_info(context: CallContext, protocol: str, caller: Caller, admitted: Admitted) -> CallInfo:
     """Facts of a call that has its slot."""
-    from kaiwa import __version__
-
     engine, session = context.state.engine, admitted.session
     assert engine is not None
     choices = (admitted.request, context.settings, engine.default_sampling)
