@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import kaiwa
-from kaiwa import reasons
+from kaiwa import _native, reasons
 from tools import page_reasons
 
 SERVER = Path(kaiwa.__file__).parent / "server"
@@ -42,6 +42,11 @@ def test_every_refusal_of_the_server_is_in_the_table() -> None:
     assert called == {code: reasons.REASONS[code].status for code in called}
     refused = {name for name, reason in reasons.REASONS.items() if reason.status is not None}
     assert refused == set(called) | COMPOSED
+
+
+def test_every_end_of_the_engine_is_in_the_table() -> None:
+    ends = {name for name, reason in reasons.REASONS.items() if reason.ends}
+    assert set(_native.END_REASONS) == ends
 
 
 def test_no_reason_is_of_no_use() -> None:
