@@ -7,15 +7,20 @@ float32. Rates are changed by `kaiwa.Resampler`, not here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kaiwa import containers
 from kaiwa.errors import AudioFileError, InputError
 
 Array = NDArray[np.float32]
@@ -73,76 +78,169 @@ class AudioWriteError(AudioFileError):
     """An audio file cannot be written although the arguments are right: the disk is full, say."""
 
 
+#: Floats beyond this are no audio: full scale is 1, and no recorder overshoots by 24 dB. Integers
+#: that were stored as floats are.
+LOUDEST = 16.0
+#: A mean of channels this much quieter than the loudest of them has cancelled out.
+_CANCELLED = 0.01
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
 class AudioReader:
     """An audio file open for reading; a context manager.
+
+    Files that were joined are read one after the other, files whose writer did not come to an
+    end as far as they go.
+
+    Args:
+        path: a file; ``-`` is standard input. What cannot be read twice (pipes, devices) is
+            copied to a temporary file first.
+        warn: told in a sentence what is odd about the file; by default a Python warning.
 
     Attributes:
         sample_rate: samples per second.
         channels: channels in the file; `blocks` averages them.
-        frames: samples per channel as the file declares them (an estimate for some mp3 files).
+        frames: samples per channel as the file declares them, `None` where it does not know (an
+            estimate for some mp3 files).
         format: container and encoding in words.
 
     Raises:
-        AudioFileError: there is no such file, or libsndfile cannot read it as audio.
+        AudioFileError: there is no such file, it is cut off, or it is no audio that libsndfile can
+            read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        soundfile = _soundfile()
-        self._error = soundfile.LibsndfileError
-        self.path = Path(path)
-        if not self.path.is_file():
-            kind = "is a folder" if self.path.is_dir() else "does not exist"
-            raise AudioFileError(f"the audio file {self.path} {kind}; check the path")
+    def __init__(self, path: str | os.PathLike[str], warn: Callable[[str], None] = _say) -> None:
+        self._soundfile = _soundfile()
+        self._error = self._soundfile.LibsndfileError
+        self._warn = warn
+        self.name = "standard input" if os.fspath(path) == "-" else printable(path)
+        self._source = _opened(path, self.name)
         try:
-            self._file = soundfile.SoundFile(os.fspath(self.path))
+            size = self._source.seek(0, os.SEEK_END)
+            found = containers.layout(self._source, size)
+            if found.fault is not None:
+                raise AudioFileError(f"{self.name} {found.fault}")
+            self._recordings = found.recordings
+            self._file = self._open(0)
+        except BaseException:
+            self._source.close()
+            raise
+        for text in found.warnings:
+            warn(f"{self.name} {text}")
+        self.sample_rate = int(self._file.samplerate)
+        self.channels = int(self._file.channels)
+        declared = int(self._file.frames)
+        #: More samples than bits in the file is no length but a way to say that it is not known.
+        sane = 0 < declared <= 64 * size or declared == 0 == size
+        one = len(self._recordings) == 1
+        self.frames: int | None = declared if sane and one else None
+        self._exact = self.frames if found.known_length else None
+        self.format = f"{self._file.format_info}, {self._file.subtype_info}"
+        self._floats = str(self._file.subtype) in ("FLOAT", "DOUBLE")
+
+    def _open(self, number: int) -> Any:
+        """The recording of a number, open."""
+        view = containers.Pieces(self._source, self._recordings[number])
+        try:
+            return self._soundfile.SoundFile(view)
         except (self._error, OSError, TypeError) as error:
             reason = getattr(error, "error_string", str(error)).rstrip(".")
             raise AudioFileError(
-                f"{self.path} cannot be read as audio ({reason}); give a wav, flac, mp3, "
+                f"{self.name} cannot be read as audio ({reason}); give a wav, flac, mp3, "
                 "ogg or opus file"
             ) from None
-        self.sample_rate = int(self._file.samplerate)
-        self.channels = int(self._file.channels)
-        self.frames = int(self._file.frames)
-        self.format = f"{self._file.format_info}, {self._file.subtype_info}"
-        self._container = str(self._file.format)
 
     def blocks(self) -> Iterator[Array]:
         """The signal from its start in mono blocks `[at most BLOCK]`.
 
         Raises:
-            AudioFileError: the file breaks off, or holds values that are not finite.
+            AudioFileError: the file breaks off, or holds values that are not finite or no audio.
         """
         done = 0
+        loudest, mean_loudest = 0.0, 0.0
+        for number in range(len(self._recordings)):
+            if number:
+                self._next(number)
+            for block in self._read(done):
+                self._check(block, done)
+                mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
+                if self.channels > 1:
+                    loudest = max(loudest, float(np.abs(block).max()))
+                    mean_loudest = max(mean_loudest, float(np.abs(mono).max()))
+                done += len(mono)
+                yield np.ascontiguousarray(mono)
+        if self._exact is not None and done < self._exact:
+            raise AudioFileError(
+                f"{self.name} ends after {done} of {self._exact} samples; the file is cut off "
+                "or damaged; download it again"
+            )
+        if mean_loudest < _CANCELLED * loudest:
+            self._warn(
+                f"{self.name}: its {self.channels} channels cancel each other out when they are "
+                "averaged; give one of them alone (sox IN OUT remix 1)"
+            )
+
+    def _read(self, done: int) -> Iterator[Array]:
+        """Blocks `[n, channels]` of the recording that is open."""
         while True:
             try:
                 block: Array = self._file.read(BLOCK, dtype="float32", always_2d=True)
             except (self._error, RuntimeError) as error:
                 reason = getattr(error, "error_string", str(error)).rstrip(".")
                 raise AudioFileError(
-                    f"{self.path} breaks off at {done / self.sample_rate:.2f} s ({reason}); "
+                    f"{self.name} breaks off at {done / self.sample_rate:.2f} s ({reason}); "
                     "the file is damaged; convert or download it again"
                 ) from None
             if len(block) == 0:
-                break
-            mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
-            if not np.isfinite(mono).all():
-                at = done + int(np.flatnonzero(~np.isfinite(mono))[0])
-                raise AudioFileError(
-                    f"{self.path} holds a value that is not finite at sample {at}; "
-                    "repair the file before encoding it"
-                )
-            done += len(mono)
-            yield np.ascontiguousarray(mono)
-        if done < self.frames and self._container in ("WAV", "FLAC", "WAVEX", "RF64", "AIFF"):
+                return
+            done += len(block)
+            yield block
+
+    def _next(self, number: int) -> None:
+        """Goes on to the next of several recordings."""
+        self._file.close()
+        self._file = self._open(number)
+        form = (int(self._file.samplerate), int(self._file.channels))
+        if form != (self.sample_rate, self.channels):
             raise AudioFileError(
-                f"{self.path} ends after {done} of {self.frames} samples; the file is cut off "
-                "or damaged; download it again"
+                f"{self.name} joins recordings of different kinds: {self.sample_rate} Hz with "
+                f"{self.channels} channels, then {form[0]} Hz with {form[1]}; cut it into files"
             )
+
+    def _check(self, block: Array, done: int) -> None:
+        """Refuses values that are no audio."""
+        peak = float(np.abs(block).max())
+        if peak <= LOUDEST:
+            return
+        rows = np.abs(block).max(axis=1)
+        if not np.isfinite(peak):
+            at = done + int(np.flatnonzero(~np.isfinite(rows))[0])
+            raise AudioFileError(
+                f"{self.name} holds a value that is not finite at sample {at}; "
+                "repair the file before encoding it"
+            )
+        if not self._floats:
+            return
+        at = done + int(np.flatnonzero(rows > LOUDEST)[0])
+        hint = "; integers stored as floats? divide them by 32768" if peak <= 32768 else ""
+        raise AudioFileError(
+            f"{self.name} holds {rows[at - done]:.6g} at sample {at}, but floats in an audio file "
+            f"lie between -1 and 1{hint}; repair the file before encoding it"
+        )
+
+    def frames_at(self, rate: int, size: int = 1) -> int | None:
+        """Frames of `size` samples at another rate that the file makes; None if unknown."""
+        if self.frames is None:
+            return None
+        return -(-self.frames * rate // (self.sample_rate * size))
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+        self._source.close()
 
     def __enter__(self) -> AudioReader:
         return self
@@ -154,6 +252,40 @@ class AudioReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _opened(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    """A file to read and seek in."""
+    if os.fspath(path) == "-":
+        return _copied(sys.stdin.buffer)
+    where = Path(path)
+    if not where.exists() or where.is_dir():
+        kind = "is a folder" if where.is_dir() else "does not exist"
+        raise AudioFileError(f"the audio file {name} {kind}; check the path")
+    try:
+        file = where.open("rb")
+        if where.is_file():
+            return file
+        with file:
+            return _copied(file)
+    except OSError as error:
+        raise AudioFileError(f"{name} cannot be read ({error.strerror})") from None
+
+
+def _copied(file: BinaryIO) -> BinaryIO:
+    """What a pipe gives, as a file without a name."""
+    copy = tempfile.TemporaryFile(prefix="kaiwa-")  # noqa: SIM115, it outlives this function
+    try:
+        shutil.copyfileobj(file, copy, 1 << 20)
+    except BaseException:
+        copy.close()
+        raise
+    return copy  # type: ignore[return-value,unused-ignore]
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as it can be shown anywhere: bytes that are no text in it become question marks."""
+    return os.fspath(path).encode("utf-8", "replace").decode("utf-8")
 
 
 class AudioWriter:
@@ -248,9 +380,11 @@ WAV_LIMIT = (1 << 32) - (1 << 16)
 
 
 def check_length(
-    path: str | os.PathLike[str], samples: int, sample_format: str | None = None
+    path: str | os.PathLike[str], samples: int | None, sample_format: str | None = None
 ) -> None:
     """Raises InputError if a `.wav` file cannot hold `samples` mono samples."""
+    if samples is None:
+        return
     size = {"float32": 4, "int24": 3}.get(sample_format or "", 2) * samples
     if Path(path).suffix.lower() == ".wav" and size > WAV_LIMIT:
         raise InputError(

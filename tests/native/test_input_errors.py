@@ -133,3 +133,43 @@ def test_a_refused_call_changes_nothing(mimi: kaiwa.Mimi, pcm: Any) -> None:
     with pytest.raises(kaiwa.InputError):
         tried.encode(with_value(good.copy(), (0, 0, 9), np.nan))
     np.testing.assert_array_equal(clean.encode(good), tried.encode(good))
+
+
+def test_arrays_at_odd_addresses_are_read_as_their_copies(mimi: kaiwa.Mimi) -> None:
+    wave = (np.sin(np.arange(4000) / 9) * 0.3).astype(np.float32)
+    packed = np.zeros(4000, dtype=[("tag", "u1"), ("sample", "<f4")])
+    packed["sample"] = wave
+    field = packed["sample"]
+    assert field.strides == (5,)
+    shifted = np.frombuffer(b"x" + wave.tobytes(), np.float32, offset=1)
+    assert not shifted.flags.aligned
+    codes, half = mimi.encode(wave), kaiwa.Resampler(24_000, 12_000).process(wave)
+    for odd in (field, shifted):
+        np.testing.assert_array_equal(mimi.encode(odd), codes)
+        np.testing.assert_array_equal(kaiwa.Resampler(24_000, 12_000).process(odd), half)
+    with kaiwa.Engine.echo(slots=1) as engine, engine.session() as session:
+        session.send(field)
+        session.finish()
+        heard = [event.pcm for event in session if isinstance(event, kaiwa.AudioEvent)]
+    np.testing.assert_array_equal(np.concatenate(heard)[:4000], wave)
+
+
+def test_samples_that_would_overflow_are_refused_and_change_nothing(mimi: kaiwa.Mimi) -> None:
+    wave = (np.sin(np.arange(4000) / 9) * 0.3).astype(np.float32)
+    resampler = kaiwa.Resampler(44_100, 24_000)
+    want = kaiwa.Resampler(44_100, 24_000).process(wave)
+    for value in (3e38, -2e6):
+        bad = np.array([0.1, value], np.float32)
+        with pytest.raises(
+            kaiwa.InputError, match="at row 0, sample 1; samples must be finite numbers"
+        ):
+            mimi.encode(bad)
+        with pytest.raises(kaiwa.InputError, match="sample 1"):
+            resampler.process(bad)
+        with (
+            kaiwa.Engine.echo(slots=1) as engine,
+            engine.session() as session,
+            pytest.raises(kaiwa.InputError, match="sample 1"),
+        ):
+            session.send(bad)
+    np.testing.assert_array_equal(resampler.process(wave), want)

@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     from kaiwa._atomic import replacing
     from kaiwa.audio_files import AudioReader, AudioWriter, check_length, output_format
+    from kaiwa.cli import progress
     from kaiwa.client import SAMPLE_RATE
     from kaiwa.client.messages import printable
     from kaiwa.errors import InputError
@@ -77,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
     ):
         raise InputError(f"{args.text} is also the audio file; name another file for the text")
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(AudioReader(args.input))
+        reader = stack.enter_context(AudioReader(args.input, progress.warn))
         output_format(args.output, SAMPLE_RATE, None)
         temporary = stack.enter_context(replacing(args.output, reading=args.input))
-        expected = -(-reader.frames * SAMPLE_RATE // reader.sample_rate)
+        expected = reader.frames_at(SAMPLE_RATE)
         if expected == 0:
             raise InputError(f"{args.input} holds no audio; give a file with at least one sample")
         check_length(args.output, expected, None)
@@ -131,7 +132,7 @@ async def _call(
         **chat_options.connection(args), params=params, timeout=args.wait, on_queue=queued
     ) as chat:
         waited = time.perf_counter() - began
-        total = -(-reader.frames * SAMPLE_RATE // (reader.sample_rate * FRAME))
+        total = reader.frames_at(SAMPLE_RATE, FRAME)
         with progress.bar("conversing", total, quiet=args.quiet) as advance:
             talk = Conversation(
                 chat,

@@ -54,13 +54,16 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.errors import InputError
     from kaiwa.terminal import progress
 
-    with AudioReader(args.input) as reader, replacing(args.output, reading=args.input) as temporary:
+    with (
+        AudioReader(args.input, progress.warn) as reader,
+        replacing(args.output, reading=args.input) as temporary,
+    ):
         mimi = model.load(args, args.num_codebooks)
         stream = mimi.stream(1, window="whole")
         size, rate = mimi.frame_size, mimi.sample_rate
         started = time.perf_counter()
         columns, samples = [], 0
-        total = -(-reader.frames * rate // (reader.sample_rate * size))
+        total = reader.frames_at(rate, size)
         with progress.bar("encoding", total, quiet=args.quiet) as advance:
             for chunk in frames_of(reader, rate, CHUNK_FRAMES * size):
                 samples += len(chunk)

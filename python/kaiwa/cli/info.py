@@ -57,7 +57,7 @@ def audio(path: Path) -> dict[str, Any]:
             "format": reader.format,
             "sample_rate": reader.sample_rate,
             "channels": reader.channels,
-            "seconds": reader.frames / reader.sample_rate,
+            "seconds": None if reader.frames is None else reader.frames / reader.sample_rate,
             "file_bytes": path.stat().st_size,
         }
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         raise InputError(f"{args.text} is also the audio file; name another file for the text")
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(AudioReader(args.input))
+        reader = stack.enter_context(AudioReader(args.input, progress.warn))
         output_format(args.output, 24_000, None)
         temporary = stack.enter_context(replacing(args.output, reading=args.input))
         text_file: TextIO | None = None
@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
         if args.text and duplex.tokenizer is None:
             progress.warn("no tokenizer beside the model: the text file gets token numbers")
         rate = duplex.sample_rate
-        expected = -(-reader.frames * rate // reader.sample_rate)
+        expected = reader.frames_at(rate)
         check_length(args.output, expected, None)
-        frames = -(-expected // duplex.frame_size)
+        frames = reader.frames_at(rate, duplex.frame_size)
         began = time.perf_counter()
         samples = 0
         with (

@@ -50,12 +50,12 @@ pub enum Error {
         /// Smallest accepted amount, e.g. "one sample".
         at_least: &'static str,
     },
-    /// A sample is NaN or infinite.
+    /// A sample is NaN, infinite, or far too large.
     #[error(
-        "{what} holds {value} at row {row}, sample {index}; samples must be finite numbers \
-         (usually in -1..1): clean the audio first, e.g. with numpy.nan_to_num"
+        "{what} holds {value:?} at row {row}, sample {index}; samples must be finite numbers \
+         (usually in -1..1): clean the audio first, e.g. with numpy.nan_to_num and numpy.clip"
     )]
-    NotFinite {
+    Sample {
         /// Name of the argument.
         what: &'static str,
         /// Batch row or slot.
@@ -381,7 +381,7 @@ impl Error {
         match self {
             Self::Shape { .. }
             | Self::Empty { .. }
-            | Self::NotFinite { .. }
+            | Self::Sample { .. }
             | Self::CodeRange { .. }
             | Self::UserCode { .. }
             | Self::TokenRange { .. }

@@ -1,10 +1,21 @@
 //! Arrays in and out: copied, with shapes checked only as far as copying needs.
 
+use numpy::PyUntypedArrayMethods;
 use numpy::{Element, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArrayDyn};
-use numpy::{PyUntypedArrayMethods, ndarray::Dimension};
 use pyo3::prelude::*;
 
 use crate::error;
+
+/// Whether every element lies at an address that its type allows. Fields of packed records and
+/// arrays over raw buffers may not; numpy reads them all the same, a slice must not.
+fn is_aligned<T: Element>(array: &PyReadonlyArrayDyn<'_, T>) -> bool {
+    let size = align_of::<T>();
+    let strides = array.strides().iter().zip(array.shape());
+    (array.data() as usize).is_multiple_of(size)
+        && strides
+            .filter(|(_, length)| **length > 1)
+            .all(|(stride, _)| stride.unsigned_abs().is_multiple_of(size))
+}
 
 /// The elements of an array of `N` axes in row-major order, whatever its strides, and its shape.
 pub fn take<T: Element + Copy, const N: usize>(
@@ -12,8 +23,12 @@ pub fn take<T: Element + Copy, const N: usize>(
     what: &str,
     array: &PyReadonlyArrayDyn<'_, T>,
 ) -> PyResult<(Vec<T>, [usize; N])> {
+    if !is_aligned(array) {
+        let copy = array.call_method1("copy", ("C",))?;
+        return take(py, what, &copy.extract()?);
+    }
     let shape: [usize; N] = array.shape().try_into().map_err(|_| {
-        let (got, axes) = (array.shape(), array.as_array().raw_dim().ndim());
+        let (got, axes) = (array.shape(), array.ndim());
         error::input(
             py,
             format!("{what} has {axes} axes (shape {got:?}), but {N} were wanted"),

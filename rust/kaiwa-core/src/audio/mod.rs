@@ -3,6 +3,7 @@
 mod ogg_reader;
 mod opus;
 mod resample;
+pub mod samples;
 
 pub use ogg_reader::{OggReader, Packet};
 pub use opus::{OpusReader, OpusWriter, ReadSummary};

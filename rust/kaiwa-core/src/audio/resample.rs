@@ -75,8 +75,10 @@ impl Resampler {
     /// Takes samples and gives those that are ready.
     ///
     /// # Errors
+    /// [`Error::Sample`] for values that are no audio: nothing has changed then.
     /// [`Error::Resample`] if the library refuses a block (not known to happen).
     pub fn process(&mut self, pcm: &[f32]) -> Result<Vec<f32>> {
+        super::samples::check("pcm", 0, pcm)?;
         self.taken += pcm.len();
         let out = self.convert(pcm)?;
         self.given += out.len();
@@ -244,6 +246,19 @@ mod tests {
         let mut second = r.process(&pcm).unwrap();
         second.extend(r.finish().unwrap());
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn what_is_no_audio_changes_nothing() {
+        let pcm = sine(44_100, 300.0, 5000);
+        let mut r = Resampler::new(44_100, 24_000).unwrap();
+        let mut out = r.process(&pcm[..3000]).unwrap();
+        for value in [3e38, f32::NAN, f32::INFINITY] {
+            assert!(r.process(&[0.1, value]).is_err());
+        }
+        out.extend(r.process(&pcm[3000..]).unwrap());
+        out.extend(r.finish().unwrap());
+        assert_eq!(out, all(44_100, 24_000, &pcm, 5000));
     }
 
     #[test]

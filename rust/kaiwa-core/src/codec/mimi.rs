@@ -237,14 +237,7 @@ impl Mimi {
             if active.is_some_and(|a| !a[row]) {
                 continue;
             }
-            if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-                return Err(Error::NotFinite {
-                    what: "pcm",
-                    row,
-                    index,
-                    value: values[index],
-                });
-            }
+            crate::audio::samples::check("pcm", row, values)?;
         }
         Ok(samples)
     }

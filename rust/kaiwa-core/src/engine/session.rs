@@ -11,7 +11,7 @@ use super::hub::{Hub, Notifier};
 use super::pace::{Pace, Pacer};
 use super::pipeline::{FRAME_SIZE, Start};
 use super::reason::EndReason;
-use crate::audio::{OpusReader, OpusWriter};
+use crate::audio::{OpusReader, OpusWriter, samples};
 use crate::error::{Error, Result};
 
 /// Answers that wait for their caller; beyond, a call's oldest is dropped (640 ms).
@@ -596,7 +596,7 @@ impl Session {
     /// Takes samples: 24 kHz mono, finite, any number. Samples from before the slot are lost.
     ///
     /// # Errors
-    /// [`Error::NotFinite`]; [`Error::OptionValue`] for a session whose transport is Opus;
+    /// [`Error::Sample`]; [`Error::OptionValue`] for a session whose transport is Opus;
     /// [`Error::SessionEnded`]. Nothing has changed then.
     pub fn send_pcm(&self, pcm: &[f32]) -> Result<()> {
         if self.0.options.transport != Transport::Pcm {
@@ -606,14 +606,7 @@ impl Session {
                 allowed: "send_bytes, or a session with transport pcm".into(),
             });
         }
-        if let Some(index) = pcm.iter().position(|x| !x.is_finite()) {
-            return Err(Error::NotFinite {
-                what: "pcm",
-                row: 0,
-                index,
-                value: pcm[index],
-            });
-        }
+        samples::check("pcm", 0, pcm)?;
         let now = self.0.hub.clock.now();
         let mut state = self.open_state()?;
         if Shared::hears(&state) {
