@@ -1,14 +1,16 @@
-"""A Redis of a test's own, that can be stopped, hung and started again."""
+"""A Redis of a test's own, that can be stopped, hung, started again, aged and slowed down."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,27 @@ def require() -> None:
         pytest.skip("no redis-server on this machine (Debian: apt-get install redis-server)")
     if importlib.util.find_spec("redis") is None:
         pytest.skip("the package redis is not installed (pip install redis)")
+
+
+#: Moves what is in Redis towards the past: the times in sorted sets, and what is left of each
+#: life. Sorted sets hold times in milliseconds, see `kaiwa.server.shared.state`.
+_AGE = """
+local by = tonumber(ARGV[1])
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if redis.call('TYPE', key).ok == 'zset' then
+    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      redis.call('ZINCRBY', key, -by, member)
+    end
+  end
+  local left = redis.call('PTTL', key)
+  if left >= 0 and left <= by then
+    redis.call('DEL', key)
+  elseif left > by then
+    redis.call('PEXPIRE', key, left - by)
+  end
+end
+return nil
+"""
 
 
 class RedisServer:
@@ -71,15 +94,54 @@ class RedisServer:
     def run(self, *words: str) -> bytes:
         """Answer to one command, as it comes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as link:
-            line = " ".join(words) + "\r\n"
-            link.sendall(line.encode())
+            parts = [f"*{len(words)}\r\n"]
+            parts += [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+            link.sendall("".join(parts).encode())
             return link.recv(65_536)
+
+    def age(self, seconds: float) -> None:
+        """Makes everything in it older, as if time had passed since it was written."""
+        answer = self.run("EVAL", _AGE, "0", str(int(seconds * 1000)))
+        assert answer == b"$-1\r\n", answer
 
     def _answers(self) -> bool:
         try:
             return self.run("PING") == b"+PONG\r\n"
         except OSError:
             return False
+
+
+@asynccontextmanager
+async def slow(redis: RedisServer, seconds: float) -> AsyncIterator[str]:
+    """The address of a Redis each of whose answers comes late by some seconds."""
+
+    async def forward(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late: float
+    ) -> None:
+        try:
+            while data := await reader.read(65_536):
+                # The delay is what is tested.
+                await asyncio.sleep(late)
+                writer.write(data)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, to_redis = await asyncio.open_connection("127.0.0.1", redis.port)
+        tasks.append(asyncio.create_task(forward(reader, to_redis, 0)))
+        tasks.append(asyncio.create_task(forward(upstream, writer, seconds)))
+
+    tasks: list[asyncio.Task[None]] = []
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0"
+    finally:
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager

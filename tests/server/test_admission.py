@@ -24,6 +24,7 @@ class Others:
     """A shared state that is full, unavailable or slow."""
 
     def __init__(self) -> None:
+        self.address: str | None = None
         self.answer: BaseException | None = None
         self.wait = 0.0
         self.live: set[str] = set()
@@ -124,21 +125,95 @@ async def test_a_caller_who_goes_meanwhile_leaves_nothing(access: Access, alice:
     assert others.live == set()
 
 
-async def test_a_voucher_is_for_one_call_and_soon(access: Access, alice: Caller) -> None:
-    wall = [1_900_000_000.0]
-    made = Admission(access, signer=Signer((b"1" * 32,)), wall=lambda: wall[0])
-    headers = {VOUCHER: made.vouch(alice, "token")}
-    caller = await made.authorize(headers, {"resume": "token"}, 0)
-    assert (caller.key_id, caller.vouched, caller.operator) == (alice.key_id, True, False)
-    for query in ({"resume": "other"}, {}):
-        with pytest.raises(Refused, match="signature"):
-            await made.authorize(headers, query, 0)
-    wall[0] += 12.1
+class Vouching:
+    """Two servers: one vouches, the other holds the call."""
+
+    HOLDER = "http://10.0.0.2:8998"
+
+    def __init__(self, access: Access, alice: Caller) -> None:
+        self.now = 1_900_000_000.0
+        self.alice = alice
+        others = Others()
+        others.address = self.HOLDER
+        self.signer = Signer((b"1" * 32,))
+        self.sender = Admission(access, signer=self.signer, wall=self.wall)
+        self.holder = Admission(
+            access, signer=self.signer, shared=cast(SharedState, others), wall=self.wall
+        )
+
+    def wall(self) -> float:
+        return self.now
+
+    def voucher(self, resume: str = "token", to: str = HOLDER) -> dict[str, str]:
+        """Headers with a new voucher."""
+        return {VOUCHER: self.sender.vouch(self.alice, resume, to)}
+
+    async def refused(self, headers: dict[str, str], **query: str) -> bool:
+        """Whether the holder refuses it for its signature."""
+        try:
+            await self.holder.authorize(headers, query, 0)
+        except Refused as refused:
+            return (refused.status, refused.code) == (403, "voucher")
+        return False
+
+
+@pytest.fixture
+def vouching(access: Access, alice: Caller) -> Vouching:
+    return Vouching(access, alice)
+
+
+async def test_a_voucher_lets_its_caller_in(vouching: Vouching) -> None:
+    caller = await vouching.holder.authorize(vouching.voucher(), {"resume": "token"}, 0)
+    assert caller.key_id == vouching.alice.key_id
+    assert (caller.vouched, caller.operator) == (True, False)
+
+
+async def test_a_voucher_is_for_one_call(vouching: Vouching) -> None:
+    headers = vouching.voucher()
+    assert await vouching.refused(headers, resume="other")
+    assert await vouching.refused(headers)
+    assert not await vouching.refused(headers, resume="token")
+
+
+async def test_a_voucher_counts_once(vouching: Vouching) -> None:
+    headers = vouching.voucher()
+    assert not await vouching.refused(headers, resume="token")
+    assert await vouching.refused(headers, resume="token")
+    assert not await vouching.refused(vouching.voucher(), resume="token")
+
+
+async def test_a_voucher_counts_on_one_server(vouching: Vouching) -> None:
+    assert await vouching.refused(vouching.voucher(to="http://10.0.0.3:8998"), resume="token")
+    # A server that shares nothing is nowhere to be found by others.
     with pytest.raises(Refused, match="signature"):
-        await made.authorize(headers, {"resume": "token"}, 0)
-    # Without a common secret it is an unknown header, and the caller has no key.
+        await vouching.sender.authorize(vouching.voucher(), {"resume": "token"}, 0)
+
+
+@pytest.mark.parametrize(("age", "good"), [(11.9, True), (12.1, False), (-1.9, True), (-3, False)])
+async def test_a_voucher_counts_soon(vouching: Vouching, age: float, good: bool) -> None:
+    headers = vouching.voucher()
+    vouching.now += age
+    assert await vouching.refused(headers, resume="token") is not good
+
+
+async def test_a_voucher_of_a_web_page_does_not_count(vouching: Vouching) -> None:
+    headers = {**vouching.voucher(), "origin": "https://evil.example"}
+    assert await vouching.refused(headers, resume="token")
+
+
+async def test_other_signed_values_are_no_vouchers(vouching: Vouching) -> None:
+    for value in ({"to": Vouching.HOLDER}, "x", None, {}):
+        headers = {VOUCHER: vouching.signer.sign("token", value)}
+        assert await vouching.refused(headers, resume="token")
+    for text in ("", "x", "e30.AAAA"):
+        assert await vouching.refused({VOUCHER: text}, resume="token")
+
+
+async def test_without_a_secret_a_voucher_is_an_unknown_header(
+    access: Access, vouching: Vouching
+) -> None:
     with pytest.raises(Refused, match="wants a key"):
-        await Admission(access).authorize(headers, {"resume": "token"}, 0)
+        await Admission(access).authorize(vouching.voucher(), {"resume": "token"}, 0)
 
 
 @pytest.mark.parametrize(

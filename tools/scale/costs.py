@@ -22,6 +22,7 @@ from tests.server.wire import call
 import kaiwa
 from kaiwa.server.shared import redis_client, state
 from kaiwa.server.shared.redis_client import RedisClient
+from kaiwa.server.shared.signing import Signer
 from kaiwa.server.shared.state import SharedState
 from kaiwa.synth import voice
 
@@ -43,11 +44,12 @@ async def of_redis(redis: RedisServer) -> None:
     async def find() -> str:
         return "http://10.0.0.1:8998"
 
-    made = [SharedState(RedisClient(redis.url, None, ""), find) for _ in range(4)]
+    signer = Signer((b"a secret of these measurements, of no use elsewhere",))
+    made = [SharedState(RedisClient(redis.url, None, ""), signer, find) for _ in range(4)]
 
     async def begin(number: int) -> None:
         shared, key, lease = made[number % 4], f"key{number % 50}", f"lease{number}"
-        await shared.mark_used(f"token{number}", 60)
+        await shared.mark_used(f"token{number}", time.time() + 60)
         await shared.enter(key, lease, concurrency=10**6, per_minute=10**6, counted=False)
         shared.add_lease(key, lease)
         shared.add_call(f"resume{number}")

@@ -19,7 +19,7 @@ from kaiwa.server.limits import Lease, LimitReached, Limits
 from kaiwa.server.redaction import KEY_PREFIX
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.tokens import LocalTokens, TokensFull, TokenStore
+from kaiwa.server.tokens import LocalTokens, Redeemed, TokensFull, TokenStore
 
 HOW = "send a key as `Authorization: Bearer ...`, or a token of POST /v1/tokens as ?token=..."
 
@@ -34,6 +34,7 @@ class Caller:
         max_seconds: longest conversation, by key and server; None is no limit.
         operator: may see and end everybody's conversations.
         by_token: came with a token, which is good for one connection and nothing else.
+        token: the token, if it came here and not to another server.
         vouched: another server, which let the caller in, passes on a call that is held here.
     """
 
@@ -42,6 +43,7 @@ class Caller:
     max_seconds: float | None
     operator: bool = False
     by_token: bool = False
+    token: Redeemed | None = None
     vouched: bool = False
 
 
@@ -277,13 +279,13 @@ class Access:
     def _by_token(self, keys: KeyFile, token: str, now: float) -> tuple[Caller, Key]:
         """The holder of the key that a token was issued for."""
         try:
-            key_id = self._tokens.redeem(token, now)
+            redeemed = self._tokens.redeem(token, now)
         except TokensFull:
             raise self._too_many_tokens() from None
-        key = keys.get(key_id) if key_id is not None else None
+        key = keys.get(redeemed.key_id) if redeemed is not None else None
         if key is None:
             raise self.bad_token()
-        return self._caller(_counting(key), by_token=True), key
+        return replace(self._caller(_counting(key), by_token=True), token=redeemed), key
 
     def _caller(self, key: Key, *, by_token: bool) -> Caller:
         """The holder of a key."""

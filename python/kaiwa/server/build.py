@@ -89,10 +89,10 @@ def build(
     """
     spoken = tuple(protocols)
     signer = replicas.signer(settings)
-    access = Access(settings, tokens=replicas.tokens(settings, signer))
+    shared = replicas.shared_state(settings, signer, port)
+    access = Access(settings, tokens=replicas.tokens(settings, signer, shared))
     state = ServerState(settings, clock)
     metrics = Metrics()
-    shared = replicas.shared_state(settings, port)
     admission = replicas.admission(
         settings, access, signer, shared, lambda what: metrics.shared_unanswered.labels(what).inc()
     )

@@ -136,12 +136,19 @@ class ServerCollector(Collector):
         if self._shared is None:
             return
         redis = self._shared.redis
-        yield _gauge("kaiwa_shared_state_up", "1 while Redis answers.", float(redis.up))
+        yield _gauge(
+            "kaiwa_shared_state_up", "1 while Redis answers and takes writes.", float(redis.up)
+        )
         failures = CounterMetricFamily(
             "kaiwa_shared_state_failures", "Questions without an answer."
         )
         failures.add_metric((), redis.failures)
         yield failures
+        yield _gauge(
+            "kaiwa_shared_clock_offset_seconds",
+            "By how much Redis' clock is ahead of this machine's.",
+            redis.clock_offset,
+        )
         passed_on = float(sum(call.forwarded for call in self._live))
         yield _gauge("kaiwa_calls_passed_on", "Calls that another server holds.", passed_on)
 

@@ -19,15 +19,31 @@ class Issued:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Redeemed:
+    """A token that was accepted.
+
+    Attributes:
+        key_id: id of the key that it was issued for.
+        id: names the token to other servers, and tells nothing about its text; empty if only this
+            server knows the token.
+        until: when every server will find it too old, in seconds since 1970; 0 likewise.
+    """
+
+    key_id: str
+    id: str = ""
+    until: float = 0.0
+
+
 class TokensFull(Exception):  # noqa: N818
-    """More tokens are waiting to be used than are kept."""
+    """More tokens are waiting to be used, or were used lately, than are kept."""
 
 
 class TokenStore(Protocol):
-    """Where tokens are kept. One that several servers share can stand in for the one below.
+    """Issues tokens, and accepts each once: `LocalTokens` or `SignedTokens`.
 
-    `now` is in seconds on the clock of the caller's process; a store that others share goes by a
-    clock of its own.
+    `now` is in seconds on a clock of this process; `SignedTokens`, whose tokens other servers know
+    too, has a clock of its own.
     """
 
     def issue(self, key_id: str, now: float) -> Issued:
@@ -37,8 +53,8 @@ class TokenStore(Protocol):
             TokensFull: there are too many already.
         """
 
-    def redeem(self, text: str, now: float) -> str | None:
-        """The id of the key that a token was issued for; None if it is unknown, used or too old.
+    def redeem(self, text: str, now: float) -> Redeemed | None:
+        """Uses a token up; None if it is unknown, used or too old.
 
         Whatever comes back, the token is worth nothing afterwards.
 
@@ -83,7 +99,7 @@ class LocalTokens:
         self._per_key.setdefault(key_id, OrderedDict())[digest] = None
         return Issued(text, self._seconds)
 
-    def redeem(self, text: str, now: float) -> str | None:
+    def redeem(self, text: str, now: float) -> Redeemed | None:
         """See `TokenStore`."""
         self._expire(now)
         digest = _digest(text)
@@ -91,7 +107,7 @@ class LocalTokens:
         if found is None:
             return None
         self._drop(digest)
-        return found[0]
+        return Redeemed(found[0])
 
     def _expire(self, now: float) -> None:
         """Drops what is too old."""

@@ -30,6 +30,6 @@ async def reach_owner(
         return None
     if address is None:
         return None
-    voucher = context.admission.vouch(caller, token)
+    voucher = context.admission.vouch(caller, token, address)
     upstream = await forward.reach(address, channel.path, channel.query, voucher)
     return None if upstream is None else Forward(channel, upstream, context.now)

@@ -8,23 +8,27 @@ whether callers with keys are refused (`closed`).
 
 from __future__ import annotations
 
-import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kaiwa.server.access import Access, Caller
 from kaiwa.server.limits import Lease, LimitReached
 from kaiwa.server.refusal import Refused
 from kaiwa.server.shared.redis_client import SharedStateUnavailable
 from kaiwa.server.shared.signed_tokens import SKEW
-from kaiwa.server.shared.signing import Signer
 from kaiwa.server.shared.state import SharedState
+from kaiwa.server.shared.used_once import TooManyUsed, UsedOnce
+
+if TYPE_CHECKING:
+    from kaiwa.server.shared.signing import Signer
 
 #: Header by which a server vouches for a caller to another.
 VOUCHER = "x-kaiwa-voucher"
 #: Seconds that a voucher counts, besides the difference of clocks.
 VOUCHER_SECONDS = 10.0
+_VOUCHER_PURPOSE = "voucher"
 
 
 class Admission:
@@ -37,7 +41,6 @@ class Admission:
         signer: Signer | None = None,
         shared: SharedState | None = None,
         closed: bool = False,
-        token_seconds: float = 60.0,
         on_unanswered: Callable[[str], object] = lambda what: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -48,18 +51,17 @@ class Admission:
             signer: makes and checks vouchers; None if servers do not know one another.
             shared: what all servers know; None if there is only this one.
             closed: without an answer of the shared state callers with keys are refused.
-            token_seconds: life of a token.
             on_unanswered: called for each decision that was made without an answer of the shared
                 state, with what it was about: `token`, `limits`.
-            wall: seconds since 1970.
+            wall: seconds since 1970, on a clock that differs by at most `SKEW` between servers.
         """
         self._access = access
         self._signer = signer
         self._shared = shared
         self._closed = closed
-        self._token_seconds = token_seconds
         self._on_unanswered = on_unanswered
         self._wall = wall
+        self._vouchers = UsedOnce()
 
     async def authorize(
         self,
@@ -81,11 +83,12 @@ class Admission:
             Refused: 401, 403, or 503 if nobody can tell.
         """
         if self._signer is not None and VOUCHER in headers:
-            return self._vouched(self._signer, headers[VOUCHER], query.get("resume", ""))
+            return self._vouched(self._signer, headers, query.get("resume", ""))
         caller = self._access.authorize(headers, query, now, protocol=protocol)
-        if self._shared is not None and caller.by_token:
+        token = caller.token
+        if self._shared is not None and token is not None:
             try:
-                first = await self._shared.mark_used(query["token"], self._token_seconds + 2 * SKEW)
+                first = await self._shared.mark_used(token.id, token.until)
             except SharedStateUnavailable:
                 self._unanswered("token")
             else:
@@ -134,18 +137,43 @@ class Admission:
             lease.on_release = lambda: shared.remove_lease(lease.id)
         return lease
 
-    def vouch(self, caller: Caller, resume: str) -> str:
-        """What tells another server who takes up a call that it holds."""
-        assert self._signer is not None
-        end = self._wall() + VOUCHER_SECONDS
-        payload = json.dumps({"key": caller.key_id, "resume": resume, "end": end})
-        return self._signer.sign("voucher", payload.encode())
+    def vouch(self, caller: Caller, resume: str, owner: str) -> str:
+        """Signed words that let a caller take up a call on the server that holds it.
 
-    def _vouched(self, signer: Signer, voucher: str, resume: str) -> Caller:
-        """The caller that another server vouches for, in one matter: a call to take up again."""
-        payload = signer.check("voucher", voucher)
-        said: dict[str, Any] = json.loads(payload or b'{"end": 0, "resume": null}')
-        if said["end"] + SKEW < self._wall() or said["resume"] != resume:
+        Args:
+            caller: who asked this server.
+            resume: the resume token of the call.
+            owner: address of the server that holds it; on others the voucher does not count.
+        """
+        assert self._signer is not None
+        value = {
+            "id": secrets.token_urlsafe(12),
+            "key": caller.key_id,
+            "resume": resume,
+            "to": owner,
+            "end": round(self._wall() + VOUCHER_SECONDS, 3),
+        }
+        return self._signer.sign(_VOUCHER_PURPOSE, value)
+
+    def _vouched(self, signer: Signer, headers: Mapping[str, str], resume: str) -> Caller:
+        """The caller for whom another server vouches, to take up one call, once.
+
+        Raises:
+            Refused: 403, the voucher does not count here; 401, the key is revoked or unknown.
+        """
+        value = signer.check(_VOUCHER_PURPOSE, headers[VOUCHER])
+        said: dict[str, Any] = value if isinstance(value, dict) else {}
+        here = self._shared.address if self._shared is not None else None
+        wall = self._wall()
+        counts = (
+            bool(said)
+            and (said["to"], said["resume"]) == (here, resume)
+            and wall < said["end"] + SKEW <= wall + VOUCHER_SECONDS + 2 * SKEW
+            # Servers send none: this is a web page, whose origin was not checked.
+            and "origin" not in headers
+            and self._use_voucher(said["id"], said["end"] + SKEW, wall)
+        )
+        if not counts:
             raise Refused(
                 403,
                 "voucher",
@@ -153,6 +181,13 @@ class Admission:
                 "give all servers the same token_secret_file, and the same time",
             )
         return self._access.vouched(said["key"])
+
+    def _use_voucher(self, name: str, until: float, wall: float) -> bool:
+        """Whether a voucher is used for the first time."""
+        try:
+            return self._vouchers.use(name, until, wall)
+        except TooManyUsed:
+            return False
 
     def _unanswered(self, what: str) -> None:
         """Goes on without an answer of the shared state.

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from kaiwa.errors import KaiwaError
+from kaiwa.server.shared import redis_scripts
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 log = logging.getLogger("kaiwa.server")
 
-#: Seconds that Redis may take to answer.
+#: Seconds that Redis may take to answer a question.
 ANSWER_SECONDS = 0.3
+#: Seconds that opening a connection may take, which needs several answers.
+CONNECT_SECONDS = 2.0
 #: Connections of one server to Redis.
 _CONNECTIONS = 16
 
@@ -34,13 +38,20 @@ class RedisClient:
     answers again.
     """
 
-    def __init__(self, url: str, password: str | None, policy: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        password: str | None,
+        policy: str,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         """Connects to nothing yet.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`.
             password: goes before one in the address.
             policy: what becomes of new calls while Redis does not answer, in words for the log.
+            wall: seconds since 1970 by the clock of this machine.
 
         Raises:
             KaiwaError: the package redis is not installed.
@@ -49,6 +60,7 @@ class RedisClient:
             from redis import asyncio as client
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
+            from redis.exceptions import ConnectionError as ConnectionLost
         except ImportError:
             raise KaiwaError(
                 "redis_url is given and the package redis is not installed; run pip install redis"
@@ -57,47 +69,81 @@ class RedisClient:
         pool = client.BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=ANSWER_SECONDS,
+            timeout=CONNECT_SECONDS,
             socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            # A second attempt, because connections in the pool do not survive a restart of Redis.
-            retry=Retry(NoBackoff(), 1),
+            socket_connect_timeout=CONNECT_SECONDS,
+            # A second attempt, because connections in the pool do not survive a restart of Redis;
+            # none after an answer that did not come in time.
+            retry=Retry(NoBackoff(), 1, (ConnectionLost,)),
+            # The newer protocol needs more answers before a connection is open.
+            protocol=2,
             client_name="kaiwa",
             **options,
         )
         self._client: Redis = client.Redis(connection_pool=pool)
         parts = urlsplit(url)
+        local = parts.scheme == "unix"
         #: Host and port of Redis; None if it is reached by a socket of this machine.
-        self.host_and_port = (
-            None if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port)
-        )
+        self.host_and_port = None if local else (parts.hostname or "localhost", parts.port)
         self._policy = policy
+        self._wall = wall
         #: None until the first answer or the first failure.
         self._up: bool | None = None
+        self._refusal = ""
+        #: Questions without an answer.
         self.failures = 0
+        #: Seconds by which the clock of Redis is ahead of this machine's; 0 until it is known.
+        self.clock_offset = 0.0
 
     @property
     def up(self) -> bool:
-        """Whether Redis answered the last question."""
+        """Whether Redis can be asked."""
         return bool(self._up)
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock of Redis, as far as it is known."""
+        return self._wall() + self.clock_offset
 
     async def ask(self, question: Callable[[Redis], Awaitable[T]]) -> T:
         """The answer of Redis to a question.
 
         Raises:
-            SharedStateUnavailable: it does not answer, did not answer the last time, or
-                refuses what it is asked.
+            SharedStateUnavailable: Redis does not answer, did not answer the last time, or refuses
+                what it is asked.
         """
+        from redis.exceptions import RedisError, ResponseError
+
         if not self._up:
             raise SharedStateUnavailable
-        return await self._ask(question)
+        try:
+            return await self._limited(question)
+        except ResponseError as error:
+            # It does answer. If it refuses every write, the next probe finds out.
+            self._refused(error)
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            self._failed("does not answer", error)
+        raise SharedStateUnavailable
 
     async def probe(self) -> bool:
-        """Asks whether Redis answers, also while it is thought not to."""
+        """Whether Redis answers and takes writes; asked also while it is thought not to.
+
+        Compares the clocks, too.
+        """
+        from redis.exceptions import RedisError, ResponseError
+
+        before = self._wall()
         try:
-            await self._ask(lambda redis: redis.ping())
-        except SharedStateUnavailable:
+            seconds, micros = await self._limited(_probe)
+        except ResponseError as error:
+            self._failed("refuses writes", error)
             return False
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            self._failed("does not answer", error)
+            return False
+        self.clock_offset = int(seconds) + int(micros) / 1e6 - (before + self._wall()) / 2
+        if self._up is False:
+            log.info("the shared state answers again")
+        self._up = True
         return True
 
     async def close(self) -> None:
@@ -105,27 +151,30 @@ class RedisClient:
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
-    async def _ask(self, question: Callable[[Redis], Awaitable[T]]) -> T:
-        from redis.exceptions import RedisError
+    async def _limited(self, question: Callable[[Redis], Awaitable[T]]) -> T:
+        """The answer to a question, or an error in a bounded time."""
+        limit = CONNECT_SECONDS + ANSWER_SECONDS
+        return await asyncio.wait_for(_awaited(question(self._client)), limit)
 
-        try:
-            answer = await asyncio.wait_for(_awaited(question(self._client)), 2 * ANSWER_SECONDS)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
-            self._failed(error)
-            raise SharedStateUnavailable from None
-        if not self._up:
-            if self._up is not None:
-                log.info("the shared state answers again")
-            self._up = True
-        return answer
-
-    def _failed(self, error: BaseException) -> None:
-        """Counts a question without an answer, and logs the first one."""
+    def _failed(self, what: str, error: BaseException) -> None:
+        """Counts a question without an answer. From now on Redis is not asked; logged once."""
         self.failures += 1
         if self._up is not False:
             why = str(error) or type(error).__name__
-            log.warning("the shared state (Redis) does not answer: %s; %s", why, self._policy)
+            log.warning("the shared state (Redis) %s: %s; %s", what, why, self._policy)
         self._up = False
+
+    def _refused(self, error: BaseException) -> None:
+        """Counts a question that Redis refused, and logs it unless the last one was the same."""
+        self.failures += 1
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            log.warning("the shared state (Redis) refuses a command: %s", error)
+
+
+async def _probe(redis: Any) -> tuple[bytes, bytes]:
+    answer: tuple[bytes, bytes] = await redis.eval(redis_scripts.PROBE, 1, "kaiwa:probe")
+    return answer
 
 
 async def _awaited(answer: Awaitable[T]) -> T:

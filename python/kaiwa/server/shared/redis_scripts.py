@@ -6,6 +6,30 @@ lengths of time are in milliseconds.
 
 from __future__ import annotations
 
+#: Writes something and removes it again, so that a Redis that answers and takes no writes (a
+#: read-only replica, one without memory or disk) is found out.
+#:
+#: KEYS: a key that nothing else uses. Gives the time as `{seconds, microseconds}`.
+PROBE = """
+redis.call('SET', KEYS[1], '1')
+redis.call('DEL', KEYS[1])
+return redis.call('TIME')
+"""
+
+#: Marks a token as used.
+#:
+#: KEYS: the mark. ARGV: when the token ends.
+#: Gives 1; or 0 if it was marked before, or has ended.
+USE = """
+local moment = redis.call('TIME')
+local now = moment[1] * 1000 + math.floor(moment[2] / 1000)
+local life = tonumber(ARGV[1]) - now
+if life <= 0 or not redis.call('SET', KEYS[1], '1', 'NX', 'PX', life) then
+  return 0
+end
+return 1
+"""
+
 #: Counts a connection of a key and a lease of its conversation, if the key has room for both.
 #:
 #: KEYS: the key's leases by their end; its connections by their time.

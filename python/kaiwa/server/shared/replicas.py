@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kaiwa.errors import InputError
 from kaiwa.server.access import Access
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.shared import address, signing
+from kaiwa.server.shared import address
 from kaiwa.server.shared.admission import Admission
 from kaiwa.server.shared.redis_client import RedisClient
 from kaiwa.server.shared.signed_tokens import SignedTokens
-from kaiwa.server.shared.signing import Signer
 from kaiwa.server.shared.state import SharedState
+
+if TYPE_CHECKING:
+    from kaiwa.server.shared.signing import Signer
 
 _POLICIES = {
     "open": "calls go on; new ones are counted by each server for itself",
@@ -29,29 +33,41 @@ def signer(settings: ServerSettings) -> Signer | None:
     """
     if settings.token_secret_file is None:
         return None
+    from kaiwa.server.shared import signing
+
     return signing.read(settings.token_secret_file)
 
 
-def tokens(settings: ServerSettings, signer: Signer | None) -> SignedTokens | None:
+def tokens(
+    settings: ServerSettings, signer: Signer | None, shared: SharedState | None
+) -> SignedTokens | None:
     """Tokens that every server with the secret accepts; None without a secret."""
-    return SignedTokens(signer, settings.token_seconds) if signer is not None else None
+    if signer is None:
+        return None
+    return SignedTokens(signer, settings.token_seconds, wall=_wall(shared))
 
 
-def shared_state(settings: ServerSettings, port: int) -> SharedState | None:
+def _wall(shared: SharedState | None) -> Callable[[], float]:
+    """Seconds since 1970, by the clock that servers with the same shared state have in common."""
+    return time.time if shared is None else shared.redis.now
+
+
+def shared_state(settings: ServerSettings, signer: Signer | None, port: int) -> SharedState | None:
     """The shared state; None without Redis.
 
     Args:
         settings: of the server.
+        signer: of the common secret, which the settings ask for where there is Redis.
         port: where it listens.
 
     Raises:
         InputError: the file of the password cannot be read.
         KaiwaError: the package redis is missing.
     """
-    if settings.redis_url is None:
+    if settings.redis_url is None or signer is None:
         return None
     redis = RedisClient(settings.redis_url, password(settings), _POLICIES[settings.redis_down])
-    return SharedState(redis, own_address(settings, port, redis.host_and_port))
+    return SharedState(redis, signer, own_address(settings, port, redis.host_and_port))
 
 
 def password(settings: ServerSettings) -> str | None:
@@ -98,6 +114,6 @@ def admission(
         signer=signer,
         shared=shared,
         closed=settings.redis_down == "closed",
-        token_seconds=settings.token_seconds,
+        wall=_wall(shared),
         on_unanswered=on_unanswered,
     )

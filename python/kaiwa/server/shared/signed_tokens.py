@@ -1,30 +1,30 @@
-"""Tokens that every server with the same secret knows, without anything being stored."""
+"""Tokens that every server with the same secret accepts, without anything being stored."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-import struct
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kaiwa.server.redaction import TOKEN_PREFIX
-from kaiwa.server.shared.signing import Signer
-from kaiwa.server.tokens import Issued, TokensFull
+from kaiwa.server.shared.used_once import TooManyUsed, UsedOnce
+from kaiwa.server.tokens import Issued, Redeemed, TokensFull
+
+if TYPE_CHECKING:
+    from kaiwa.server.shared.signing import Signer
 
 #: Seconds by which the clocks of two servers may differ.
 SKEW = 2.0
 
 _PURPOSE = "token"
-_HEAD = struct.Struct(">d12s")
 
 
 class SignedTokens:
-    """Tokens in the form of `TokenStore`: a token names its key and its end, and is signed.
+    """A `TokenStore` whose tokens name their key and their end, and are signed.
 
-    Each server keeps the tokens that were used on it until they are too old; that one was used on
-    another server is for Redis to know (`SharedState.mark_used`).
+    Each server remembers the tokens that were used on it until they are too old. Whether a token
+    was used on another server is for the shared state to tell (`SharedState.mark_used`).
     """
 
     def __init__(
@@ -40,48 +40,44 @@ class SignedTokens:
         Args:
             signer: holds the common secret.
             seconds: how long a token lives.
-            wall: seconds since 1970, on a clock that all servers share but for `SKEW`.
-            most: used tokens that are kept; beyond, none is taken until some are too old.
+            wall: seconds since 1970, on a clock that differs by at most `SKEW` between servers.
+            most: used tokens that are remembered; beyond, none is accepted until some are too old.
         """
         self._signer = signer
         self._seconds = seconds
         self._wall = wall
-        self._most = most
-        self._used: OrderedDict[bytes, float] = OrderedDict()
+        self._used = UsedOnce(most)
 
     def issue(self, key_id: str, now: float) -> Issued:
-        """See `TokenStore`; there is no end to these."""
+        """See `TokenStore`; there can be any number of these."""
         del now
-        head = _HEAD.pack(self._wall() + self._seconds, secrets.token_bytes(12))
-        signed = self._signer.sign(_PURPOSE, head + key_id.encode())
-        return Issued(TOKEN_PREFIX + signed, self._seconds)
+        value = {
+            "id": secrets.token_urlsafe(12),
+            "key": key_id,
+            "end": round(self._wall() + self._seconds, 3),
+        }
+        return Issued(TOKEN_PREFIX + self._signer.sign(_PURPOSE, value), self._seconds)
 
-    def redeem(self, text: str, now: float) -> str | None:
+    def redeem(self, text: str, now: float) -> Redeemed | None:
         """See `TokenStore`.
 
         Raises:
-            TokensFull: more were used within their life than are kept.
+            TokensFull: more were used within their life than are remembered.
         """
         del now
-        payload = None
-        if text.startswith(TOKEN_PREFIX) and text.isascii():
-            payload = self._signer.check(_PURPOSE, text[len(TOKEN_PREFIX) :])
-        if payload is None or len(payload) <= _HEAD.size:
+        if not text.startswith(TOKEN_PREFIX):
             return None
-        end, _ = _HEAD.unpack_from(payload)
+        value = self._signer.check(_PURPOSE, text.removeprefix(TOKEN_PREFIX))
+        if not isinstance(value, dict):
+            return None
         wall = self._wall()
-        if end + SKEW <= wall:
+        until = value["end"] + SKEW
+        # An end further away than a token lives comes from a server whose clock is wrong, and would
+        # have to be remembered for longer than the others.
+        if not wall < until <= wall + self._seconds + 2 * SKEW:
             return None
-        self._forget(wall)
-        digest = hashlib.sha256(payload).digest()
-        if digest in self._used:
-            return None
-        if len(self._used) >= self._most:
-            raise TokensFull
-        self._used[digest] = end + SKEW
-        return payload[_HEAD.size :].decode("utf-8", "replace")
-
-    def _forget(self, wall: float) -> None:
-        """Drops what is too old by itself, as far as it came first."""
-        while self._used and next(iter(self._used.values())) <= wall:
-            self._used.popitem(last=False)
+        try:
+            first = self._used.use(value["id"], until, wall)
+        except TooManyUsed:
+            raise TokensFull from None
+        return Redeemed(value["key"], value["id"], until) if first else None

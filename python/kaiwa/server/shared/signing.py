@@ -1,59 +1,71 @@
-"""Short texts that only holders of a secret can make."""
+"""Signed values: anybody can read them, only holders of a secret can make them."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 from pathlib import Path
+from typing import Any
+
+from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous.encoding import base64_decode, base64_encode
 
 from kaiwa.errors import InputError
 
 #: Shortest secret, in bytes.
-LEAST = 32
-#: A secret is not a file of another kind that was named by mistake.
+SHORTEST_SECRET = 32
+#: Longer files are of another kind and were named by mistake.
 _MOST_BYTES = 1 << 16
-_MAC_BYTES = 32
 
 
 class Signer:
-    """Signs with one secret, and knows what others signed."""
+    """Signs JSON values with one secret, and checks what was signed with any of several."""
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
         """A signer.
 
         Args:
-            secrets: the first signs; what any of them signed is taken, so that a secret can be
-                exchanged while servers run.
+            secrets: the first one signs, all of them check, so that a secret can be replaced while
+                servers run.
         """
-        self._secrets = secrets
+        # itsdangerous signs with the last one.
+        self._secrets = list(reversed(secrets))
 
-    def sign(self, purpose: str, payload: bytes) -> str:
-        """Payload and signature as text of letters, digits, `-`, `_` and one `.`.
+    def sign(self, purpose: str, value: Any) -> str:
+        """A value and its signature as text that an address can hold.
 
         Args:
-            purpose: what it is for; signed for one purpose, it is worth nothing for another.
-            payload: is not hidden, only signed.
+            purpose: what the value is for. Signed for one purpose, it does not count for another.
+            value: of JSON.
         """
-        mac = _mac(self._secrets[0], purpose, payload)
-        return f"{_encode(payload)}.{_encode(mac)}"
+        return str(self._serializer(purpose).dumps(value))
 
-    def check(self, purpose: str, text: str) -> bytes | None:
-        """The payload of a text that was signed for a purpose; None if it was not."""
-        first, _, second = text.partition(".")
-        payload, mac = _decode(first), _decode(second)
-        if payload is None or mac is None or len(mac) != _MAC_BYTES:
+    def check(self, purpose: str, text: str) -> Any | None:
+        """The value of a signed text; None if it was not signed for the purpose."""
+        if not text.isascii():
             return None
-        good = [hmac.compare_digest(mac, _mac(s, purpose, payload)) for s in self._secrets]
-        return payload if any(good) else None
+        try:
+            value = self._serializer(purpose).loads(text)
+            # Base64 can be spelt in several ways. Only the one that `sign` writes counts, so that
+            # one value does not have several texts.
+            signature = text.rpartition(".")[2].encode()
+            return value if base64_encode(base64_decode(signature)) == signature else None
+        except BadData:
+            return None
+
+    def _serializer(self, purpose: str) -> URLSafeSerializer:
+        return URLSafeSerializer(
+            self._secrets,
+            salt=f"kaiwa {purpose}",
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )
 
 
 def read(path: str) -> Signer:
-    """The signer of a file with a secret a line: the first signs, all are known.
+    """The signer of a file that holds one secret a line.
 
     Raises:
-        InputError: it cannot be read, holds none, or one is too short. Says nothing of them.
+        InputError: the file cannot be read or holds no secret, or a secret is too short. The
+            message contains nothing of them.
     """
     how = f"make one with `openssl rand -base64 48 > {path}`, the same for every server"
     try:
@@ -65,26 +77,9 @@ def read(path: str) -> Signer:
     lines = [line.strip() for line in data.splitlines() if line.strip()]
     if not lines or len(data) > _MOST_BYTES:
         raise InputError(f"the file of token_secret_file holds no secret; {how}")
-    if min(map(len, lines)) < LEAST:
+    if min(map(len, lines)) < SHORTEST_SECRET:
         raise InputError(
-            f"a secret in the file of token_secret_file is shorter than {LEAST} bytes; {how}"
+            f"a secret in the file of token_secret_file is shorter than {SHORTEST_SECRET} bytes; "
+            f"{how}"
         )
     return Signer(tuple(lines))
-
-
-def _mac(secret: bytes, purpose: str, payload: bytes) -> bytes:
-    """The signature: HMAC-SHA256 over purpose and payload."""
-    return hmac.new(secret, b"kaiwa " + purpose.encode() + b"\0" + payload, hashlib.sha256).digest()
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def _decode(text: str) -> bytes | None:
-    """The bytes of a text in the one form that `_encode` gives them."""
-    try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError):
-        return None
-    return data if _encode(data) == text else None

@@ -3,16 +3,20 @@
 =====================  ======  ==========================================  =====================
 Redis key              type    holds                                       until
 =====================  ======  ==========================================  =====================
-`kaiwa:used:DIGEST`    string  that a token was used                       it would be too old
-`kaiwa:live:KEY`       zset    leases of conversations by their end        the last lease ends
-`kaiwa:rate:KEY`       zset    connections of the last minute by time      the minute is over
-`kaiwa:call:DIGEST`    string  address of the server that has the call     it is not renewed
+`kaiwa:used:ID`        string  that a token was used                       it would be too old
+`kaiwa:live:{KEY}`     zset    leases of conversations by their end        the last lease ends
+`kaiwa:rate:{KEY}`     zset    connections of the last minute by time      the minute is over
+`kaiwa:call:DIGEST`    string  signed: address of the call's server        it is not renewed
 =====================  ======  ==========================================  =====================
 
-KEY is the id of a caller's key; digests are SHA-256 of tokens; times are those of Redis. Leases and
-addresses are renewed every `RENEW_SECONDS` for as long as they are true. Those of a server that
-died are gone after `LEASE_SECONDS`, and a Redis that lost everything has them back after
-`RENEW_SECONDS`.
+ID names a token, KEY is the id of a caller's key, DIGEST is the SHA-256 of a resume token; times
+are those of Redis. Addresses are signed, so that whoever can write to Redis cannot send calls
+elsewhere. Keys that one script uses have the same part in braces, which keeps them together where
+Redis is divided over several machines (Redis Cluster's hash tags).
+
+Leases and addresses are renewed every `RENEW_SECONDS` for as long as they are true. Those of a
+server that died are gone after `LEASE_SECONDS`, and a Redis that lost everything has them back
+after `RENEW_SECONDS`.
 """
 
 from __future__ import annotations
@@ -31,10 +35,13 @@ from typing import TYPE_CHECKING, Any
 from kaiwa.server.limits import WINDOW, LimitReached
 from kaiwa.server.shared import redis_scripts
 from kaiwa.server.shared.redis_client import RedisClient, SharedStateUnavailable
+from kaiwa.server.shared.signed_tokens import SKEW
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
+
+    from kaiwa.server.shared.signing import Signer
 
 log = logging.getLogger("kaiwa.server")
 
@@ -44,6 +51,9 @@ LEASE_SECONDS = 15.0
 RENEW_SECONDS = 5.0
 #: Seconds between two looks whether Redis answers.
 PROBE_SECONDS = 1.0
+
+#: What the signed addresses are signed for.
+_OWNER = "owner"
 
 #: Adds one write to a pipeline, when it is sent.
 _Write = Callable[["Pipeline"], object]
@@ -59,6 +69,7 @@ class SharedState:
     def __init__(
         self,
         redis: RedisClient,
+        signer: Signer,
         find_address: Callable[[], Awaitable[str | None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,10 +77,12 @@ class SharedState:
 
         Args:
             redis: where the shared state is.
+            signer: holds the common secret.
             find_address: gives where other servers reach this one; None if that is not known yet.
-            clock: seconds, for when a renewal is due.
+            clock: seconds, for when a renewal or a look at Redis is due.
         """
         self.redis = redis
+        self._signer = signer
         self._find_address = find_address
         self._clock = clock
         #: Where other servers reach this one; None while it is not known.
@@ -80,22 +93,27 @@ class SharedState:
         self._calls: set[str] = set()
         self._pending: list[_Write] = []
         self._wake = asyncio.Event()
-        self._renewed = -math.inf
+        self._renewed = self._probed = -math.inf
 
     # ---- questions -------------------------------------------------------------------------
 
-    async def mark_used(self, token: str, seconds: float) -> bool:
-        """Marks a token as used; False if it was marked before.
+    async def mark_used(self, token_id: str, until: float) -> bool:
+        """Marks a token as used; False if it was marked before, or is too old.
 
         Args:
-            token: one that is genuine and not too old.
-            seconds: after which it is too old, so that the mark is not needed any more.
+            token_id: names the token.
+            until: when it will be too old, in seconds since 1970; the mark lives as long.
 
         Raises:
             SharedStateUnavailable: Redis cannot tell.
         """
-        name, life = f"kaiwa:used:{_digest(token)}", math.ceil(seconds * 1000)
-        return bool(await self.redis.ask(lambda redis: redis.set(name, 1, nx=True, px=life)))
+        name = f"kaiwa:used:{token_id}"
+
+        def question(redis: Any) -> Awaitable[int]:
+            answer: Awaitable[int] = redis.eval(redis_scripts.USE, 1, name, _ms(until))
+            return answer
+
+        return bool(await self.redis.ask(question))
 
     async def enter(
         self,
@@ -129,7 +147,7 @@ class SharedState:
             _ms(WINDOW),
             secrets.token_hex(8),
         ]
-        names = [f"kaiwa:live:{key_id}", f"kaiwa:rate:{key_id}"]
+        names = [_live(key_id), _rate(key_id)]
 
         def question(redis: Any) -> Awaitable[tuple[bytes, int]]:
             answer: Awaitable[tuple[bytes, int]]
@@ -145,15 +163,20 @@ class SharedState:
     async def owner(self, token: str) -> str | None:
         """Address of the other server that has the call of a resume token.
 
-        None if none has it, or if it is this one.
+        None if none has it, if it is this one, or if the address was not written by a server.
 
         Raises:
             SharedStateUnavailable: Redis cannot tell.
         """
-        name = f"kaiwa:call:{_digest(token)}"
-        found = await self.redis.ask(lambda redis: redis.get(name))
-        address = found.decode("utf-8", "replace") if isinstance(found, bytes) else None
-        return None if address == self.address else address
+        digest = _digest(token)
+        found = await self.redis.ask(lambda redis: redis.get(f"kaiwa:call:{digest}"))
+        text = found.decode("ascii", "replace") if isinstance(found, bytes) else ""
+        record = self._signer.check(_OWNER, text)
+        if not isinstance(record, dict) or record["call"] != digest:
+            return None
+        if record["end"] + SKEW < self.redis.now() or record["at"] == self.address:
+            return None
+        return str(record["at"])
 
     # ---- facts about this server -----------------------------------------------------------
 
@@ -166,7 +189,7 @@ class SharedState:
         """A conversation is over."""
         key_id = self._leases.pop(lease, None)
         if key_id is not None:
-            self._write(lambda pipe: pipe.zrem(f"kaiwa:live:{key_id}", lease))
+            self._write(lambda pipe: pipe.zrem(_live(key_id), lease))
 
     def add_call(self, token: str) -> None:
         """The call of a resume token is here, until `remove_call`."""
@@ -205,18 +228,18 @@ class SharedState:
             self.address = await self._find_address()
         writes, was_up = self._take_pending(), self.redis.up
         with contextlib.suppress(SharedStateUnavailable):
-            if not was_up and not await self.redis.probe():
-                # The writes are dropped: once Redis answers again, everything that is true then
-                # is written anew.
-                return
             now = self._clock()
+            if not was_up or now - self._probed >= PROBE_SECONDS:
+                self._probed = now
+                if not await self.redis.probe():
+                    # The writes are dropped: once Redis answers again, everything that is true
+                    # then is written anew.
+                    return
             due = not was_up or now - self._renewed >= RENEW_SECONDS
             if due:
                 writes.append(self._renew_all)
             if writes:
                 await self._send(writes)
-            else:
-                await self.redis.probe()
             if due:
                 self._renewed = now
 
@@ -270,11 +293,21 @@ class SharedState:
     def _write_address(self, pipe: Pipeline, digest: str) -> None:
         """Writes that a call is on this server."""
         if self.address is not None:
-            pipe.set(f"kaiwa:call:{digest}", self.address, px=_ms(LEASE_SECONDS))
+            end = round(self.redis.now() + LEASE_SECONDS, 3)
+            record = self._signer.sign(_OWNER, {"call": digest, "at": self.address, "end": end})
+            pipe.set(f"kaiwa:call:{digest}", record, px=_ms(LEASE_SECONDS))
+
+
+def _live(key_id: str) -> str:
+    return f"kaiwa:live:{{{key_id}}}"
+
+
+def _rate(key_id: str) -> str:
+    return f"kaiwa:rate:{{{key_id}}}"
 
 
 def _renew(pipe: Pipeline, key_id: str, leases: list[str]) -> None:
-    pipe.eval(redis_scripts.RENEW, 1, f"kaiwa:live:{key_id}", _ms(LEASE_SECONDS), *leases)
+    pipe.eval(redis_scripts.RENEW, 1, _live(key_id), _ms(LEASE_SECONDS), *leases)
 
 
 def _ms(seconds: float) -> int:
