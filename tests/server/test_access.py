@@ -185,15 +185,82 @@ def test_the_shorter_limit_of_time_counts(
     assert access.authorize(bearer(key), {}, 0).max_seconds == wanted
 
 
-def test_keys_may_be_for_some_protocols_and_models(make_key: MakeKey, key_path: Path) -> None:
-    key = make_key("alice", protocols=("kyutai",), models=("moshika",))
+def test_keys_may_be_for_some_protocols(make_key: MakeKey, key_path: Path) -> None:
+    key = make_key("alice", protocols=("kyutai",))
     access = keyed(key_path)
+    # For what is no call.
     access.authorize(bearer(key), {}, 0)
-    access.authorize(bearer(key), {}, 0, protocol="kyutai", model="moshika")
-    for asked in ({"protocol": "live"}, {"protocol": "kyutai", "model": "moshiko"}):
+    caller = access.authorize(bearer(key), {}, 0, protocol="kyutai")
+    access.enter(caller, 0).release()
+    with pytest.raises(Refused) as caught:
+        access.authorize(bearer(key), {}, 0, protocol="live")
+    assert (caught.value.status, caught.value.code) == (403, "not_for_this_key")
+    assert "is not for this protocol" in caught.value.message
+
+
+def test_a_conversation_of_an_unknown_protocol_is_refused(
+    make_key: MakeKey, key_path: Path
+) -> None:
+    key = make_key("alice", protocols=("kyutai",))
+    access = keyed(key_path)
+    with pytest.raises(Refused) as caught:
+        access.enter(access.authorize(bearer(key), {}, 0), 0)
+    assert (caught.value.status, caught.value.code) == (403, "not_for_this_key")
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+@pytest.mark.parametrize(
+    ("models", "model", "refused"),
+    [
+        (None, "moshika", None),
+        (None, None, None),
+        (("moshika",), "moshika", None),
+        (("moshiko", "moshika"), "moshika", None),
+        (("moshika",), "moshiko", (403, "not_for_this_key")),
+        (("moshika",), "Moshika", (403, "not_for_this_key")),
+        (("moshika",), "", (403, "not_for_this_key")),
+        ((), "moshika", (403, "not_for_this_key")),
+        # Not loaded yet: nobody can tell.
+        (("moshika",), None, (503, "starting")),
+    ],
+)
+def test_keys_may_be_for_some_models(
+    models: tuple[str, ...] | None,
+    model: str | None,
+    refused: tuple[int, str] | None,
+    by_token: bool,
+    make_key: MakeKey,
+    key_path: Path,
+) -> None:
+    key = make_key("alice", models=models, concurrency=1)
+    access = keyed(key_path)
+    caller = access.authorize(bearer(key), {}, 0, protocol="kyutai")
+    if by_token:
+        token, _ = access.issue_token(caller, 0)
+        caller = access.authorize(HOST, {"token": token}, 0, protocol="kyutai")
+    for at in range(3):
+        if refused is None:
+            access.enter(caller, at, model=model).release()
+            continue
         with pytest.raises(Refused) as caught:
-            access.authorize(bearer(key), {}, 0, **asked)
-        assert (caught.value.status, caught.value.code) == (403, "not_for_this_key")
+            access.enter(caller, at, model=model)
+        assert (caught.value.status, caught.value.code) == refused
+        assert (caught.value.retry_after is None) is (refused[0] == 403)
+    # What was refused counts nowhere.
+    assert access._limits.live(caller.key_id) == 0
+
+
+def test_a_held_call_is_refused_when_its_key_is_for_its_model_no_more(
+    make_key: MakeKey, key_path: Path
+) -> None:
+    key = make_key("alice", models=("moshika",))
+    access = keyed(key_path)
+    caller = access.authorize(bearer(key), {}, 0, protocol="kyutai")
+    held = access.enter(caller, 0, model="moshika")
+    text = key_path.read_text(encoding="utf-8")
+    key_path.write_text(text.replace("moshika", "another"), encoding="utf-8")
+    with pytest.raises(Refused, match="not for this model"):
+        access.enter(caller, 1, model="moshika", held=held)
 
 
 def test_operators(make_key: MakeKey, key_path: Path) -> None:

@@ -19,6 +19,8 @@ from kaiwa.server.shared.redis_client import SharedStateUnavailable
 from kaiwa.server.shared.signing import Signer
 from kaiwa.server.shared.state import SharedState
 
+MODEL = "moshika"
+
 
 class Others:
     """A shared state that is full, unavailable or slow."""
@@ -54,7 +56,7 @@ def alice(access: Access) -> Caller:
 
 
 def admission(access: Access, others: Others, closed: bool = False) -> Admission:
-    return Admission(access, shared=cast(SharedState, others), closed=closed)
+    return Admission(access, model=lambda: MODEL, shared=cast(SharedState, others), closed=closed)
 
 
 async def test_a_lease_is_released_everywhere(access: Access, alice: Caller) -> None:
@@ -103,7 +105,12 @@ async def test_without_an_answer_this_servers_own_limits_count(
     others = Others()
     unanswered: list[str] = []
     others.answer = SharedStateUnavailable()
-    made = Admission(access, shared=cast(SharedState, others), on_unanswered=unanswered.append)
+    made = Admission(
+        access,
+        model=lambda: MODEL,
+        shared=cast(SharedState, others),
+        on_unanswered=unanswered.append,
+    )
     leases = [await made.enter(alice, at) for at in range(2)]
     with pytest.raises(Refused, match="2 conversations at once"):
         await made.enter(alice, 2)
@@ -125,6 +132,30 @@ async def test_a_caller_who_goes_meanwhile_leaves_nothing(access: Access, alice:
     assert others.live == set()
 
 
+@pytest.mark.parametrize(
+    ("model", "refused"),
+    [("moshika", None), ("moshiko", (403, "not_for_this_key")), (None, (503, "starting"))],
+)
+async def test_a_key_for_some_models_is_counted_nowhere_for_others(
+    model: str | None,
+    refused: tuple[int, str] | None,
+    key_path: Path,
+    make_key: MakeKey,
+) -> None:
+    make_key("alice", models=("moshika",))
+    access, others = Access(ServerSettings(keys=str(key_path))), Others()
+    (key,) = access._keys.entries()  # type: ignore[union-attr]
+    made = Admission(access, model=lambda: model, shared=cast(SharedState, others))
+    if refused is None:
+        await made.enter(access.vouched(key.id), 0)
+        assert len(others.live) == 1
+        return
+    with pytest.raises(Refused) as caught:
+        await made.enter(access.vouched(key.id), 0)
+    assert (caught.value.status, caught.value.code) == refused
+    assert not others.live
+
+
 class Vouching:
     """Two servers: one vouches, the other holds the call."""
 
@@ -136,9 +167,13 @@ class Vouching:
         others = Others()
         others.address = self.HOLDER
         self.signer = Signer((b"1" * 32,))
-        self.sender = Admission(access, signer=self.signer, wall=self.wall)
+        self.sender = Admission(access, model=lambda: MODEL, signer=self.signer, wall=self.wall)
         self.holder = Admission(
-            access, signer=self.signer, shared=cast(SharedState, others), wall=self.wall
+            access,
+            model=lambda: MODEL,
+            signer=self.signer,
+            shared=cast(SharedState, others),
+            wall=self.wall,
         )
 
     def wall(self) -> float:
@@ -213,7 +248,9 @@ async def test_without_a_secret_a_voucher_is_an_unknown_header(
     access: Access, vouching: Vouching
 ) -> None:
     with pytest.raises(Refused, match="wants a key"):
-        await Admission(access).authorize(vouching.voucher(), {"resume": "token"}, 0)
+        await Admission(access, model=lambda: MODEL).authorize(
+            vouching.voucher(), {"resume": "token"}, 0
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`kaiwa key add`, `kaiwa key list`, `kaiwa key revoke`: who may call a server."""
+"""`kaiwa key add`, `kaiwa key list` and `kaiwa key revoke`: who may call a server."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ def add_parser(commands: Any) -> None:
         type=options.positive_float,
         metavar="S",
         help="seconds of a conversation, never more than the server's (default: the server's)",
+    )
+    add.add_argument(
+        "--protocol",
+        action="append",
+        metavar="NAME",
+        help="allow calls by this wire protocol only; may be given more than once (default: by "
+        "every one)",
+    )
+    add.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="allow calls with this model only, as GET /v1/models names it; may be given more "
+        "than once (default: with every one)",
     )
     add.add_argument(
         "--operator", action="store_true", help="may see and end everybody's conversations"
@@ -94,6 +108,8 @@ def run_add(args: argparse.Namespace) -> int:
         per_minute=args.per_minute,
         max_seconds=args.max_seconds,
         operator=args.operator,
+        protocols=tuple(args.protocol) if args.protocol else None,
+        models=tuple(args.model) if args.model else None,
     )
     print(secret, flush=True)
     progress.summary(

@@ -33,6 +33,7 @@ class Caller:
         key_id: id of the key; empty if keys are not asked for.
         max_seconds: longest conversation, by key and server; None is no limit.
         operator: may see and end everybody's conversations.
+        protocol: what the caller wants to talk by; None if no call is asked for.
         by_token: came with a token, which is good for one connection and nothing else.
         token: the token, if it came here and not to another server.
         vouched: another server, which let the caller in, passes on a call that is held here.
@@ -42,6 +43,7 @@ class Caller:
     key_id: str
     max_seconds: float | None
     operator: bool = False
+    protocol: str | None = None
     by_token: bool = False
     token: Redeemed | None = None
     vouched: bool = False
@@ -85,23 +87,21 @@ class Access:
         now: float,
         *,
         protocol: str | None = None,
-        model: str | None = None,
     ) -> Caller:
-        """Who sent a request; takes the token that it came with, if any.
+        """Who sent a request; uses up the token that it came with, if any.
 
         Args:
             headers: by lower-case names.
             query: parameters, decoded.
             now: seconds.
-            protocol: what is asked for, if known; keys may be limited to some.
-            model: likewise.
+            protocol: of the call that is asked for; None if none is. Keys may be limited to some.
 
         Raises:
             Refused: 401 or 403.
         """
         self.check_page(headers)
         if self._keys is None:
-            return Caller("", "", self._settings.call_seconds, operator=True)
+            return Caller("", "", self._settings.call_seconds, operator=True, protocol=protocol)
         _refuse_keys_in_query(query)
         header = headers.get("authorization")
         if header is not None:
@@ -110,13 +110,9 @@ class Access:
             caller, key = self._by_token(self._keys, query["token"], now)
         else:
             _unauthorized("no_key", f"this server wants a key; {HOW}")
-        if not key.allows(protocol, model):
-            raise Refused(
-                403,
-                "not_for_this_key",
-                f"the key {key.name} is not made for this protocol or model; ask the operator",
-            )
-        return caller
+        if protocol is not None:
+            _check_allowed("protocol", protocol, key.protocols, key)
+        return replace(caller, protocol=protocol)
 
     def check_page(self, headers: Mapping[str, str]) -> None:
         """Refuses what web pages of others send, on every route.
@@ -143,17 +139,28 @@ class Access:
                 "with --origin",
             )
 
-    def enter(self, caller: Caller, now: float, *, held: Lease | None = None) -> Lease:
+    def enter(
+        self,
+        caller: Caller,
+        now: float,
+        *,
+        model: str | None = None,
+        held: Lease | None = None,
+    ) -> Lease:
         """Counts a conversation of a caller; release the lease when it is over.
 
         Args:
             caller: from `authorize`.
             now: seconds.
+            model: name of the model that the conversation is with; None if it is not known yet.
             held: lease of the conversation that is taken up again, which is given back.
 
         Raises:
-            Refused: 429, a limit of the key is reached; 401, the key was revoked meanwhile.
+            Refused: 403, the key is not for this protocol or model; 429, a limit of the key is
+                reached; 401, the key was revoked meanwhile; 503, the key is limited to some models
+                and this server's is not known yet.
         """
+        self._check_use(caller, model)
         concurrency, per_minute = self.limits_of(caller)
         try:
             return self._limits.enter(
@@ -161,6 +168,16 @@ class Access:
             )
         except LimitReached as reached:
             raise self.limit_refusal(caller, reached) from None
+
+    def _check_use(self, caller: Caller, model: str | None) -> None:
+        """Refuses a conversation that the caller's key, as it is now, is not for."""
+        key = self._live_key(caller)
+        if key is None or key.allows(caller.protocol, model):
+            return
+        _check_allowed("protocol", caller.protocol, key.protocols, key)
+        if model is None:
+            raise Refused(503, "starting", "the model is still loading; try again shortly", 5)
+        _check_allowed("model", model, key.models, key)
 
     def undo(self, lease: Lease, now: float, *, keep: bool) -> None:
         """Takes back what `enter` counted at a time.
@@ -197,18 +214,19 @@ class Access:
             reached.retry_after,
         )
 
-    def vouched(self, key_id: str) -> Caller:
-        """The caller of a key's id, for whom another server vouches.
+    def vouched(self, key_id: str, protocol: str | None = None) -> Caller:
+        """The holder of the key with an id, for whom another server vouches.
 
         Raises:
             Refused: 401, the key is revoked or unknown here.
         """
         if self._keys is None:
-            return Caller("", "", self._settings.call_seconds, vouched=True)
+            return Caller("", "", self._settings.call_seconds, protocol=protocol, vouched=True)
         key = self._keys.get(key_id)
         if key is None:
             _unauthorized("unknown_key", "this key is not known any more; ask the operator for one")
-        return replace(self._caller(_counting(key), by_token=True), vouched=True)
+        caller = self._caller(_counting(key), by_token=True)
+        return replace(caller, protocol=protocol, vouched=True)
 
     def bad_token(self) -> Refused:
         """What a caller is told whose token is worth nothing."""
@@ -313,6 +331,20 @@ def _counting(key: Key) -> Key:
     if key.revoked is not None:
         _unauthorized("revoked", f"the key {key.name} was revoked; ask the operator for another")
     return key
+
+
+def _check_allowed(what: str, used: str | None, allowed: tuple[str, ...] | None, key: Key) -> None:
+    """Refuses what a key is not for.
+
+    Raises:
+        Refused: 403.
+    """
+    if allowed is not None and used not in allowed:
+        raise Refused(
+            403,
+            "not_for_this_key",
+            f"the key {key.name} is not for this {what}; ask the operator for one that is",
+        )
 
 
 def _refuse_keys_in_query(query: Mapping[str, str]) -> None:

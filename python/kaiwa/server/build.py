@@ -94,7 +94,12 @@ def build(
     state = ServerState(settings, clock)
     metrics = Metrics()
     admission = replicas.admission(
-        settings, access, signer, shared, lambda what: metrics.shared_unanswered.labels(what).inc()
+        settings,
+        access,
+        signer,
+        shared,
+        model=lambda: state.engine.name if state.engine is not None else None,
+        on_unanswered=lambda what: metrics.shared_unanswered.labels(what).inc(),
     )
     live = LiveCalls()
     held = HeldCalls(state, access, metrics, shared, settings.resume_seconds)

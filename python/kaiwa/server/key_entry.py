@@ -34,7 +34,9 @@ class Key:
         per_minute: connections a minute; None is any number.
         max_seconds: seconds of a conversation; None is what the server allows.
         operator: it may see and end everybody's conversations.
-        protocols, models: what it may be used for; None is everything.
+        protocols: names of the wire protocols that it may be used for; None is every one.
+        models: names of the models that it may be used for, as `GET /v1/models` lists them; None is
+            every one.
         revoked: since when it is worth nothing (UTC, ISO 8601); None if it counts.
     """
 
@@ -51,9 +53,12 @@ class Key:
     revoked: str | None = None
 
     def allows(self, protocol: str | None, model: str | None) -> bool:
-        """Whether it may be used for a protocol and a model; None is one that is not known yet."""
+        """Whether it may be used for a protocol and a model.
+
+        None is one that is not known, for which only a key without that limit may be used.
+        """
         pairs = ((self.protocols, protocol), (self.models, model))
-        return all(allowed is None or used is None or used in allowed for allowed, used in pairs)
+        return all(allowed is None or used in allowed for allowed, used in pairs)
 
 
 def new_secret() -> str:

@@ -38,6 +38,7 @@ class Admission:
         self,
         access: Access,
         *,
+        model: Callable[[], str | None],
         signer: Signer | None = None,
         shared: SharedState | None = None,
         closed: bool = False,
@@ -48,6 +49,7 @@ class Admission:
 
         Args:
             access: what this server knows.
+            model: gives the name of the model that calls are with; None if it is not loaded yet.
             signer: makes and checks vouchers; None if servers do not know one another.
             shared: what all servers know; None if there is only this one.
             closed: without an answer of the shared state callers with keys are refused.
@@ -56,6 +58,7 @@ class Admission:
             wall: seconds since 1970, on a clock that differs by at most `SKEW` between servers.
         """
         self._access = access
+        self._model = model
         self._signer = signer
         self._shared = shared
         self._closed = closed
@@ -77,13 +80,13 @@ class Admission:
             headers: by lower-case names.
             query: parameters, decoded.
             now: seconds.
-            protocol: what is asked for, if known.
+            protocol: of the call that is asked for; None if none is.
 
         Raises:
             Refused: 401, 403, or 503 if nobody can tell.
         """
         if self._signer is not None and VOUCHER in headers:
-            return self._vouched(self._signer, headers, query.get("resume", ""))
+            return self._vouched(self._signer, headers, query.get("resume", ""), protocol)
         caller = self._access.authorize(headers, query, now, protocol=protocol)
         token = caller.token
         if self._shared is not None and token is not None:
@@ -105,10 +108,10 @@ class Admission:
             held: lease of the conversation that is taken up again, which is given back.
 
         Raises:
-            Refused: 429, a limit of the key is reached; 401, the key was revoked meanwhile; 503,
-                nobody can tell.
+            Refused: 429, a limit of the key is reached; 403, the key is not for this protocol or
+                model; 401, the key was revoked meanwhile; 503, nobody can tell.
         """
-        lease = self._access.enter(caller, now, held=held)
+        lease = self._access.enter(caller, now, model=self._model(), held=held)
         shared = self._shared
         if shared is None or not caller.key_id:
             return lease
@@ -155,7 +158,9 @@ class Admission:
         }
         return self._signer.sign(_VOUCHER_PURPOSE, value)
 
-    def _vouched(self, signer: Signer, headers: Mapping[str, str], resume: str) -> Caller:
+    def _vouched(
+        self, signer: Signer, headers: Mapping[str, str], resume: str, protocol: str | None
+    ) -> Caller:
         """The caller for whom another server vouches, to take up one call, once.
 
         Raises:
@@ -180,7 +185,7 @@ class Admission:
                 "another server passed this call on with a signature that does not count here; "
                 "give all servers the same token_secret_file, and the same time",
             )
-        return self._access.vouched(said["key"])
+        return self._access.vouched(said["key"], protocol)
 
     def _use_voucher(self, name: str, until: float, wall: float) -> bool:
         """Whether a voucher is used for the first time."""

@@ -106,11 +106,13 @@ def admission(
     access: Access,
     signer: Signer | None,
     shared: SharedState | None,
+    model: Callable[[], str | None],
     on_unanswered: Callable[[str], object],
 ) -> Admission:
     """Who is let in."""
     return Admission(
         access,
+        model=model,
         signer=signer,
         shared=shared,
         closed=settings.redis_down == "closed",
