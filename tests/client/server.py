@@ -132,6 +132,7 @@ class FakeServer:
             return
 
         async def later() -> None:
+            # How late the server answers is a matter of the script.
             await asyncio.sleep(script.delay)
             try:
                 await socket.send(message)
@@ -192,3 +193,12 @@ def serving_in_a_thread(**values: Any) -> Iterator[FakeServer]:
     finally:
         server.stop()
         thread.join(timeout=10)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Waits for something to become true."""
+    for _ in range(round(seconds / 0.005)):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.client.server import serving
+from tests.client.server import serving, until
 
 from kaiwa.client import Audio, ChatClient, ChatParams, Error, Event, Metadata, Ping, Text, connect
 from kaiwa.errors import InputError, ServerError
@@ -265,7 +265,7 @@ async def test_the_server_sees_a_clean_close() -> None:
     async with serving() as server:
         async with connect(server.url):
             pass
-        await asyncio.sleep(0.02)
+        await until(lambda: server.codes)
         assert server.codes == [1000]
 
 

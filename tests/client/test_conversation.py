@@ -131,7 +131,7 @@ async def test_a_server_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
         async def never(pcm: NDArray[np.float32]) -> bool:
             import asyncio
 
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
             return True
 
         monkeypatch.setattr(chat, "send_pcm", never)

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.client.server import serving
+from tests.client.server import serving, until
 
 from kaiwa.client import connect
 from kaiwa.client.live import FLOOR, WAITING, LiveCall, level
@@ -15,15 +15,6 @@ from kaiwa.errors import ServerError
 from kaiwa.synth import voice
 
 SPEECH = voice(0.4)
-
-
-async def until(condition: object, seconds: float = 5.0) -> None:
-    """Waits for something to become true."""
-    for _ in range(round(seconds / 0.005)):
-        if condition():  # type: ignore[operator]
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come")
 
 
 def test_levels() -> None:
@@ -64,6 +55,7 @@ async def test_the_oldest_is_dropped_when_the_network_is_slow() -> None:
     async with serving() as server, connect(server.url, format="pcm") as chat:
         live = LiveCall(chat, play=lambda pcm: None)
         live.microphone(np.ones(1920 * 10, np.float32))
+        # Two turns of the loop, in which the blocks are taken over from the microphone's thread.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert live.dropped == 10 - WAITING

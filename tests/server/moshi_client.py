@@ -88,6 +88,7 @@ def main() -> None:
             async with session.ws_connect(url) as socket:
                 connection = client.Connection(Printer(), socket, asyncio.get_running_loop())
                 running = asyncio.create_task(connection.run())
+                # How long the client talks.
                 await asyncio.sleep(float(sys.argv[2]))
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)

@@ -28,11 +28,14 @@ class Others:
     def __init__(self) -> None:
         self.address: str | None = None
         self.answer: BaseException | None = None
-        self.wait = 0.0
+        #: Set when a question has come that is answered only when the test says so.
+        self.asked: asyncio.Event | None = None
         self.live: set[str] = set()
 
     async def enter(self, key_id: str, lease: str, **_: Any) -> None:
-        await asyncio.sleep(self.wait)
+        if self.asked is not None:
+            self.asked.set()
+            await asyncio.Event().wait()
         if self.answer is not None:
             raise self.answer
 
@@ -121,9 +124,9 @@ async def test_without_an_answer_this_servers_own_limits_count(
 
 async def test_a_caller_who_goes_meanwhile_leaves_nothing(access: Access, alice: Caller) -> None:
     others = Others()
-    others.wait = 10
+    others.asked = asyncio.Event()
     entering = asyncio.create_task(admission(access, others).enter(alice, 0))
-    await asyncio.sleep(0.01)
+    await others.asked.wait()
     assert access._limits.live(alice.key_id) == 1
     entering.cancel()
     with pytest.raises(asyncio.CancelledError):

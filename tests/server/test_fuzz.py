@@ -61,6 +61,7 @@ async def socket(at: At, rng: random.Random) -> Any:
             await asyncio.wait_for(opened.recv(), 5)
         yield opened
         if rng.random() < 0.5:
+            # At any moment of the call.
             await asyncio.sleep(rng.random() * 0.1)
     finally:
         if rng.random() < 0.5:
@@ -154,6 +155,7 @@ async def raw(at: At, data: bytes, hold: float = 0.0) -> bytes:
     try:
         writer.write(data)
         await writer.drain()
+        # Some clients say nothing more for a while.
         await asyncio.sleep(hold)
         with contextlib.suppress(asyncio.TimeoutError):
             return await asyncio.wait_for(reader.read(4096), 0.3)
@@ -313,9 +315,13 @@ async def test_a_thousand_connections_that_break(server: Program) -> None:
 
 
 async def test_slow_requests_are_given_up_and_stop_nobody(server: Program) -> None:
+    opened = 0
+
     async def slow() -> bool:
         """Whether the server hung up on a request that comes byte by byte."""
+        nonlocal opened
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        opened += 1
         try:
             for byte in b"GET /api/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n" * 2:
                 writer.write(bytes([byte]))
@@ -329,7 +335,7 @@ async def test_slow_requests_are_given_up_and_stop_nobody(server: Program) -> No
         return False
 
     waiting = asyncio.gather(*(slow() for _ in range(100)))
-    await asyncio.sleep(1)
+    await eventually(lambda: opened == 100, "all are connected")
     await converses(server)
     assert all(await asyncio.wait_for(waiting, 25))
     await emptied(server)

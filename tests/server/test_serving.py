@@ -75,6 +75,7 @@ async def test_opus_both_ways() -> None:
                 message = await asyncio.wait_for(call.recv(decode=False), 5)
                 assert message[0] == 1
                 heard.append(reader.read(message[1:]))
+                # In the time of the call: frames that come early are dropped.
                 await asyncio.sleep(0.08)
     level = np.sqrt(np.mean(np.concatenate(heard)[9600:] ** 2))
     assert level == pytest.approx(0.3 / np.sqrt(2), rel=0.1)

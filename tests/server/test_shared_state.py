@@ -195,7 +195,9 @@ async def test_where_a_call_is(redis: RedisServer) -> None:
         await eventually(lambda: keys(redis) == 0)
 
 
-async def test_nobody_else_can_say_where_a_call_is(redis: RedisServer) -> None:
+async def test_nobody_else_can_say_where_a_call_is(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     other = Signer((b"2" * 32,))
     async with (
         server(redis, "http://a:1") as here,
@@ -220,6 +222,8 @@ async def test_nobody_else_can_say_where_a_call_is(redis: RedisServer) -> None:
         redis.run("COPY", written, name)
         assert await there.owner("another") == "http://a:1"
         assert await there.owner("token") is None
+    told = [r for r in caplog.records if "give all servers the same token_secret_file" in r.message]
+    assert len(told) == 1
 
 
 async def test_an_address_that_was_kept_for_later_does_not_count(redis: RedisServer) -> None:

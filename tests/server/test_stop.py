@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -21,14 +22,14 @@ from kaiwa.server.settings import ServerSettings
 
 ECHO = ("--model", "synth:echo")
 
-#: The program, with a model that takes two seconds to load, or cannot be loaded.
+#: The program, with something in place of WAIT that happens before its model is loaded.
 SLOW = """
 import sys, time
 from kaiwa import cli
 from kaiwa.cli import serve
 load = serve.load
 def slow(settings):
-    time.sleep(SECONDS)
+    WAIT
     return load(settings)
 serve.load = slow
 sys.exit(cli.main(["serve", *sys.argv[1:]]))
@@ -122,7 +123,7 @@ async def test_a_held_call_does_not_delay_the_end() -> None:
 
 
 def test_an_engine_that_does_not_end_does_not_keep_the_process() -> None:
-    script = SLOW.replace("time.sleep(SECONDS)", "from kaiwa.server import lifecycle").replace(
+    script = SLOW.replace("WAIT", "from kaiwa.server import lifecycle").replace(
         "return load(settings)",
         "lifecycle.CLOSE_SECONDS = 0.2; engine = load(settings); "
         "engine.close = lambda: time.sleep(60); return engine",
@@ -138,8 +139,11 @@ def test_an_engine_that_does_not_end_does_not_keep_the_process() -> None:
 # ---- loading -----------------------------------------------------------------------------------
 
 
-def test_health_while_the_model_loads() -> None:
-    script = SLOW.replace("SECONDS", "1.5")
+def test_health_while_the_model_loads(tmp_path: Path) -> None:
+    # Opening a FIFO waits for somebody who opens its other end.
+    go_on = tmp_path / "go_on"
+    os.mkfifo(go_on)
+    script = SLOW.replace("WAIT", f"open({str(go_on)!r}).close()")
     with program(*ECHO, script=script, ready=False) as served:
         assert served.ask("/healthz").status == 200
         assert served.ask("/").status == 200
@@ -150,6 +154,7 @@ def test_health_while_the_model_loads() -> None:
         ready = served.ask("/readyz")
         assert (ready.status, ready.json["state"]) == (503, "starting")
         assert served.ask("/v1/info").json["state"] == "starting"
+        go_on.open("w").close()
         wait_until(lambda: served.ask("/readyz").status == 200, "ready")
         assert served.ask("/startupz").status == 200
         assert served.metric("kaiwa_engine_up") == 1
@@ -172,7 +177,7 @@ async def test_a_call_while_the_model_loads_is_refused() -> None:
 
 
 def test_a_signal_while_the_model_loads_stops_at_once() -> None:
-    with program(*ECHO, script=SLOW.replace("SECONDS", "60"), ready=False) as served:
+    with program(*ECHO, script=SLOW.replace("WAIT", "time.sleep(60)"), ready=False) as served:
         wait_until(lambda: served.ask("/healthz").status == 200)
         served.signal()
         status, said = served.ended(5)
@@ -211,7 +216,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path: Path) -> None:
 
 
 def test_a_defect_while_loading_ends_the_server() -> None:
-    script = SLOW.replace("time.sleep(SECONDS)", "raise RuntimeError('no such luck')")
+    script = SLOW.replace("WAIT", "raise RuntimeError('no such luck')")
     status, said = outcome("--port", 0, *ECHO, script=script)
     assert status == 1
     assert "no such luck" in said.strip().splitlines()[-1]

@@ -33,7 +33,7 @@ print("INF Requesting new quick Tunnel", file=sys.stderr)
 print("INF |  {URL}  |", file=sys.stderr, flush=True)
 while True:  # as it does, until it is told to stop
     print("INF something", "x" * 100, file=sys.stderr, flush=True)
-    time.sleep(0.001)
+    time.sleep(0.001)  # so that it fills the pipe and not the processor
 """
     process = spawn(*OPEN, PATH=stand_in(tmp_path, script))
     try:

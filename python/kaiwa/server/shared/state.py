@@ -91,6 +91,7 @@ class SharedState:
         self._leases: dict[str, str] = {}
         #: Digests of the resume tokens of calls that are here.
         self._calls: set[str] = set()
+        self._warned = False
         self._pending: list[_Write] = []
         self._wake = asyncio.Event()
         self._renewed = self._probed = -math.inf
@@ -173,10 +174,21 @@ class SharedState:
         text = found.decode("ascii", "replace") if isinstance(found, bytes) else ""
         record = self._signer.check(_OWNER, text)
         if not isinstance(record, dict) or record["call"] != digest:
+            if text:
+                self._warn_of_forgery()
             return None
         if record["end"] + SKEW < self.redis.now() or record["at"] == self.address:
             return None
         return str(record["at"])
+
+    def _warn_of_forgery(self) -> None:
+        """Says once that an address in Redis does not count."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "the address of a call in Redis has a signature that does not count here; give all "
+                "servers the same token_secret_file, and let nobody else write to Redis"
+            )
 
     # ---- facts about this server -----------------------------------------------------------
 
