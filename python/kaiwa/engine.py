@@ -91,6 +91,12 @@ class Engine:
         **options: Any,
     ) -> None:
         parts = _parts(model, mimi, tokenizer, options)
+        # Before the engine starts: to warm up takes a while.
+        if parts.tokenizer is not None and parts.tokenizer.pieces != parts.moshi.text_card:
+            raise InputError(
+                f"the tokenizer has {parts.tokenizer.pieces} pieces, the model's text vocabulary "
+                f"is {parts.moshi.text_card}; use the tokenizer that belongs to the model"
+            )
         self._set(parts.name, parts.synthetic, parts.tokenizer, parts.moshi.default_sampling)
         self.moshi: Moshi | None = parts.moshi
         self._native = _native.Engine.start(
@@ -103,11 +109,6 @@ class Engine:
             bool(warm_up),
             opus_threads,
         )
-        if parts.tokenizer is not None and parts.tokenizer.pieces != parts.moshi.text_card:
-            raise InputError(
-                f"the tokenizer has {parts.tokenizer.pieces} pieces, the model's text vocabulary "
-                f"is {parts.moshi.text_card}; use the tokenizer that belongs to the model"
-            )
 
     @classmethod
     def echo(

@@ -6,6 +6,7 @@ weights made in memory, for trying everything without a download. Such a model b
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -87,7 +88,10 @@ def load(
     found = find_files(source, options)
     # Before minutes go into reading the model.
     beside = _codec_beside(found, source, options) if mimi is None else mimi
-    moshi = Moshi.from_files(open_files(found), options)
+    files = open_files(found)
+    path = tokenizer if tokenizer is not None else found.tokenizer()
+    words = _tokenizer(path, files) if path is not None else None
+    moshi = Moshi.from_files(files, options)
     books = max(moshi.num_codebooks_in, 1)
     codec = Mimi.from_pretrained(
         beside,
@@ -96,11 +100,12 @@ def load(
         revision=None if mimi is not None else options.revision,
         cache_dir=options.cache_dir,
     )
-    path = tokenizer if tokenizer is not None else found.tokenizer()
-    words = None
-    if path is not None:
-        words = Tokenizer.load(path, expected_pieces=moshi.text_card)
     return Parts(moshi, codec, words, public_name(source), synthetic=False)
+
+
+def _tokenizer(path: str | PathLike[str], files: _native.LmFiles) -> Tokenizer:
+    """The tokenizer of a model whose files are open, but not read yet."""
+    return Tokenizer.load(path, expected_pieces=json.loads(files.config_json)["text_card"])
 
 
 def _codec_beside(
@@ -140,10 +145,9 @@ def _random(
     files = _native.LmFiles.random(size, 0)
     codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=options.device)
     files = _native.LmFiles.random(size, 0, codec.cardinality)
+    words = _tokenizer(tokenizer, files) if tokenizer is not None else None
     moshi = Moshi.from_files(files, options)
-    if tokenizer is not None:
-        words = Tokenizer.load(tokenizer, expected_pieces=moshi.text_card)
-    else:
+    if words is None:
         from kaiwa.synth.tokenizer import write_tokenizer
 
         with tempfile.TemporaryDirectory(prefix="kaiwa-") as folder:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import sentencepiece
 
 import kaiwa
+from kaiwa import loading
 from kaiwa import text as text_module
 from kaiwa.synth.tokenizer import write_tokenizer
 from kaiwa.text import Tokenizer
@@ -204,6 +206,31 @@ def test_another_vocabulary(model: Path) -> None:
     words = f"tokenizer has {PIECES} pieces, the model's text vocabulary is 48000: "
     with pytest.raises(kaiwa.CheckpointError, match=re.escape(words)):
         Tokenizer.load(model, expected_pieces=48000)
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("this takes minutes with a large model")
+
+
+def test_another_vocabulary_is_found_before_weights_are_read(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kaiwa.Moshi, "from_files", never)
+    monkeypatch.setattr(kaiwa.Mimi, "from_pretrained", never)
+    with pytest.raises(kaiwa.CheckpointError, match=f"tokenizer has {PIECES} pieces"):
+        kaiwa.Engine("demo", tokenizer=model)
+
+
+def test_another_vocabulary_is_found_before_the_engine_starts(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = loading.load("synth:tiny")
+    started = SimpleNamespace(Engine=SimpleNamespace(start=never))
+    monkeypatch.setattr("kaiwa.engine._native", started)
+    with pytest.raises(kaiwa.InputError, match=f"tokenizer has {PIECES} pieces"):
+        kaiwa.Engine(parts.moshi, mimi=parts.mimi, tokenizer=tokenizer)
+    with pytest.raises(AssertionError, match="minutes"):
+        kaiwa.Engine(parts.moshi, mimi=parts.mimi, tokenizer=parts.tokenizer)
 
 
 def not_utf8(data: bytes) -> bytes:

@@ -19,6 +19,7 @@ from tests.server.wire import call, pcm16, refusal, tone
 from kaiwa import demo
 from kaiwa.engine import Engine
 from kaiwa.server.settings import ServerSettings
+from kaiwa.server.state import ServerState
 
 ECHO = ("--model", "synth:echo")
 
@@ -220,6 +221,22 @@ def test_a_defect_while_loading_ends_the_server() -> None:
     status, said = outcome("--port", 0, *ECHO, script=script)
     assert status == 1
     assert "no such luck" in said.strip().splitlines()[-1]
+
+
+def test_a_model_that_cannot_be_loaded_is_no_drain(tmp_path: Path) -> None:
+    status, said = outcome("--model", tmp_path / "nothing", "--port", 0)
+    assert status == 2
+    assert "the model could not be loaded; the server stops" in said
+    assert "draining" not in said
+
+
+def test_a_failure_does_not_count_as_the_end_of_a_drain() -> None:
+    state = ServerState(ServerSettings(model="synth:echo"))
+    state.start_drain()
+    assert not state.failed.is_set()
+    state.fail(RuntimeError("no such luck"))
+    assert state.failed.is_set()
+    assert not state.drained.is_set()
 
 
 def test_a_port_in_use() -> None:
