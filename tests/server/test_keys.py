@@ -17,6 +17,7 @@ import pytest
 
 from kaiwa.errors import InputError
 from kaiwa.server import key_edits, key_format
+from kaiwa.server import keys as key_files
 from kaiwa.server.key_entry import Key
 from kaiwa.server.keys import KeyFile, read
 
@@ -277,6 +278,43 @@ def test_damage_keeps_the_former_keys_and_warns_once(
     damage(key_path)
     assert keys.verify(secret) is not None
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 2
+
+
+def test_a_damaged_file_is_parsed_once(
+    make_key: MakeKey, key_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call and every look at the live calls asks for the keys."""
+    secret = make_key("alice")
+    keys = KeyFile(key_path)
+    parsed: list[bytes] = []
+    decode = key_format.decode
+
+    def count(data: bytes, name: str) -> tuple[Key, ...]:
+        parsed.append(data)
+        return decode(data, name)
+
+    monkeypatch.setattr(key_format, "decode", count)
+    for text in ("{", "{}"):
+        key_path.write_text(text, encoding="utf-8")
+        for _ in range(5):
+            assert keys.verify(secret) is not None
+    assert parsed == [b"{", b"{}"]
+
+
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_again(
+    make_key: MakeKey, key_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_key("alice")
+    keys = KeyFile(key_path)
+    other = make_key("bob")
+
+    def failing(path: Path) -> bytes:
+        raise InputError("it cannot be read: Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(key_files, "_content", failing)
+        assert keys.verify(other) is None
+    assert keys.verify(other) is not None
 
 
 def test_a_change_that_keeps_the_size_is_seen(key_path: Path) -> None:

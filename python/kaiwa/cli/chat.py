@@ -127,7 +127,7 @@ class _Talk:
         """The call from connecting to its end."""
         import time
 
-        from kaiwa.cli import keys
+        from kaiwa.cli import keypress
         from kaiwa.cli.captions import Captions
         from kaiwa.client import connect
         from kaiwa.client.live import LiveCall
@@ -146,7 +146,7 @@ class _Talk:
                 live = LiveCall(chat, play=self._card.play, on_text=captions.say)
                 self._live = live
                 try:
-                    with self._card, keys.pressed(self._key) as can:
+                    with self._card, keypress.pressed(self._key) as can:
                         hint = "m: mute, q: end" if can else "Ctrl-C: end"
                         await self._watch(live, captions, hint)
                 finally:

@@ -1,7 +1,7 @@
-"""Who may do what: page, key or token, limits, in this order.
+"""Who may do what: the page a request comes from, its key or token, and the limits of the key.
 
-Knows neither sockets nor clocks. `now` is in seconds on a clock that never goes back, the same
-one for every call.
+Nothing here knows of sockets or reads a clock: headers and queries are mappings, and `now` is in
+seconds on a clock that never goes back, the same one in every call.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Caller:
         protocol: what the caller wants to talk by; None if no call is asked for.
         by_token: came with a token, which is good for one connection and nothing else.
         token: the token, if it came here and not to another server.
-        vouched: another server, which let the caller in, passes on a call that is held here.
+        vouched: let in by another server, which passes on the caller's connection because the call
+            is held here.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Access:
         """Reads the file of keys, if one is named.
 
         Args:
-            settings: what the server was told; see also `startup.check_startup`.
+            settings: of the server, checked by `startup.check_startup`.
             clock: seconds since 1970, for the expiry that callers are told.
             tokens: where tokens are kept; None is in this process.
 
@@ -115,7 +116,7 @@ class Access:
         return replace(caller, protocol=protocol)
 
     def check_page(self, headers: Mapping[str, str]) -> None:
-        """Refuses what web pages of others send, on every route.
+        """Refuses requests that web pages of other origins send; for every route.
 
         Raises:
             Refused: 403.
@@ -180,12 +181,12 @@ class Access:
         _check_allowed("model", model, key.models, key)
 
     def undo(self, lease: Lease, now: float, *, keep: bool) -> None:
-        """Takes back what `enter` counted at a time.
+        """Reverses `enter`.
 
         Args:
-            lease: what it gave.
-            now: as it was told.
-            keep: the lease was held before and counts on.
+            lease: what it returned.
+            now: what it was given.
+            keep: the lease was held before, so that the conversation goes on counting.
         """
         self._limits.uncount(lease.key_id, now)
         if not keep:
@@ -201,7 +202,7 @@ class Access:
         return (key.concurrency, key.per_minute) if key else (None, None)
 
     def limit_refusal(self, caller: Caller, reached: LimitReached) -> Refused:
-        """What a caller is told whose key has no more room."""
+        """The refusal of a caller whose key has no more room."""
         many = "s" if reached.limit != 1 else ""
         what = {
             "concurrency": f"conversation{many} at once; end one first",
@@ -229,7 +230,7 @@ class Access:
         return replace(caller, protocol=protocol, vouched=True)
 
     def bad_token(self) -> Refused:
-        """What a caller is told whose token is worth nothing."""
+        """The refusal of a caller whose token does not count."""
         return Refused(
             401,
             "bad_token",
@@ -265,7 +266,7 @@ class Access:
         )
 
     def require_operator(self, caller: Caller) -> None:
-        """Refuses everybody else.
+        """Refuses a caller who is no operator.
 
         Raises:
             Refused: 403.
@@ -278,7 +279,7 @@ class Access:
             )
 
     def revoked(self, caller: Caller) -> bool:
-        """Whether a caller who was let in would be no more: the key was revoked or removed."""
+        """Whether the key of a caller who was let in has been revoked or removed since."""
         if self._keys is None:
             return False
         key = self._keys.get(caller.key_id)
@@ -327,7 +328,11 @@ class Access:
 
 
 def _counting(key: Key) -> Key:
-    """The key, unless it was revoked."""
+    """The key itself.
+
+    Raises:
+        Refused: 401, it was revoked.
+    """
     if key.revoked is not None:
         _unauthorized("revoked", f"the key {key.name} was revoked; ask the operator for another")
     return key
@@ -348,7 +353,7 @@ def _check_allowed(what: str, used: str | None, allowed: tuple[str, ...] | None,
 
 
 def _refuse_keys_in_query(query: Mapping[str, str]) -> None:
-    """Addresses end up in logs and histories, where a key has no business."""
+    """Refuses a key in an address, because addresses end up in logs and histories."""
     if any(value.startswith(KEY_PREFIX) for value in query.values()):
         _unauthorized(
             "key_in_query",
@@ -357,5 +362,5 @@ def _refuse_keys_in_query(query: Mapping[str, str]) -> None:
 
 
 def _unauthorized(code: str, message: str) -> NoReturn:
-    """Refuses for want of a key that counts."""
+    """Refuses a caller without a key or token that counts."""
     raise Refused(401, code, message)

@@ -1,4 +1,4 @@
-"""Changes of a file of keys, one at a time: whoever comes second waits for the first."""
+"""Changes to a file of keys. A lock makes programs that change it at once wait for each other."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def add(path: str | os.PathLike[str], name: str, now: float, **limits: Any) -> t
     except ValueError as error:
         raise InputError(f"the key {name} {error}; give a positive number") from None
     file = Path(path)
-    with _alone(file):
+    with _locked(file):
         keys = read(file) if file.exists() else ()
         if any(key.name == name and key.revoked is None for key in keys):
             raise InputError(
@@ -77,7 +77,7 @@ def revoke(path: str | os.PathLike[str], name: str, now: float) -> Key:
         InputError: no key that counts has the name, or the file is damaged or cannot be written.
     """
     file = Path(path)
-    with _alone(file):
+    with _locked(file):
         keys = list(read(file))
         for place, key in enumerate(keys):
             if key.name == name and key.revoked is None:
@@ -90,11 +90,11 @@ def revoke(path: str | os.PathLike[str], name: str, now: float) -> Key:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Holds a lock beside the file, so that two changes do not overwrite each other."""
     real = Path(os.path.realpath(path))
     if sys.platform == "win32" or not real.parent.is_dir():
-        yield  # a missing folder is told by the writer
+        yield  # the writer reports a missing folder
         return
     try:
         lock = os.open(real.with_name(f".{real.name}.lock"), os.O_RDWR | os.O_CREAT, _OWNER_ONLY)
@@ -111,7 +111,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: Sequence[Key]) -> None:
-    """Replaces the file; its owner and its readers stay those of the former one."""
+    """Replaces the file. It keeps its owner, and its group may still read it if it could before."""
     former = path.stat() if path.exists() else None
     with replacing(path) as temporary:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)

@@ -1,7 +1,7 @@
 """One key of the file of keys: who it is for, and what it allows.
 
-A key is `kw_` and 256 random bits. Only its SHA-256 is kept, which needs no salt for something
-that nobody can guess.
+A key is `kw_` and 256 random bits. Only its SHA-256 is kept; a salt would add nothing, because keys
+are too long to be guessed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass(frozen=True)
 class Key:
-    """What the file says about a key.
+    """An entry of the file of keys.
 
     Attributes:
-        id: names it within a server; random, tells nothing about the key.
+        id: names the key within a server; random, and says nothing about the key itself.
         name: who it is for; shown in logs and metrics.
         hash: SHA-256 of the key, in hexadecimal digits.
         created: when it was made (UTC, ISO 8601).
         concurrency: conversations at once; None is as many as there are slots.
         per_minute: connections a minute; None is any number.
         max_seconds: seconds of a conversation; None is what the server allows.
-        operator: it may see and end everybody's conversations.
+        operator: whether it may see and end everybody's conversations.
         protocols: names of the wire protocols that it may be used for; None is every one.
         models: names of the models that it may be used for, as `GET /v1/models` lists them; None is
             every one.
-        revoked: since when it is worth nothing (UTC, ISO 8601); None if it counts.
+        revoked: since when it does not count any more (UTC, ISO 8601); None if it counts.
     """
 
     id: str

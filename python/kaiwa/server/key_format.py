@@ -13,7 +13,7 @@ from kaiwa.server.key_entry import Key
 FORMAT = "kaiwa-keys"
 VERSION = 1
 
-#: Room for tens of thousands of keys; guards against reading something else by mistake.
+#: Longest file: room for tens of thousands of keys. A longer one was named by mistake.
 MAX_BYTES = 16 << 20
 
 
@@ -55,7 +55,7 @@ def decode(data: bytes, name: str) -> tuple[Key, ...]:
 
 
 def _object(data: bytes, name: str) -> dict[str, Any]:
-    """The outermost object, which must say that it holds keys."""
+    """The outermost JSON object, which must name the format."""
     try:
         content = json.loads(data) if len(data) <= MAX_BYTES else None
     except (ValueError, RecursionError):
@@ -68,7 +68,7 @@ def _object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _check_unique(keys: Sequence[Key], name: str) -> None:
-    """Two keys that count have different names; all have different ids and hashes."""
+    """Checks that ids and hashes are unique, and the names of the keys that are not revoked."""
     counting = [key.name for key in keys if key.revoked is None]
     for what, values in (
         ("id", [key.id for key in keys]),
@@ -80,7 +80,7 @@ def _check_unique(keys: Sequence[Key], name: str) -> None:
 
 
 def _damaged(name: str, how: str) -> InputError:
-    """What to say of a file that cannot be used."""
+    """The error for a file that cannot be used."""
     return InputError(
         f"{name} is damaged: {how}; restore a copy, or make keys anew with `kaiwa key add`"
     )

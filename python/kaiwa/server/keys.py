@@ -1,4 +1,4 @@
-"""The keys of a running server: read from their file, and again whenever it changes."""
+"""The keys of a running server: read from their file, and read again whenever it changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kaiwa.server.key_entry import Key
 
 _log = logging.getLogger(__name__)
 
-#: What a file is recognised by: time of change, size, number of the inode.
+#: By which a changed file is recognised: time of the change, size, number of the inode.
 Stamp = tuple[int, int, int]
 
 _WRITABLE_BY_OTHERS = 0o022
@@ -34,6 +34,7 @@ class KeyFile:
         self._by_hash: dict[str, Key] = {}
         self._by_id: dict[str, Key] = {}
         self._warned = ""
+        self._tried: Stamp | None = None
         stamp = self._look()
         self._take(read(self.path), stamp)
         self._warn_of_mode()
@@ -66,13 +67,16 @@ class KeyFile:
     def refresh(self) -> bool:
         """Reads the file again if it changed; whether it did.
 
-        A file that is missing or damaged leaves the keys as they were, with one warning.
+        A file that is missing or damaged leaves the keys as they were, with one warning. A damaged
+        one is parsed once, not at every call.
         """
         try:
             stamp = self._look()
-            if stamp == self._stamp:
+            if stamp in (self._stamp, self._tried):
                 return False
-            keys = read(self.path)
+            data = _content(self.path)
+            self._tried = stamp
+            keys = key_format.decode(data, str(self.path))
         except InputError as error:
             self._warn(str(error))
             return False
@@ -83,7 +87,7 @@ class KeyFile:
         return True
 
     def _look(self) -> Stamp:
-        """How the file looks from outside."""
+        """The stamp of the file as it is now."""
         try:
             found = self.path.stat()
         except OSError as error:
@@ -91,19 +95,19 @@ class KeyFile:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _take(self, keys: tuple[Key, ...], stamp: Stamp) -> None:
-        """From now on these are the keys."""
+        """Replaces the keys."""
         self._keys, self._stamp = keys, stamp
         self._by_hash = {key.hash: key for key in keys}
         self._by_id = {key.id: key for key in keys}
 
     def _warn(self, text: str) -> None:
-        """Says that the former keys go on counting, unless that was said already."""
+        """Logs why the former keys go on counting, unless that was logged already."""
         if text != self._warned:
             self._warned = text
             _log.warning("%s (until then the keys read before go on counting)", text)
 
     def _warn_of_mode(self) -> None:
-        """Others who may write the file may give themselves keys."""
+        """Logs if other users may write the file, who could then give themselves keys."""
         if os.name == "posix" and self.path.stat().st_mode & _WRITABLE_BY_OTHERS:
             _log.warning("others may write %s; run chmod 600 on it", self.path)
 
@@ -114,16 +118,24 @@ def read(path: Path) -> tuple[Key, ...]:
     Raises:
         InputError: there is none, it cannot be read, or it is damaged.
     """
+    return key_format.decode(_content(path), str(path))
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file of keys, which may be too many for one.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
     try:
         with path.open("rb") as file:
-            data = file.read(key_format.MAX_BYTES + 1)
+            return file.read(key_format.MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error) from None
-    return key_format.decode(data, str(path))
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:
-    """What to say of a file that cannot be opened."""
+    """The error for a file that cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return InputError(
             f"there is no file of keys {path}; make one with `kaiwa key add NAME --file {path}`"

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-#: Over which connections are counted, in seconds.
+#: Seconds over which connections are counted.
 WINDOW = 60.0
 
-#: When to come back if all conversations of a key are in use; nobody knows when one will end.
+#: Seconds after which a caller is told to try again when all conversations of its key are in use.
+#: Nobody knows when one will end.
 _TRY_AGAIN = 5
 
 
@@ -33,18 +34,18 @@ class LimitReached(Exception):  # noqa: N818
 
 @dataclass(eq=False)
 class Lease:
-    """One conversation of a key, until it is released. Usable as a context manager."""
+    """A conversation of a key that counts until it is released. Usable as a context manager."""
 
     key_id: str
     _limits: Limits | None = field(repr=False)
-    #: Names it among those of all servers.
+    #: Names the lease to other servers.
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    #: Called when it is released.
+    #: Called once, when the lease is released.
     on_release: Callable[[], object] | None = field(default=None, repr=False)
 
     @property
     def released(self) -> bool:
-        """Whether it counts no more."""
+        """Whether the conversation is over and does not count any more."""
         return self._limits is None
 
     def release(self) -> None:
@@ -63,8 +64,9 @@ class Lease:
 
 
 class Limits:
-    """Conversations and connections of every key. Knows no clock: `now` is in seconds, from one
-    that never goes back.
+    """Counts the conversations and connections of every key.
+
+    Has no clock of its own: `now` is in seconds, on a clock that never goes back.
     """
 
     def __init__(self) -> None:
@@ -72,7 +74,7 @@ class Limits:
         self._recent: dict[str, deque[float]] = {}
 
     def live(self, key_id: str) -> int:
-        """Conversations that a key has now."""
+        """How many conversations a key has now."""
         return self._live.get(key_id, 0)
 
     def enter(
@@ -87,7 +89,7 @@ class Limits:
         """Counts a connection that begins, if the key has room for it.
 
         Args:
-            key_id: whose it is.
+            key_id: id of the key.
             now: seconds.
             concurrency: most conversations at once; None is any number.
             per_minute: most connections in 60 seconds; None is any number.
@@ -95,7 +97,7 @@ class Limits:
                 already and given back.
 
         Raises:
-            LimitReached: it has none; nothing was counted.
+            LimitReached: the key has no room; nothing was counted.
         """
         recent = self._recent.get(key_id, deque())
         while recent and recent[0] <= now - WINDOW:
@@ -117,19 +119,19 @@ class Limits:
         return Lease(key_id, self)
 
     def uncount(self, key_id: str, now: float) -> None:
-        """Takes back that a connection was counted at a time; does nothing if none was."""
+        """Removes the connection that was counted at a time, if there is one."""
         recent = self._recent.get(key_id)
         if recent is not None and now in recent:
             recent.remove(now)
 
     def _end(self, key_id: str) -> None:
-        """One conversation less."""
+        """Counts one conversation less."""
         self._live[key_id] -= 1
         if not self._live[key_id]:
             del self._live[key_id]
 
     def _forget(self, now: float) -> None:
-        """Drops the keys that had no connection within the window."""
+        """Forgets the keys that had no connection within the window."""
         old = [k for k, recent in self._recent.items() if not recent or recent[-1] <= now - WINDOW]
         for key_id in old:
             del self._recent[key_id]

@@ -1,4 +1,4 @@
-"""Which web pages may talk to the server, and under which names it may be called."""
+"""Which web pages may use the server, and by which host names it may be called."""
 
 from __future__ import annotations
 

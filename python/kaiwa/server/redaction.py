@@ -1,10 +1,10 @@
-"""What must never be written down: keys, tokens, and the queries and headers that carry them."""
+"""Removes keys and tokens from text that is logged, wherever they may stand in it."""
 
 from __future__ import annotations
 
 import re
 
-#: What stands in for what was taken out.
+#: Stands in the place of what was removed.
 HIDDEN = "***"
 
 #: Keys and tokens of Kaiwa begin with these.
@@ -40,7 +40,7 @@ _MEMBER = re.compile(
 def redact(text: str) -> str:
     """`text` without keys, tokens and the values of headers and parameters that hold them.
 
-    What it gives back is left alone by a second call.
+    Redacting the result again changes nothing.
     """
     text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
     text = _SUBPROTOCOL.sub(rf"\1{HIDDEN}", text)

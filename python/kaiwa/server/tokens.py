@@ -1,4 +1,4 @@
-"""Tokens: each lets the holder of one key connect once, and soon."""
+"""Tokens: each lets whoever got it by a key connect once, within a minute or so."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TokenStore(Protocol):
     def redeem(self, text: str, now: float) -> Redeemed | None:
         """Uses a token up; None if it is unknown, used or too old.
 
-        Whatever comes back, the token is worth nothing afterwards.
+        Afterwards the token does not count any more, whatever was returned.
 
         Raises:
             TokensFull: too many were used lately to tell.
@@ -78,7 +78,7 @@ class LocalTokens:
         self._seconds = seconds
         self._most = most
         self._most_per_key = most_per_key
-        # All live equally long, so the order of issue is the order of expiry.
+        # All live equally long, so they expire in the order in which they were issued.
         self._tokens: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
         self._per_key: dict[str, OrderedDict[bytes, None]] = {}
 
@@ -118,7 +118,7 @@ class LocalTokens:
             self._drop(digest)
 
     def _drop(self, digest: bytes) -> None:
-        """Forgets one."""
+        """Forgets a token."""
         key_id, _ = self._tokens.pop(digest)
         own = self._per_key[key_id]
         del own[digest]

@@ -1,7 +1,7 @@
-"""A way in from outside, for microphones on other machines: an installed cloudflared, or gradio's
-client.
+"""A public https address for a server: by cloudflared where it is installed, or gradio's client.
 
-Browsers give a microphone only to pages that come by https or from this machine.
+Browsers let a page use the microphone only if it comes by https or from the same machine, so
+people on other machines need such an address.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from kaiwa.errors import KaiwaError
 
-#: Seconds until a tunnel must have said where it begins.
-PATIENCE = 30.0
+#: Seconds in which a tunnel must have told its address.
+OPEN_SECONDS = 30.0
 _ADDRESS = re.compile(rb"https://[a-z0-9-]+\.trycloudflare\.com")
 
 
@@ -26,11 +26,11 @@ class Tunnel(Protocol):
     url: str
 
     async def stop(self) -> None:
-        """Takes it down."""
+        """Closes the tunnel."""
 
 
 def check() -> None:
-    """Whether anything here can make a tunnel; for before a model is loaded in vain.
+    """Checks that something here can make a tunnel, before a model is loaded in vain.
 
     Raises:
         KaiwaError: nothing can.
@@ -78,7 +78,7 @@ class _Cloudflared:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            url = await asyncio.wait_for(_address(process), PATIENCE)
+            url = await asyncio.wait_for(_address(process), OPEN_SECONDS)
         except asyncio.TimeoutError:
             url = None
         if url is None:
@@ -91,13 +91,13 @@ class _Cloudflared:
         return cls(process, url)
 
     async def _read(self) -> None:
-        """Keeps the pipe from filling."""
+        """Reads what the program writes, so that the pipe does not fill and stop it."""
         stream = self._process.stderr
         while stream is not None and await stream.read(4096):
             pass
 
     async def stop(self) -> None:
-        """Takes it down."""
+        """Closes the tunnel."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         await self._process.wait()
@@ -105,7 +105,7 @@ class _Cloudflared:
 
 
 async def _address(process: asyncio.subprocess.Process) -> str | None:
-    """Where the tunnel begins, from what the program writes."""
+    """The tunnel's public address, from what the program writes; None if it writes none."""
     stream = process.stderr
     while stream is not None and (line := await stream.readline()):
         found = _ADDRESS.search(line)
@@ -136,4 +136,4 @@ class _Gradio:
             ) from error
 
     async def stop(self) -> None:
-        """It ends with the process."""
+        """Does nothing: the tunnel ends with the process."""

@@ -1,7 +1,7 @@
-"""A call that came here and is held by another server: its messages are passed on, both ways.
+"""A call that another server holds, taken up through this one: messages are passed on both ways.
 
-Neither end notices: a close is passed on with its code, and a client that is lost is lost to the
-other server too, which holds the call again.
+Neither end notices. A close is passed on with its code, and when the client is lost the connection
+to the other server is broken as well, so that it holds the call again.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from kaiwa.server.shared.admission import VOUCHER
 
 log = logging.getLogger("kaiwa.server")
 
-#: Seconds that the other server may take to answer.
-PATIENCE = 2.0
-#: Bytes and messages on their way that may wait here: more would be delay.
+#: Seconds that connecting to the other server, and closing, may take.
+CONNECT_SECONDS = 2.0
+#: Bytes and messages that may wait here to be passed on. More would only delay the call.
 _WAITING_BYTES = 8192
 _WAITING = 4
-#: Closes of a client that it may not have meant; the other server gets no close frame either.
+#: Close codes after which a client counts as lost; the other server is sent no close frame either.
 _LOST = (1005, 1006, 1011, 1012)
-#: What a client never needs from another server, or must not use again.
+#: Parameters that are not passed on: a token is used up here.
 _NOT_PASSED_ON = ("token",)
-#: Refusals that are meant for the client; after others a new call is begun here.
+#: Statuses of refusals that are passed on to the client; after others a new call is begun here.
 _FOR_CLIENT = (401, 429)
 
 
@@ -60,8 +60,8 @@ async def reach(
             additional_headers={VOUCHER: voucher},
             compression=None,
             proxy=None,
-            open_timeout=PATIENCE,
-            close_timeout=PATIENCE,
+            open_timeout=CONNECT_SECONDS,
+            close_timeout=CONNECT_SECONDS,
             max_queue=_WAITING,
             write_limit=_WAITING_BYTES,
             ssl=ssl.create_default_context() if url.startswith("wss:") else None,

@@ -109,7 +109,7 @@ def admission(
     model: Callable[[], str | None],
     on_unanswered: Callable[[str], object],
 ) -> Admission:
-    """Who is let in."""
+    """Who is let in, over all servers."""
     return Admission(
         access,
         model=model,

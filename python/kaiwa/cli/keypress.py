@@ -1,4 +1,4 @@
-"""Single keys from the terminal while an event loop runs; nothing where that is impossible."""
+"""Key presses in the terminal, told one by one while an event loop runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def pressed(on_key: Callable[[str], object]) -> Iterator[bool]:
-    """Tells keys as they are pressed within the block; gives whether it can.
+    """Calls `on_key` with each key that is pressed within the block.
 
-    Ctrl-C stays what it is.
+    Gives whether that is possible: standard input must be a terminal, and not on Windows. Ctrl-C
+    interrupts the program as ever.
     """
     try:
         import termios
