@@ -102,10 +102,12 @@ def run(args: argparse.Namespace) -> int:
     )
     frames = loadtest.frames_in(args.seconds)
     progress.summary(f"preparing {args.seconds:g} s of audio", quiet=args.quiet)
-    voice = loadtest.looped(_voice(args.input, args.seconds), frames)
-    outgoing = loadtest.prepare(voice, args.format)
+    with progress.bar("preparing", frames, quiet=args.quiet) as advance:
+        voice = loadtest.looped(_voice(args.input, args.seconds), frames)
+        outgoing = loadtest.prepare(voice, args.format, advance)
     progress.summary(f"{args.calls} calls to {chosen.url}", quiet=args.quiet)
-    workers = loadtest.run(chosen, outgoing, args.calls, args.processes)
+    with progress.elapsing("calling", args.ramp + args.seconds, quiet=args.quiet):
+        workers = loadtest.run(chosen, outgoing, args.calls, args.processes)
     summary = _summary(args, workers)
     table.show(summary, as_json=args.json)
     late = summary["send_lateness_ms"]["p99"]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kaiwa.engine import Engine
+    from kaiwa.load_options import Progress
     from kaiwa.server.settings import ServerSettings
+
+#: Seconds between two lines of the log that say how far the model is loaded.
+PROGRESS_SECONDS = 5.0
 
 
 def add_parser(commands: Any) -> None:
@@ -30,7 +37,6 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves; see the parser for the arguments."""
     import dataclasses
-    import logging
 
     from kaiwa import demo
     from kaiwa.errors import KaiwaError
@@ -70,6 +76,23 @@ def load(settings: ServerSettings) -> Engine:
     return Engine(
         str(settings.model),
         warm_up=settings.warmup,
+        progress=logged_progress(),
         **model_options.loading(settings),
         **shared,
     )
+
+
+def logged_progress(clock: Callable[[], float] = time.monotonic) -> Progress:
+    """A callback for work of which so much of so much is done. It writes a line to the server's log
+    every `PROGRESS_SECONDS`, so that a model of many gigabytes is seen to load."""
+    log = logging.getLogger("kaiwa.server")
+    said = clock()
+
+    def update(done: int, total: int) -> None:
+        nonlocal said
+        now = clock()
+        if now - said >= PROGRESS_SECONDS:
+            said = now
+            log.info("loading the model: %d %%", 100 * done // max(total, 1))
+
+    return update

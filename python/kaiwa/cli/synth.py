@@ -87,14 +87,15 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.terminal import progress
 
     started = time.perf_counter()
-    report = write_mimi(
-        args.output,
-        seed=args.seed,
-        size=args.size,
-        layout=args.layout,
-        dtype=args.dtype,
-        num_codebooks=args.codebooks,
-    )
+    with progress.bar("writing", None, quiet=args.quiet):
+        report = write_mimi(
+            args.output,
+            seed=args.seed,
+            size=args.size,
+            layout=args.layout,
+            dtype=args.dtype,
+            num_codebooks=args.codebooks,
+        )
     elapsed = time.perf_counter() - started
     size = report.weights.stat().st_size
     low = min(report.entropy_bits)

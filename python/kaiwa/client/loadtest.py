@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
@@ -59,11 +59,20 @@ class WorkerResult:
     cpu: float
 
 
-def prepare(frames: Iterable[NDArray[np.float32]], audio_format: Format) -> list[bytes]:
-    """The messages of a call, one for each frame of 80 ms."""
+def prepare(
+    frames: Iterable[NDArray[np.float32]],
+    audio_format: Format,
+    advance: Callable[[int], object] | None = None,
+) -> list[bytes]:
+    """The messages of a call, one for each frame of 80 ms; `advance` is called with 1 for each."""
     encoder = transport(audio_format)
     head = bytes([messages.AUDIO])
-    return [head + encoder.encode(frame) for frame in frames]
+    outgoing = []
+    for frame in frames:
+        outgoing.append(head + encoder.encode(frame))
+        if advance is not None:
+            advance(1)
+    return outgoing
 
 
 def looped(pcm: NDArray[np.float32], count: int) -> Iterable[NDArray[np.float32]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
 from kaiwa import __version__, loading
+from kaiwa.moshi import Sampling
 from kaiwa.server import memory
 from kaiwa.server.build import Server
 
@@ -27,12 +29,11 @@ def readiness(server: Server) -> dict[str, Any]:
 def info(server: Server) -> dict[str, Any]:
     """`/v1/info`."""
     engine, settings = server.state.engine, server.settings
-    defaults = engine.default_sampling if engine is not None else None
-    fallback = {"temp": 0.8, "temp_text": 0.7, "top_k": 250, "top_k_text": 25}
-    sampling = {}
-    for name, value in fallback.items():
+    sampling = dataclasses.asdict(engine.default_sampling if engine is not None else Sampling())
+    for name in sampling:
         own = getattr(settings, name)
-        sampling[name] = own if own is not None else getattr(defaults, name) if defaults else value
+        if own is not None:
+            sampling[name] = own
     synthetic = engine.synthetic if engine is not None else loading.is_synthetic(settings.model)
     return {
         "model": server.state.model,

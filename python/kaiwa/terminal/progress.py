@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+#: Seconds between two drawings of a bar that follows the clock.
+REFRESH = 0.25
 
 #: Called with the number of units that were done since the last call.
 Advance = Callable[[int], None]
@@ -51,6 +56,32 @@ def share(title: str, *, quiet: bool) -> Iterator[Update]:
             shown = now
 
         yield update
+
+
+@contextmanager
+def elapsing(title: str, seconds: float, *, quiet: bool) -> Iterator[None]:
+    """A progress bar for work that takes a known time, which fills as that time passes."""
+    with bar(title, max(1, round(seconds * 1000)), quiet=quiet) as advance:
+        if quiet or not sys.stderr.isatty():
+            yield
+            return
+        over = threading.Event()
+        thread = threading.Thread(target=_follow_clock, args=(advance, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def _follow_clock(advance: Advance, over: threading.Event) -> None:
+    """Advances a bar by the milliseconds that pass, until it is over."""
+    began, shown = time.monotonic(), 0
+    while not over.wait(REFRESH):
+        now = round((time.monotonic() - began) * 1000)
+        advance(now - shown)
+        shown = now
 
 
 def summary(text: str, *, quiet: bool) -> None:
