@@ -11,7 +11,14 @@ ROOT = Path(__file__).parents[2]
 #: Every page that is written for readers.
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/**/*.md", "training/*.md", "tests/data/*.md", "rust/fuzz/*.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "examples/*.md",
+        "training/*.md",
+        "tests/data/*.md",
+        "rust/fuzz/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 

@@ -1,4 +1,4 @@
-//! Steps of a conversation: which tokens go into which step (spec moshi-lm.md 2.4).
+//! Steps of a conversation: which tokens go into which step (docs/spec/moshi.md 2.4).
 
 use candle::Result;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
