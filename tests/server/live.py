@@ -97,6 +97,24 @@ class _Problems(logging.Handler):
         self.lines.append(text)
 
 
+class Clock:
+    """Seconds that pass as ever, and as many more at once as a test says.
+
+    The server's own times go by it: ages of tokens, connections a minute, clients that take
+    nothing. The engine's do not: time limits, idle calls, held calls.
+    """
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def jump(self, seconds: float) -> None:
+        """Lets time pass."""
+        self._ahead += seconds
+
+
 @dataclass
 class Live(At):
     """A server in a thread of this process."""
@@ -104,6 +122,7 @@ class Live(At):
     parts: Server
     loop: asyncio.AbstractEventLoop
     server: DrainingServer
+    clock: Clock
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -147,16 +166,17 @@ def running(
     settings = ServerSettings(**{"model": "synth:echo", "resume_seconds": 2, **values})
     begun: Future[Live] = Future()
     problems = _Problems()
+    clock = Clock()
 
     async def main() -> None:
         listening = listen("127.0.0.1", 0)
         port = listening.getsockname()[1]
-        parts = build(settings, load, port=port, protocols=protocols)
+        parts = build(settings, load, port=port, protocols=protocols, clock=clock)
         config = config_of(settings, make_app(parts))
         adjust(config)
         server = DrainingServer(config, parts)
         loop = asyncio.get_running_loop()
-        begun.set_result(Live(port, parts, loop, server, problems.lines))
+        begun.set_result(Live(port, parts, loop, server, clock, problems.lines))
         await server.serve(sockets=[listening])
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)

@@ -163,3 +163,20 @@ async def test_a_held_call_of_a_revoked_key_is_not_taken_up(
         status, error, _headers = await refusal(live.url(resume=token), **bearer(key))
         assert (status, error["code"]) == (401, "revoked")
         await eventually(lambda: live.quiet, "the held call has ended", 3)
+
+
+async def test_a_minute_later(key_path: Path, make_key: MakeKey) -> None:
+    key = make_key("alice", per_minute=1)
+    with running(keys=str(key_path)) as live:
+        tokens = [live.ask("/v1/tokens", "POST", key).json["token"] for _ in range(2)]
+        live.clock.jump(58)
+        async with call(live.url(token=tokens[0])):
+            pass
+        status, error, answer = await refusal(live.url(), **bearer(key))
+        assert (status, error["code"]) == (429, "key_rate")
+        assert 50 < int(answer["retry-after"]) <= 60
+        live.clock.jump(60)
+        status, error, _ = await refusal(live.url(token=tokens[1]))
+        assert (status, error["code"]) == (401, "bad_token")
+        async with call(live.url(), additional_headers=bearer(key)):
+            pass
