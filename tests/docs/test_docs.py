@@ -80,3 +80,9 @@ def test_programs_named_in_operations_exist() -> None:
     alerts = (ROOT / "deploy/prometheus/rules.yml").read_text(encoding="utf-8")
     explained = set(re.findall(r"^### (Kaiwa\w+)$", text, re.MULTILINE))
     assert explained == set(re.findall(r"alert: (Kaiwa\w+)", alerts))
+
+
+def test_the_front_page_shows_the_call_of_its_picture() -> None:
+    said = (ROOT / "docs/images/transcript.txt").read_text(encoding="utf-8")
+    assert said in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / "docs/images/page.png").read_bytes().startswith(b"\x89PNG")
