@@ -4,25 +4,24 @@ time."""
 from __future__ import annotations
 
 import json
-import operator
 import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kaiwa import _arrays, _native
+from kaiwa import _lm_arguments as check
 from kaiwa.checkpoints import moshi as checkpoints
 from kaiwa.errors import InputError
 from kaiwa.load_options import LoadOptions, Progress
 
 Ints = NDArray[np.int32]
-_T = TypeVar("_T")
 
 
 class LmConfig(Mapping[str, Any]):
@@ -287,13 +286,13 @@ class Moshi:
         if seed is None:
             seeds = [secrets.randbits(64) for _ in range(count)]
         else:
-            seeds = [_seed(value) for value in _per_slot("seed", seed, count)]
+            seeds = check.per_slot("seed", seed, count, check.seed)
         settings = list(
             zip(
-                (_number("temp", v) for v in _per_slot("temp", temp, count)),
-                (_number("temp_text", v) for v in _per_slot("temp_text", temp_text, count)),
-                (_count("top_k", v) for v in _per_slot("top_k", top_k, count)),
-                (_count("top_k_text", v) for v in _per_slot("top_k_text", top_k_text, count)),
+                check.per_slot("temp", temp, count, check.number),
+                check.per_slot("temp_text", temp_text, count, check.number),
+                check.per_slot("top_k", top_k, count, check.count),
+                check.per_slot("top_k_text", top_k_text, count, check.count),
                 strict=True,
             )
         )
@@ -389,12 +388,12 @@ class MoshiStream:
             InputError: Wrong type, shape or mask, or a token outside its vocabulary. Nothing has
                 changed then.
         """
-        codes = _tokens("user_codes", user_codes, (self.slots, None))
+        codes = check.tokens("user_codes", user_codes, (self.slots, None))
         text = audio = None
         if force_text is not None:
-            text = _tokens("force_text", _free(force_text), (self.slots,))
+            text = check.forced("force_text", force_text, (self.slots,))
         if force_audio is not None:
-            audio = _tokens("force_audio", _free(force_audio), (self.slots, self._moshi.dep_q))
+            audio = check.forced("force_audio", force_audio, (self.slots, self._moshi.dep_q))
         out = self._native.step(codes, _arrays.mask(active, self.slots), text, audio)
         return StepOutput(*out)
 
@@ -411,7 +410,7 @@ class MoshiStream:
             InputError: A slot number outside ``0..slots``.
         """
         chosen = _arrays.slot_list(slots, self.slots)
-        fresh = None if seed is None else _seed(seed)
+        fresh = None if seed is None else check.seed("seed", seed)
         self._native.reset(chosen)
         if fresh is not None:
             for slot in range(self.slots) if chosen is None else chosen:
@@ -420,10 +419,10 @@ class MoshiStream:
     def set_sampling(self, slot: int, sampling: Sampling) -> None:
         """Changes the settings of a slot from the next step on."""
         settings = (
-            _number("temp", sampling.temp),
-            _number("temp_text", sampling.temp_text),
-            _count("top_k", sampling.top_k),
-            _count("top_k_text", sampling.top_k_text),
+            check.number("temp", sampling.temp),
+            check.number("temp_text", sampling.temp_text),
+            check.count("top_k", sampling.top_k),
+            check.count("top_k_text", sampling.top_k_text),
         )
         self._native.set_sampling(self._slot(slot), settings)
 
@@ -438,7 +437,7 @@ class MoshiStream:
     def prefill_silence(self, steps: int) -> None:
         """Moves every slot on by ``steps`` positions without computing them, for benchmarks of a
         full window; what is said afterwards means nothing."""
-        self._native.prefill_silence(_count("steps", steps))
+        self._native.prefill_silence(check.count("steps", steps))
 
     def _slot(self, slot: int) -> int:
         chosen = _arrays.slot_list(slot, self.slots)
@@ -474,87 +473,7 @@ def open_files(found: checkpoints.MoshiCheckpoint) -> _native.LmFiles:
     return files
 
 
-def _per_slot(name: str, value: _T | Sequence[_T], slots: int) -> list[_T]:
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
-        items = list(value)
-        if len(items) != slots:
-            raise InputError(
-                f"{name} has {len(items)} values; pass one, or one for each of the {slots} slots"
-            )
-        return items
-    return [value] * slots
-
-
-def _seed(value: Any) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 2**64:
-        raise InputError(f"seed is {value!r}; pass a whole number from 0 to 2**64 - 1")
-    return number
-
-
 def _sampling(settings: tuple[float, float, int, int]) -> Sampling:
     """Settings of the core, which keeps float32: 0.8 comes back from it as 0.800000012."""
     temp, temp_text, top_k, top_k_text = settings
     return Sampling(round(temp, 6), round(temp_text, 6), top_k, top_k_text)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number <= 1e6:
-        raise InputError(f"{name} is {value!r}; pass a number from 0 (greedy) to 1000000")
-    return number
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 2**31:
-        raise InputError(f"{name} is {value!r}; pass a whole number from 0 to {2**31 - 1}")
-    return number
-
-
-def _free(tokens: Any) -> Any:
-    """Forced tokens with -1 where ``None`` leaves the choice to the model."""
-    if isinstance(tokens, np.ndarray) and tokens.dtype != object:
-        return tokens
-    try:
-        rows = list(tokens)
-    except TypeError:  # no sequence: told of by its shape
-        return tokens
-    return [-1 if row is None else _free(row) if _is_row(row) else row for row in rows]
-
-
-def _is_row(value: Any) -> bool:
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-
-
-def _tokens(name: str, value: Any, shape: tuple[int | None, ...]) -> NDArray[np.int64]:
-    try:
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} has dtype {array.dtype}, but integers in rows of one length were wanted"
-        )
-    fits = array.ndim == len(shape) and all(
-        want is None or have == want for have, want in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join("K" if want is None else str(want) for want in shape)
-        raise InputError(
-            f"{name} has shape {list(array.shape)}, but [{wanted}] was wanted; give every slot a "
-            "row and mask idle ones with active="
-        )
-    if array.dtype == np.uint64:
-        # What int64 cannot hold is no token either way, and must not come out negative.
-        array = np.minimum(array, np.iinfo(np.int64).max)
-    return array.astype(np.int64)

@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
     from kaiwa._atomic import replacing
     from kaiwa.audio_files import AudioReader, AudioWriter, check_length, output_format
-    from kaiwa.cli import progress
     from kaiwa.client import SAMPLE_RATE
     from kaiwa.client.messages import printable
     from kaiwa.errors import InputError
+    from kaiwa.terminal import progress
 
     if args.text and Path(args.text).resolve() in (
         Path(args.output).resolve(),
