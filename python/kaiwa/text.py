@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 
 from kaiwa.errors import CheckpointError, CheckpointNotFoundError, InputError
 
-#: Tokens that stand for no text: end of padding, begin, end, padding (spec moshi-lm.md 2.2, 6.4).
+#: Tokens that stand for no text: end of padding, begin, end, padding (docs/spec/moshi.md 2.2, 6.4).
 SILENT = frozenset((0, 1, 2, 3))
 
 #: Largest file that is read as a tokenizer. The released ones are below 2 MiB; weights, given by
@@ -115,7 +115,7 @@ class Tokenizer:
 
 
 class TextStream:
-    """The text of one conversation, token by token (spec moshi-lm.md 6.4)."""
+    """The text of one conversation, token by token (docs/spec/moshi.md 6.4)."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""A second reading of the language model's specification (moshi-lm.md), in plain numpy and float64.
+"""A second reading of docs/spec/moshi.md, in plain numpy and float64.
 
 One conversation at a time, every key of the whole history kept and the window cut out of it, every
 weight under its name in the PyTorch layout: slow and short, and it shares nothing with the
@@ -36,7 +36,7 @@ def schedule(c: Config) -> list[int]:
 
 
 def shapes(c: Config) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a configuration (checkpoints.md 1)."""
+    """Every tensor of a configuration (docs/spec/checkpoints.md 1)."""
     found: dict[str, tuple[int, ...]] = {}
     dim, sets = c["dim"], max([*schedule(c), -1]) + 1
 

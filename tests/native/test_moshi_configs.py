@@ -126,7 +126,7 @@ def test_other_configurations(name: str, device: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["pytorch-int8", "candle-bf16", "gguf-q8", "mlx-bf16", "mlx-q4"])
 def test_sixteen_sub_steps_are_counted_in_the_file(form: str, tmp_path: Path) -> None:
-    """The configuration of such a repository may say eight (checkpoints.md 8)."""
+    """The configuration of such a repository may say eight (docs/spec/checkpoints.md 8)."""
     config = config_of({"dep_q": 16})
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()

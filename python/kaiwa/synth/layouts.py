@@ -1,4 +1,4 @@
-"""The three published namings of one codec (spec mimi.md 6.1, 6.2)."""
+"""The three published namings of one codec (docs/spec/mimi.md 6.1, 6.2)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Sizes of synthetic codecs, and every network tensor with its shape.
 
-Names are those of the released file (spec mimi.md 6.1); the quantiser's are in `codebooks`.
+Names are those of the released file (docs/spec/mimi.md 6.1); the quantiser's are in `codebooks`.
 """
 
 from __future__ import annotations

@@ -325,7 +325,7 @@ fn reset_clears_infinities() {
 
 #[test]
 fn state_size_follows_the_specification() {
-    // Spec mimi.md 5.2 for these widths, the spare ring row and 8 bytes of position apart.
+    // docs/spec/mimi.md 5.2 for these widths, the spare ring row and 8 bytes of position apart.
     let model = model();
     let carries = |state: &DeviceState, rings: usize| (state.bytes() - 3 * (rings + 8)) / 3;
     let rings = 2 * 2 * 4 * 17 * 8 * 4;

@@ -297,7 +297,7 @@ fn input_and_output_projections() {
 
 #[test]
 fn released_model_has_318_tensors_and_the_published_length() {
-    // 318 with the 32 training flags; the element count is that of spec mimi.md 1.2.
+    // 318 with the 32 training flags; the element count is that of docs/spec/mimi.md 1.2.
     let config = MimiConfig::default();
     let error = MimiTensors::from_file(file(&[]), &config)
         .err()

@@ -1,4 +1,5 @@
-//! Packets out of Ogg pages, from senders that keep the format more or less (spec protocols 1.2).
+//! Packets out of Ogg pages, from senders that keep the format more or less (docs/spec/protocols.md
+//! 1.2).
 //!
 //! Accepted: pages split over messages, several packets a page, missing header pages, any serial,
 //! granule or sequence number, wrong checksums, a new stream in the middle, and one known defect:

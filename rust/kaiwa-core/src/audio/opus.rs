@@ -1,4 +1,4 @@
-//! Opus in Ogg pages, both ways, at 24 kHz mono (libopus; spec protocols 1.2).
+//! Opus in Ogg pages, both ways, at 24 kHz mono (libopus; docs/spec/protocols.md 1.2).
 
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use opusic_c::{Application, Bitrate, Channels, Decoder, Encoder, SampleRate};

@@ -1,4 +1,4 @@
-//! Opening a GGUF file and reading its tensors' bytes (spec checkpoints.md 4).
+//! Opening a GGUF file and reading its tensors' bytes (docs/spec/checkpoints.md 4).
 //!
 //! Versions 1 to 3, little-endian. Metadata is skipped, but for the alignment. Counts in a header
 //! are promises that a hostile file can break: nothing is allocated by them, and the header is

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// size.
 const CHUNK: usize = 1 << 20;
 
-/// An open safetensors file whose header has been checked (spec checkpoints.md 9 and 10).
+/// An open safetensors file whose header has been checked (docs/spec/checkpoints.md 9 and 10).
 ///
 /// Reading takes `&self` and no shared cursor; the file may be used from several threads.
 pub struct SafeTensorsFile {

@@ -1,7 +1,7 @@
 //! Recognises files that are often found where a safetensors file was expected.
 //!
 //! Only asked once a file has failed to look like safetensors, so a short match is enough; the
-//! point is to tell the user what they have and what to do (spec checkpoints.md 9).
+//! point is to tell the user what they have and what to do (docs/spec/checkpoints.md 9).
 
 /// How many leading bytes [`looks_like`] wants to see.
 pub(super) const SNIFF_LEN: usize = 512;

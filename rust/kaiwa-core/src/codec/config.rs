@@ -3,7 +3,7 @@
 use super::config_json;
 use crate::error::{Error, Result};
 
-/// Shape of a Mimi codec. Field names follow Kyutai's `mimi_config` JSON (spec mimi.md 6.3).
+/// Shape of a Mimi codec. Field names follow Kyutai's `mimi_config` JSON (docs/spec/mimi.md 6.3).
 #[derive(Debug, Clone, PartialEq)]
 pub struct MimiConfig {
     /// Samples per second of the waveform (24 000).
@@ -81,7 +81,7 @@ pub struct QuantizerConfig {
 }
 
 impl Default for MimiConfig {
-    /// The released model (spec mimi.md section 1).
+    /// The released model (docs/spec/mimi.md 1).
     fn default() -> Self {
         Self {
             sample_rate: 24_000,
@@ -121,7 +121,7 @@ impl Default for MimiConfig {
 
 impl TransformerConfig {
     /// Whether each transformer has `input_proj.weight` `[d_model, io_dimension]` in front and
-    /// `output_projs.0.weight` `[io_dimension, d_model]` behind (no biases, spec mimi.md 3).
+    /// `output_projs.0.weight` `[io_dimension, d_model]` behind (no biases, docs/spec/mimi.md 3).
     pub fn has_io_proj(&self) -> bool {
         self.io_dimension != self.d_model
     }
@@ -161,7 +161,7 @@ impl MimiConfig {
         (self.sample_rate as f64 / self.frame_rate) as usize
     }
 
-    /// Checks that the widths fit together (spec mimi.md 6.3) and that none is so large that
+    /// Checks that the widths fit together (docs/spec/mimi.md 6.3) and that none is so large that
     /// running state could not be allocated; weights are bounded by the file that holds them.
     ///
     /// # Errors

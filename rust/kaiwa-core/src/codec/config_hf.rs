@@ -1,5 +1,5 @@
 //! Reading the `config.json` that Hugging Face `transformers` writes for Mimi, in the spellings
-//! of versions 4 and 5 (spec mimi.md 6.2).
+//! of versions 4 and 5 (docs/spec/mimi.md 6.2).
 
 use serde_json::Value;
 

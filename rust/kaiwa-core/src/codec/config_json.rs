@@ -1,4 +1,4 @@
-//! Telling configuration files apart, and reading Kyutai's schema (spec mimi.md 6.3).
+//! Telling configuration files apart, and reading Kyutai's schema (docs/spec/mimi.md 6.3).
 //!
 //! Entries that change the computation but have only one supported value are read too, so that
 //! a model of another kind is refused instead of running wrongly.

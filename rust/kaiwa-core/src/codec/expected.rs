@@ -1,5 +1,5 @@
 //! The complete list of tensors a configuration implies, under Kyutai's released names
-//! (spec mimi.md 2.4, 2.5, 6.1).
+//! (docs/spec/mimi.md 2.4, 2.5, 6.1).
 
 use super::MimiConfig;
 use crate::error::Result;
@@ -34,7 +34,7 @@ pub(super) fn expected_tensors(config: &MimiConfig) -> Vec<Expected> {
 }
 
 impl MimiConfig {
-    /// Names (as released, spec mimi.md 6.1) and shapes of all tensors that a weight file for
+    /// Names (as released, docs/spec/mimi.md 6.1) and shapes of all tensors that a weight file for
     /// this configuration must hold, for programs that make such files.
     ///
     /// # Errors

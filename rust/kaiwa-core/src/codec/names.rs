@@ -10,7 +10,8 @@ use super::spellings::{Stored, candidates, is_training_flag};
 use crate::checkpoint::SafeTensorsFile;
 use crate::error::{Error, Result};
 
-/// A weight file read by Kyutai's released names (spec mimi.md 6.1), whatever it is spelt like.
+/// A weight file read by Kyutai's released names (docs/spec/mimi.md 6.1), whatever it is spelt
+/// like.
 ///
 /// [`Self::open`] compares the file with the complete set of tensors that the configuration
 /// implies, names and shapes, so that a wrong file is refused before anything is read. Tensors

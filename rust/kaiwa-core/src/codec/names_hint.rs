@@ -60,7 +60,7 @@ pub(super) fn hint(file: &SafeTensorsFile, config: &MimiConfig) -> String {
     }
 }
 
-/// Other kinds of files from the same family of models (spec checkpoints.md 9).
+/// Other kinds of files from the same family of models (docs/spec/checkpoints.md 9).
 fn other_model(names: &BTreeSet<&str>) -> Option<&'static str> {
     let has = |name: &str| names.contains(name);
     let starts = |prefix: &str| names.iter().any(|n| n.starts_with(prefix));

@@ -1,4 +1,4 @@
-//! The names that other programs give to Mimi's tensors (spec mimi.md 6.1 and 6.2).
+//! The names that other programs give to Mimi's tensors (docs/spec/mimi.md 6.1 and 6.2).
 
 /// How a file stores one tensor: which of its names, and what to undo.
 #[derive(Debug, Clone, PartialEq)]

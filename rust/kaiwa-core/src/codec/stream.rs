@@ -4,7 +4,7 @@ use super::Mimi;
 use super::backend::{State, Step};
 use crate::error::{Error, Result};
 
-/// Which keys a latent step may attend to (spec mimi.md 3.1). The two differ once a stream is
+/// Which keys a latent step may attend to (docs/spec/mimi.md 3.1). The two differ once a stream is
 /// longer than `context / 2` frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {

@@ -67,7 +67,7 @@ pub(crate) struct Attention<'a> {
 }
 
 /// First key that the query at `pos` sees: keys of a group are written first, so the ring of
-/// `context` steps has then lost the oldest (spec mimi.md 3.1; `group` 1 is the whole-signal
+/// `context` steps has then lost the oldest (docs/spec/mimi.md 3.1; `group` 1 is the whole-signal
 /// rule).
 fn first_visible(pos: u64, group: usize, context: usize) -> u64 {
     let group = group as u64;

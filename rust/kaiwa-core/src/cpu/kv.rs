@@ -1,5 +1,5 @@
 //! Attention of one new step per slot over a ring of keys and values that is allocated in blocks
-//! (spec moshi-lm.md 3.4 to 3.6).
+//! (docs/spec/moshi.md 3.4 to 3.6).
 //!
 //! A block holds [`BLOCK`] steps of every layer of one slot ([`SMALL`] if the window is no larger),
 //! so a short conversation takes little memory and a long one no more than its window. Inside a

@@ -36,7 +36,7 @@ pub(super) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// ELU with alpha 1: `x` if positive, else `e^x - 1` (spec mimi.md 2.3).
+/// ELU with alpha 1: `x` if positive, else `e^x - 1` (docs/spec/mimi.md 2.3).
 #[inline(always)]
 pub(super) unsafe fn elu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: as for `exp_parts`.
@@ -146,7 +146,7 @@ unsafe fn norm_body<S: Simd>(x: &[f32], out: &mut [f32], weight: &[f32], bias: &
     }
 }
 
-/// RMS norm of each row of `width`: `out = x * alpha / sqrt(mean(x^2) + eps)` (spec moshi-lm.md
+/// RMS norm of each row of `width`: `out = x * alpha / sqrt(mean(x^2) + eps)` (docs/spec/moshi.md
 /// 3.3). `x` and `out` are `[rows, width]`.
 pub(crate) fn rms_norm(isa: Isa, x: &[f32], out: &mut [f32], alpha: &[f32], eps: f32) {
     let width = alpha.len();
@@ -190,7 +190,7 @@ unsafe fn rms_body<S: Simd>(x: &[f32], out: &mut [f32], alpha: &[f32], eps: f32)
 }
 
 /// The gate of a feed-forward part: `out = silu(u[..h]) * u[h..]` for each row, `u` being
-/// `[rows, 2h]` and `out` `[rows, h]` (spec moshi-lm.md 3.7).
+/// `[rows, 2h]` and `out` `[rows, h]` (docs/spec/moshi.md 3.7).
 pub(crate) fn silu_gate(isa: Isa, u: &[f32], out: &mut [f32], hidden: usize) {
     assert!(u.len() == 2 * out.len() && out.len().is_multiple_of(hidden));
     let rows = out.len() / hidden;
@@ -245,7 +245,7 @@ unsafe fn gate_body<S: Simd>(gate: &[f32], value: &[f32], out: &mut [f32]) {
 }
 
 /// Cosines and sines of the rotary embedding at one position: `angle_i = pos * period^(-2i/dim)`
-/// for `dim / 2` pairs, computed in f64 so that day-long streams stay exact (spec mimi.md 8).
+/// for `dim / 2` pairs, computed in f64 so that day-long streams stay exact (docs/spec/mimi.md 8).
 /// Written to `out` as cos, sin, cos, sin...
 pub(crate) fn rope_table(pos: u64, dim: usize, max_period: f64, out: &mut [f32]) {
     for (i, pair) in out.chunks_exact_mut(2).enumerate().take(dim / 2) {

@@ -1,5 +1,5 @@
 //! Who gets a slot: free slots, predicted step time, and a short queue. Plain data: every function
-//! is given the time (spec protocols 5.5).
+//! is given the time (docs/spec/protocols.md 5.5).
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
 //! When a session's frame may be stepped, and which frames are dropped. Plain data: every function
-//! is given the time (spec protocols 1.9, 5.6).
+//! is given the time (docs/spec/protocols.md 1.9, 5.6).
 
 /// Seconds of a frame.
 pub const FRAME: f64 = 0.08;

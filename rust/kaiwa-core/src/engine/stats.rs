@@ -1,4 +1,4 @@
-//! Counters and histograms of an engine (spec protocols 5.9). Written here, read by others.
+//! Counters and histograms of an engine (docs/spec/protocols.md 5.9). Written here, read by others.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! The sizes of a language model (spec checkpoints.md 7), already resolved: no inheritance, no
+//! The sizes of a language model (docs/spec/checkpoints.md 7), already resolved: no inheritance, no
 //! defaults left to apply.
 
 /// What a norm computes, and so which tensors it has.
@@ -10,7 +10,7 @@ pub enum NormKind {
     Layer,
 }
 
-/// Normalisation of a vector (spec moshi-lm.md 3.3).
+/// Normalisation of a vector (docs/spec/moshi.md 3.3).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Norm {
     /// RMSNorm or LayerNorm.
@@ -41,7 +41,7 @@ impl Norm {
     }
 }
 
-/// Feed-forward part of a layer (spec moshi-lm.md 3.7).
+/// Feed-forward part of a layer (docs/spec/moshi.md 3.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedForward {
     /// Gated: `linear_out(silu(u[..h]) * u[h..])` with `u = linear_in x`; `"silu"` in files.
@@ -50,7 +50,7 @@ pub enum FeedForward {
     Gelu,
 }
 
-/// Which pairs of a head's dimensions rotate together (spec moshi-lm.md 3.5).
+/// Which pairs of a head's dimensions rotate together (docs/spec/moshi.md 3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rope {
     /// Neighbours, `(2i, 2i + 1)`, as in GPT-J.
@@ -59,7 +59,7 @@ pub enum Rope {
     NeoX,
 }
 
-/// Sampling settings of a slot; a temperature of 0 means greedy (spec moshi-lm.md 5).
+/// Sampling settings of a slot; a temperature of 0 means greedy (docs/spec/moshi.md 5).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// Temperature of the audio codebooks.
@@ -83,7 +83,7 @@ impl Default for Sampling {
     }
 }
 
-/// A look-up conditioner whose vector is added to every input (spec moshi-lm.md 9.2).
+/// A look-up conditioner whose vector is added to every input (docs/spec/moshi.md 9.2).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
     /// Name, e.g. `description`.
@@ -96,7 +96,7 @@ pub struct Condition {
     pub dim: usize,
 }
 
-/// The depth transformer (spec moshi-lm.md 4).
+/// The depth transformer (docs/spec/moshi.md 4).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DepthConfig {
     /// Width.
@@ -128,7 +128,7 @@ impl DepthConfig {
     }
 }
 
-/// A language model's sizes (spec moshi-lm.md 1, 2, 9.1).
+/// A language model's sizes (docs/spec/moshi.md 1, 2, 9.1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LmConfig {
     /// `moshi`, `hibiki`, `stt`...: what the repository calls it.
@@ -160,7 +160,7 @@ pub struct LmConfig {
     /// Sub-steps of the depth transformer that the file has weights for.
     pub dep_q: usize,
     /// Codebooks that the model speaks: sub-steps that are run. Less than `dep_q` only where the
-    /// later sub-steps predict the user's codes, which are supplied (spec moshi-lm.md 9.5).
+    /// later sub-steps predict the user's codes, which are supplied (docs/spec/moshi.md 9.5).
     pub spoken: usize,
     /// Audio vocabulary; id `card` is the initial token.
     pub card: usize,

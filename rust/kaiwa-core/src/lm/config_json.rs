@@ -1,5 +1,5 @@
-//! Reading a language model's `config.json` (spec checkpoints.md 7): the released schema, its
-//! defaults and inheritance (spec moshi-lm.md 8), and every rule that the values must keep.
+//! Reading a language model's `config.json` (docs/spec/checkpoints.md 7): the released schema, its
+//! defaults and inheritance (docs/spec/moshi.md 8), and every rule that the values must keep.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ pub struct Envelope {
     /// True if matrices are 8-bit rows.
     pub quantize: bool,
     /// Entries of the architecture that are missing and so take a default that no released model
-    /// has (spec checkpoints.md 7).
+    /// has (docs/spec/checkpoints.md 7).
     pub left_out: Vec<&'static str>,
 }
 
@@ -271,7 +271,7 @@ fn whole(value: &Value) -> Option<usize> {
     usize::try_from(number).ok().filter(|n| *n <= 10_000_000)
 }
 
-/// Width inside a feed-forward part (spec moshi-lm.md 3.7).
+/// Width inside a feed-forward part (docs/spec/moshi.md 3.7).
 pub(crate) fn hidden_of(kind: FeedForward, ff: usize, dim: usize) -> usize {
     match kind {
         FeedForward::Gelu => ff,
@@ -362,7 +362,7 @@ fn read(r: &Reader<'_>) -> Result<LmConfig> {
         _ => Some(read_depth(r, &depth_keys)?),
     };
     // The later half of sixteen sub-steps predicts the codes of the user, who supplies them
-    // (spec moshi-lm.md 9.5).
+    // (docs/spec/moshi.md 9.5).
     let spoken = match dep_q == n_q && dep_q == 16 && delays.len() == 17 {
         true => 8,
         false => dep_q,
@@ -566,7 +566,7 @@ fn sampling(r: &Reader<'_>) -> Result<Sampling> {
     Ok(sampling)
 }
 
-/// Rules between values (spec checkpoints.md 10).
+/// Rules between values (docs/spec/checkpoints.md 10).
 fn check(c: &LmConfig) -> Result<()> {
     let rule = |ok: bool, field: &str, got: String, wanted: String| match ok {
         true => Ok(()),

@@ -1,5 +1,5 @@
-//! The delay pattern: which token of which frame goes in and comes out at a step (spec
-//! moshi-lm.md 2.4, 2.6). Plain integer bookkeeping for one slot.
+//! The delay pattern: which token of which frame goes in and comes out at a step
+//! (docs/spec/moshi.md 2.4, 2.6). Plain integer bookkeeping for one slot.
 
 /// The last few columns of a slot's streams.
 #[derive(Debug, Clone)]

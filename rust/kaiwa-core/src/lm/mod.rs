@@ -2,7 +2,7 @@
 //!
 //! `config` and `tensors` say what a model is, `stream` how a conversation advances (delays,
 //! sampling), and a [`backend`] does the arithmetic. Section numbers in comments are those of the
-//! project's specifications "moshi-lm.md" and "checkpoints.md".
+//! specifications docs/spec/moshi.md and docs/spec/checkpoints.md.
 
 mod backend;
 mod checkpoint;

@@ -5,7 +5,7 @@ use half::f16;
 use crate::cpu::{Isa, Q4_STEPS, q4_0_blocks};
 
 /// Appends Q8_0 blocks of 32 values: scale `absmax / 127`, values rounded with the scale before
-/// it is itself rounded to f16 (spec checkpoints.md 4).
+/// it is itself rounded to f16 (docs/spec/checkpoints.md 4).
 pub(crate) fn q8_0(values: &[f32], out: &mut Vec<u8>) {
     for block in values.as_chunks::<32>().0 {
         let largest = block.iter().fold(0f32, |a, v| a.max(v.abs()));

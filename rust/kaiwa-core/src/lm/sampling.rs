@@ -1,4 +1,4 @@
-//! From logits to a token (spec moshi-lm.md 5).
+//! From logits to a token (docs/spec/moshi.md 5).
 
 use std::cell::RefCell;
 

@@ -1,7 +1,7 @@
 //! The weights of a language model under one set of names, whatever file they come from.
 //!
-//! Names are those of layout A (spec checkpoints.md 1) with one tensor per weight set, as adapters
-//! spell them (section 6):
+//! Names are those of layout A (docs/spec/checkpoints.md 1) with one tensor per weight set, as
+//! adapters spell them (section 6):
 //!
 //! | name | shape |
 //! |---|---|
@@ -50,10 +50,10 @@ pub enum Encoding {
     Q4_1,
     /// Another GGUF block type; raw rows are its blocks.
     Ggml(GgmlDType),
-    /// int8 with one f32 scale a row: `w = q * scale / 127` (spec checkpoints.md 2).
+    /// int8 with one f32 scale a row: `w = q * scale / 127` (docs/spec/checkpoints.md 2).
     Int8Rows,
     /// MLX: unsigned `bits`-bit integers in little-endian words, with a bf16 scale and bias per
-    /// `group` inputs: `w = scale q + bias` (spec checkpoints.md 5).
+    /// `group` inputs: `w = scale q + bias` (docs/spec/checkpoints.md 5).
     Affine {
         /// 4 or 8.
         bits: u8,

@@ -1,1 +1,1 @@
-"""Kyutai's duplex protocol at `/api/chat` (spec protocols.md 1; docs/server.md)."""
+"""Kyutai's duplex protocol at `/api/chat` (docs/spec/protocols.md 1; docs/server.md)."""

@@ -1,4 +1,4 @@
-"""Messages of Kyutai's protocol: one byte of type, then the payload (spec protocols.md 1.1)."""
+"""Messages of Kyutai's protocol: a byte of type, then the payload (docs/spec/protocols.md 1.1)."""
 
 from __future__ import annotations
 

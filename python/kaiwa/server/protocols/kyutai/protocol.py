@@ -84,7 +84,7 @@ class KyutaiCodec(CallCodec):
 
     def started(self, info: CallInfo) -> Iterable[Message]:
         """The handshake, then the metadata: some clients want the handshake to be the first
-        message (spec protocols.md 1.3)."""
+        message (docs/spec/protocols.md 1.3)."""
         return (messages.handshake(), messages.metadata(messages.call_metadata(info)))
 
     def encode(self, event: AudioEvent | TextEvent | StateEvent) -> Iterable[Message]:

@@ -1,4 +1,4 @@
-"""What a caller of `/api/chat` asks for in the address (spec protocols.md 1.6; docs/server.md)."""
+"""What a caller of `/api/chat` asks for in the address (docs/spec/protocols.md 1.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-//! MLX's quantised matrices: bits and group by shapes (spec checkpoints.md 5).
+//! MLX's quantised matrices: bits and group by shapes (docs/spec/checkpoints.md 5).
 
 use super::files::Files;
 use super::layout::Layout;

@@ -1,4 +1,4 @@
-//! What is probably wrong, when a file does not fit (spec checkpoints.md 9 and 10).
+//! What is probably wrong, when a file does not fit (docs/spec/checkpoints.md 9 and 10).
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Which of the published layouts a file has, and what it calls a tensor (spec checkpoints.md 1
-//! to 5 and 9).
+//! Which of the published layouts a file has, and what it calls a tensor (docs/spec/checkpoints.md
+//! 1 to 5 and 9).
 
 use crate::lm::LmConfig;
 

@@ -1,4 +1,4 @@
-//! Adapters of moshi-finetune, merged while tensors are read (spec checkpoints.md 6):
+//! Adapters of moshi-finetune, merged while tensors are read (docs/spec/checkpoints.md 6):
 //! `W + scaling * (B A)`, in f32.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::lm::config_json::Envelope;
 use crate::lm::encoding::{decode_row, row_bytes};
 use crate::lm::{Encoding, RawRows};
 
-/// Scaling of an adapter whose configuration is missing (spec checkpoints.md 7).
+/// Scaling of an adapter whose configuration is missing (docs/spec/checkpoints.md 7).
 const DEFAULT_SCALING: f64 = 2.0;
 
 /// The changes an adapter makes.

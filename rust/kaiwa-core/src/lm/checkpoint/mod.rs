@@ -1,4 +1,4 @@
-//! A language model's checkpoint: any published layout, one face (spec checkpoints.md).
+//! A language model's checkpoint: any published layout, one face (docs/spec/checkpoints.md).
 //!
 //! Opening checks the complete set of names and shapes against the configuration; no weight is
 //! read before that.
@@ -63,7 +63,8 @@ impl LmCheckpoint {
         open::open(files, config_json)
     }
 
-    /// The same model with an adapter, merged while its tensors are read (spec checkpoints.md 6).
+    /// The same model with an adapter, merged while its tensors are read (docs/spec/checkpoints.md
+    /// 6).
     ///
     /// # Errors
     /// As for [`Self::open`]; [`crate::Error::WrongFile`] if the adapter is of another model.

@@ -17,7 +17,8 @@ use crate::lm::{Encoding, LmConfig};
 pub(super) const NO_ADAPTER: &str =
     "the configuration says lora, but names no adapter: the weights are taken as they are";
 
-/// What the names of heads begin with that tell of pauses in what is heard (spec moshi-lm.md 9.3).
+/// What the names of heads begin with that tell of pauses in what is heard (docs/spec/moshi.md
+/// 9.3).
 const EXTRA: &str = "extra_heads.";
 
 /// See [`LmCheckpoint::open`].
@@ -78,7 +79,7 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
     })
 }
 
-/// The layout by names and types alone (spec checkpoints.md 9).
+/// The layout by names and types alone (docs/spec/checkpoints.md 9).
 fn detect(files: &Files) -> Result<Layout> {
     if let Some(error) = hint::foreign(files) {
         return Err(error);
@@ -107,7 +108,7 @@ fn detect(files: &Files) -> Result<Layout> {
 }
 
 /// Sixteen heads with eight streams of the user's: the configuration's number of sub-steps is not
-/// to be trusted there (spec checkpoints.md 8).
+/// to be trusted there (docs/spec/checkpoints.md 8).
 fn correct_steps(config: &mut LmConfig, files: &Files) {
     let sixteen = [
         "linears.15.weight",

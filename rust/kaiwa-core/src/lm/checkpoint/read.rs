@@ -91,7 +91,7 @@ fn check_scales(
     Ok(())
 }
 
-/// Translation models take an early end of the text as padding (spec moshi-lm.md 9.2): row 2 of
+/// Translation models take an early end of the text as padding (docs/spec/moshi.md 9.2): row 2 of
 /// the text table is row 3.
 fn substitute(config: &LmConfig, name: &str, row: usize) -> usize {
     match config.model_type == "hibiki" && name == "text_emb.weight" && row == 2 {

@@ -46,7 +46,7 @@ impl LookUp {
     }
 
     /// The value that a conversation starts with: `very_good` where there is such a value,
-    /// otherwise "absent" (spec moshi-lm.md 9.2).
+    /// otherwise "absent" (docs/spec/moshi.md 9.2).
     pub(super) fn initial(&self) -> usize {
         let good = self.values.iter().position(|v| v == "very_good");
         good.unwrap_or(self.values.len())

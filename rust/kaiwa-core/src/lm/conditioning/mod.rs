@@ -1,5 +1,5 @@
-//! Conditions: named values picked per conversation whose vectors are added to every input (spec
-//! moshi-lm.md 9.2). A kind of conditioner is a file here.
+//! Conditions: named values picked per conversation whose vectors are added to every input
+//! (docs/spec/moshi.md 9.2). A kind of conditioner is a file here.
 
 mod lookup;
 

@@ -1,4 +1,4 @@
-//! Writing a `config.json` that reads back to the same sizes (spec checkpoints.md 7).
+//! Writing a `config.json` that reads back to the same sizes (docs/spec/checkpoints.md 7).
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,5 @@
-//! Rows of floats to the bytes of a format, by the published rules (spec checkpoints.md 2, 4, 5).
+//! Rows of floats to the bytes of a format, by the published rules (docs/spec/checkpoints.md 2, 4,
+//! 5).
 
 use half::{bf16, f16};
 

@@ -1,5 +1,5 @@
 //! Which keys a step sees, where its own keys are kept, and how they are rotated: everything
-//! about attention that depends on positions, worked out on the host (spec mimi.md 3.1).
+//! about attention that depends on positions, worked out on the host (docs/spec/mimi.md 3.1).
 //!
 //! A ring holds `context` rows per slot and head, and one more that takes what must not be kept.
 //! A step attends to the rings as they were before the call and to the keys of the call itself,

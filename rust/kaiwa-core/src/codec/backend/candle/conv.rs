@@ -1,4 +1,4 @@
-//! Causal convolutions that carry their past (spec mimi.md 2.1, 2.2, 2.6, 5.1).
+//! Causal convolutions that carry their past (docs/spec/mimi.md 2.1, 2.2, 2.6, 5.1).
 //!
 //! Activations are `[slots, channels, steps]`. A layer's output for a piece of signal depends on
 //! the piece and the carried history only, so any cutting into calls gives the same signal.

@@ -1,4 +1,4 @@
-//! The convolutional encoder and decoder (spec mimi.md 2.3 to 2.5).
+//! The convolutional encoder and decoder (docs/spec/mimi.md 2.3 to 2.5).
 
 use candle_core::Tensor;
 

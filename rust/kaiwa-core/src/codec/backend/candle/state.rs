@@ -1,4 +1,4 @@
-//! What slots carry from one call to the next on the device (spec mimi.md 5.1 and 5.4).
+//! What slots carry from one call to the next on the device (docs/spec/mimi.md 5.1 and 5.4).
 //!
 //! Every tensor has a leading slots axis. Positions live on the host: they decide masks and ring
 //! rows, and a slot whose position is 0 is one that has not heard anything yet.

@@ -1,4 +1,4 @@
-//! One of the two transformers (spec mimi.md section 3).
+//! One of the two transformers (docs/spec/mimi.md 3).
 
 use candle_core::{D, Tensor};
 use candle_nn::ops::{layer_norm_slow, softmax_last_dim};

@@ -1,4 +1,4 @@
-//! Causal convolutions as matrix products over time-major data (spec mimi.md 2.1, 2.2, 2.6).
+//! Causal convolutions as matrix products over time-major data (docs/spec/mimi.md 2.1, 2.2, 2.6).
 
 use super::Loader;
 use super::state::SlotState;

@@ -1,4 +1,4 @@
-//! The split residual vector quantiser, always in f32 (spec mimi.md 4).
+//! The split residual vector quantiser, always in f32 (docs/spec/mimi.md 4).
 
 use super::Loader;
 use crate::codec::MimiConfig;

@@ -1,4 +1,4 @@
-//! SEANet: the convolutional encoder and decoder (spec mimi.md 2.3 to 2.5).
+//! SEANet: the convolutional encoder and decoder (docs/spec/mimi.md 2.3 to 2.5).
 //!
 //! ELUs have no pass of their own: whatever produces a layer's input stores it activated, with
 //! room for the next layer's history in front, and stores the plain values beside it only where a

@@ -1,4 +1,4 @@
-//! What a slot carries from one step to the next (spec mimi.md 5.1).
+//! What a slot carries from one step to the next (docs/spec/mimi.md 5.1).
 
 /// One slot in one direction.
 #[cfg_attr(test, derive(Clone))]

@@ -1,4 +1,4 @@
-//! The encoder's and decoder's transformer: pre-norm, rotary, windowed (spec mimi.md 3).
+//! The encoder's and decoder's transformer: pre-norm, rotary, windowed (docs/spec/mimi.md 3).
 
 use super::Loader;
 use super::state::SlotState;

@@ -1,4 +1,4 @@
-//! The depth transformer: the sub-steps of one frame (spec moshi-lm.md 4).
+//! The depth transformer: the sub-steps of one frame (docs/spec/moshi.md 4).
 //!
 //! All rows are at the same sub-step, see every sub-step before it, and have no positions: so
 //! there is neither mask nor ring nor rotation, and what is kept dies with the frame.
@@ -62,7 +62,7 @@ impl Depth {
         config: &LmConfig,
         depth: &DepthConfig,
     ) -> Result<Self> {
-        // Weights of sub-steps that are never run are not loaded (spec 9.5).
+        // Weights of sub-steps that are never run are not loaded (docs/spec/moshi.md 9.5).
         let schedule: Vec<usize> = depth.schedule.iter().copied().take(config.spoken).collect();
         let sets = schedule.iter().max().map_or(0, |w| w + 1);
         let inputs = (0..sets).map(|w| loader.matrix(&format!("depformer_in.{w}.weight")));

@@ -1,4 +1,4 @@
-//! Attention between given queries, keys and values (spec moshi-lm.md 3.4).
+//! Attention between given queries, keys and values (docs/spec/moshi.md 3.4).
 
 use candle_core::{DType, Tensor};
 use candle_nn::ops::softmax_last_dim;

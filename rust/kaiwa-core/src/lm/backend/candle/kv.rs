@@ -1,4 +1,4 @@
-//! Rings of keys and values of the temporal transformer (spec moshi-lm.md 3.6, 10.3).
+//! Rings of keys and values of the temporal transformer (docs/spec/moshi.md 3.6, 10.3).
 //!
 //! A ring is `[slots, kv heads, capacity, head dim]`; the key of position `p` lies in column `p
 //! mod context`. The capacity grows by doubling up to the context, so a short call costs little;

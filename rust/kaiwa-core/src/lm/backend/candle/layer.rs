@@ -1,4 +1,4 @@
-//! A layer of either transformer, all but its attention (spec moshi-lm.md 3.2, 3.7, 4).
+//! A layer of either transformer, all but its attention (docs/spec/moshi.md 3.2, 3.7, 4).
 //!
 //! The depth transformer has several weight sets per layer and the temporal one has one; the
 //! norms and layer scales are shared by the sets.

@@ -1,4 +1,4 @@
-//! The norms, always in f32 (spec moshi-lm.md 3.3).
+//! The norms, always in f32 (docs/spec/moshi.md 3.3).
 
 use candle_core::Tensor;
 use candle_nn::ops::{layer_norm_slow, rms_norm};

@@ -3,7 +3,7 @@
 //!
 //! | in the file | blocks | correction |
 //! |---|---|---|
-//! | 8-bit rows: `scale q / 127` (spec checkpoints.md 2) | Q8_0 of `q`, scale 1 | `scale / 127` per row |
+//! | 8-bit rows: `scale q / 127` (docs/spec/checkpoints.md 2) | Q8_0 of `q`, scale 1 | `scale / 127` per row |
 //! | MLX 8 bits: `s q + b` (section 5) | Q8_0 of `s (q - 128)` | `b + 128 s` per group, a power of two per row |
 //! | MLX 4 bits: `s q + b` | Q4_1 | a power of two per row |
 //!

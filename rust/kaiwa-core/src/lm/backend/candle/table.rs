@@ -1,6 +1,6 @@
 //! Embedding tables. They stay on the host, as they lie in their file: a step reads one row of
 //! each, and adding some rows up costs less than the calls that would do it on a device, which
-//! keeps its memory for what is read whole (spec moshi-lm.md 11).
+//! keeps its memory for what is read whole (docs/spec/moshi.md 11).
 
 use super::weights::Loader;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ impl Table {
         self.cols
     }
 
-    /// Adds the row of a checked id to `out`; -1 adds nothing (spec moshi-lm.md 2.2).
+    /// Adds the row of a checked id to `out`; -1 adds nothing (docs/spec/moshi.md 2.2).
     ///
     /// # Errors
     /// [`Error::CodeRange`] for an id that the table does not have.

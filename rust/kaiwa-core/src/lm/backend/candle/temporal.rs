@@ -1,4 +1,5 @@
-//! The temporal transformer: one step of any slots, each at its own position (spec moshi-lm.md 3).
+//! The temporal transformer: one step of any slots, each at its own position (docs/spec/moshi.md
+//! 3).
 
 use candle_core::{Device, Tensor};
 use candle_nn::rotary_emb::{rope, rope_i};
@@ -85,7 +86,8 @@ impl Temporal {
     }
 
     /// Sums of embeddings and conditions, `[rows, dim]`, on the host: audio tables in order, then
-    /// text, then the condition (spec 3.1). `tokens` is `[rows, n_q + 1]`, text first.
+    /// text, then the condition (docs/spec/moshi.md 3.1). `tokens` is `[rows, n_q + 1]`, text
+    /// first.
     pub(super) fn embed(&self, tokens: &[i32], conditions: &[f32]) -> Result<Vec<f32>> {
         let streams = self.audio.len() + 1;
         let mut out = vec![0.0; tokens.len() / streams * self.dim];
@@ -170,7 +172,7 @@ impl Temporal {
         let at: Option<Vec<u64>> = slots.iter().map(at).collect();
         let at = at.ok_or_else(|| internal_error("no such slot"))?;
         let columns: Vec<usize> = at.iter().map(|p| rings.column(*p)).collect();
-        // Angles in f64: in f32 they would lose 0.06 rad a day (spec 3.5).
+        // Angles in f64: in f32 they would lose 0.06 rad a day (docs/spec/moshi.md 3.5).
         let angles = at
             .iter()
             .flat_map(|p| self.speeds.iter().map(move |s| *p as f64 * s));

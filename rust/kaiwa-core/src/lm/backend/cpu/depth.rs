@@ -1,4 +1,4 @@
-//! The depth transformer: the codebooks of one frame, one sub-step each (spec moshi-lm.md 4).
+//! The depth transformer: the codebooks of one frame, one sub-step each (docs/spec/moshi.md 4).
 
 use super::layer::{self, LayerStep, LayerWork, Matrices, NormsAndScales};
 use super::load::{Loader, NormWeights};

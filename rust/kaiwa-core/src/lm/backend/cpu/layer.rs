@@ -1,4 +1,4 @@
-//! One transformer layer, as both transformers have it (spec moshi-lm.md 3.2, 3.7).
+//! One transformer layer, as both transformers have it (docs/spec/moshi.md 3.2, 3.7).
 
 use super::load::{Loader, NormWeights};
 use super::stages::{self, Stages};

@@ -31,7 +31,7 @@ impl Table {
         self.cols
     }
 
-    /// Writes the row of `id` to `out`, zeros for a negative id (spec moshi-lm.md 2.2).
+    /// Writes the row of `id` to `out`, zeros for a negative id (docs/spec/moshi.md 2.2).
     pub(super) fn row(&self, id: i32, out: &mut [f32]) {
         match usize::try_from(id).ok().filter(|id| *id < self.rows) {
             Some(id) => decode_row(self.encoding, self.cols, &self.raw, self.rows, id, out),

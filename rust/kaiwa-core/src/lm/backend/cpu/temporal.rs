@@ -1,4 +1,4 @@
-//! The temporal transformer: one step of every active slot (spec moshi-lm.md 3).
+//! The temporal transformer: one step of every active slot (docs/spec/moshi.md 3).
 
 use super::layer::{self, LayerStep, LayerWork, Matrices, NormsAndScales};
 use super::load::{Loader, NormWeights};

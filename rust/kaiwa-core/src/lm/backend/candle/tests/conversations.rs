@@ -1,4 +1,4 @@
-//! Conversations: the delays of spec moshi-lm.md 2.6, greedy choices.
+//! Conversations: the delays of docs/spec/moshi.md 2.6, greedy choices.
 
 use std::sync::Arc;
 

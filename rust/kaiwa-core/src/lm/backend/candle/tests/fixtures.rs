@@ -183,7 +183,7 @@ fn config(folder: &Path) -> LmConfig {
     }
 }
 
-/// A golden case in layout A (spec checkpoints.md 1): f32 or bf16.
+/// A golden case in layout A (docs/spec/checkpoints.md 1): f32 or bf16.
 pub(super) fn layout_a(case: &str) -> Tensors {
     let folder = data(case);
     let config = config(&folder);
@@ -227,7 +227,7 @@ pub(super) fn layout_a(case: &str) -> Tensors {
     Tensors { config, held }
 }
 
-/// A golden case in layout D (spec checkpoints.md 3, 4), read with Candle's own reader. Every
+/// A golden case in layout D (docs/spec/checkpoints.md 3, 4), read with Candle's own reader. Every
 /// sub-step has its own weight set there.
 pub(super) fn gguf(case: &str, file: &str) -> Tensors {
     let folder = data(case);

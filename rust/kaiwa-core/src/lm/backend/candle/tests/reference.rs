@@ -1,4 +1,4 @@
-//! Every variant of a layer against a plain implementation of spec moshi-lm.md 3 and 4: no cache,
+//! Every variant of a layer against a plain implementation of docs/spec/moshi.md 3 and 4: no cache,
 //! no batch, f64.
 
 use std::sync::Arc;
