@@ -10,7 +10,7 @@ import pytest
 from tests.server.live import Live, program
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/v1/realtime", "/docs", "/static/none.js"])
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/v1/realtime", "/redoc", "/static/none.js"])
 def test_what_there_is_not_is_refused_like_everything_else(echo: Live, path: str) -> None:
     answer = echo.ask(path)
     assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
