@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kaiwa.server.shared.admission import VOUCHER
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(
@@ -39,3 +41,11 @@ def test_it_is_valid(tls: bool, plain: dict[str, str], tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_voucher_never_comes_from_outside() -> None:
+    """By this header servers speak for callers to one another."""
+    lines = (ROOT / "deploy/haproxy/haproxy.cfg").read_text(encoding="utf-8").splitlines()
+    frontend = lines[lines.index("frontend public") :]
+    removed = [line.split()[2].lower() for line in frontend if "http-request del-header" in line]
+    assert removed == [VOUCHER]

@@ -35,14 +35,19 @@ def empty(redis: RedisServer) -> RedisServer:
     return redis
 
 
+def shared_by(redis: RedisServer, folder: Path, secret: str = SECRET) -> tuple[object, ...]:
+    """Options of servers that share a Redis and a secret."""
+    file = folder / "secret"
+    file.write_text(secret)
+    return ("--model", "synth:echo", "--redis-url", redis.url, "--token-secret-file", file)
+
+
 @contextmanager
 def servers(
     count: int, redis: RedisServer, folder: Path, *more: object, secret: str = SECRET
 ) -> Iterator[list[Program]]:
     """Servers without a model that say back what they hear."""
-    file = folder / "secret"
-    file.write_text(secret)
-    options = ("--model", "synth:echo", "--redis-url", redis.url, "--token-secret-file", file)
+    options = shared_by(redis, folder, secret)
     with ExitStack() as stack:
         yield [stack.enter_context(program(*options, *more)) for _ in range(count)]
 
@@ -100,6 +105,38 @@ async def test_a_token_of_one_server_serves_one_connection_on_any(
             *(attempt(server.url(token=token)) for server in (here, there) * 4)
         )
         assert sorted(got) == [False] * 7 + [True]
+
+
+#: The program on a machine whose clock is wrong by SECONDS.
+WRONG_CLOCK = """
+import sys, time
+right = time.time
+time.time = lambda: right() + SECONDS
+from kaiwa import cli
+sys.exit(cli.main(["serve", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("wrong", [-30, 30, 3600])
+async def test_a_server_whose_clock_is_wrong_goes_by_that_of_redis(
+    wrong: int, empty: RedisServer, tmp_path: Path, key_path: Path, make_key: MakeKey
+) -> None:
+    key = make_key("alice")
+    options = (*shared_by(empty, tmp_path), "--keys", key_path)
+    script = WRONG_CLOCK.replace("SECONDS", str(wrong))
+    with program(*options) as right, program(*options, script=script) as skewed:
+        assert skewed.metric("kaiwa_shared_clock_offset_seconds") == pytest.approx(-wrong, abs=1)
+        assert right.metric("kaiwa_shared_clock_offset_seconds") == pytest.approx(0, abs=1)
+        for issuer, taker in ((right, skewed), (skewed, right)):
+            token = issuer.ask("/v1/tokens", "POST", key).json["token"]
+            async with call(taker.url(token=token)):
+                pass
+            for server in (issuer, taker):
+                assert (await refusal(server.url(token=token)))[:1] == (401,)
+        async with lost(right, empty, **bearer(key)) as resume:
+            pass
+        async with call(skewed.url(resume=resume), False, **bearer(key)) as chat:
+            assert (await chat.begin())["resumed"] is True
 
 
 async def attempt(url: str) -> bool:
