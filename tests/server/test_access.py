@@ -9,7 +9,8 @@ import pytest
 
 from kaiwa.errors import InputError
 from kaiwa.server import key_edits
-from kaiwa.server.access import Access, Caller
+from kaiwa.server.access import Access
+from kaiwa.server.caller import Caller
 from kaiwa.server.limits import Lease
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings

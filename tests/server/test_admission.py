@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 from tests.server.conftest import MakeKey
 
-from kaiwa.server.access import Access, Caller
+from kaiwa.server.access import Access
+from kaiwa.server.caller import Caller
 from kaiwa.server.limits import LimitReached
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings

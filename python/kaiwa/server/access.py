@@ -9,45 +9,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
-from kaiwa.server import origins
+from kaiwa.server import page_check
+from kaiwa.server.caller import Caller
 from kaiwa.server.key_entry import Key
 from kaiwa.server.keys import KeyFile
 from kaiwa.server.limits import Lease, LimitReached, Limits
 from kaiwa.server.redaction import KEY_PREFIX
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.tokens import LocalTokens, Redeemed, TokensFull, TokenStore
+from kaiwa.server.tokens import LocalTokens, TokensFull, TokenStore
 
 HOW = "send a key as `Authorization: Bearer ...`, or a token of POST /v1/tokens as ?token=..."
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who sent a request.
-
-    Attributes:
-        name: name of the key, for logs and metrics; empty if keys are not asked for.
-        key_id: id of the key; empty if keys are not asked for.
-        max_seconds: longest conversation, by key and server; None is no limit.
-        operator: may see and end everybody's conversations.
-        protocol: what the caller wants to talk by; None if no call is asked for.
-        by_token: came with a token, which is good for one connection and nothing else.
-        token: the token, if it came here and not to another server.
-        vouched: let in by another server, which passes on the caller's connection because the call
-            is held here.
-    """
-
-    name: str
-    key_id: str
-    max_seconds: float | None
-    operator: bool = False
-    protocol: str | None = None
-    by_token: bool = False
-    token: Redeemed | None = None
-    vouched: bool = False
 
 
 class Access:
@@ -121,24 +96,7 @@ class Access:
         Raises:
             Refused: 403.
         """
-        settings = self._settings
-        host = headers.get("host")
-        if self.is_open and not settings.insecure and not origins.is_own_name(host, settings.host):
-            raise Refused(
-                403,
-                "host",
-                "this server has no keys and serves only its own machine, by the name localhost "
-                "or a loopback address; call it so, or make a key with `kaiwa key add`",
-            )
-        if not origins.allowed(
-            headers.get("origin"), host, settings.origin, secure=settings.secure
-        ):
-            raise Refused(
-                403,
-                "origin",
-                "web pages of this origin may not use this server; the operator can allow it "
-                "with --origin",
-            )
+        page_check.check(headers, self._settings, is_open=self.is_open)
 
     def enter(
         self,

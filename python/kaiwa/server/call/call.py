@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from kaiwa.errors import ClosedError, InputError
-from kaiwa.server.access import Caller
 from kaiwa.server.call import forwarding, listing, slow_client
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.call.entry import Admitted, CallEntry, admit
@@ -17,6 +16,7 @@ from kaiwa.server.call.held import HeldCall
 from kaiwa.server.call.info import call_info
 from kaiwa.server.call.live import LiveCall
 from kaiwa.server.call.slow_client import Action
+from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel, Disconnected, Message
 from kaiwa.server.protocols.base import (
     Audio,

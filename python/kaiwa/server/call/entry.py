@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from kaiwa.engine import Engine
 from kaiwa.errors import ClosedError, InputError
-from kaiwa.server.access import Caller
 from kaiwa.server.call.context import CallContext
+from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel, Message
 from kaiwa.server.limits import Lease
 from kaiwa.server.protocols.base import CallRequest, Entry

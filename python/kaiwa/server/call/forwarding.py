@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kaiwa.server.access import Caller
 from kaiwa.server.call.context import CallContext
+from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel
 from kaiwa.server.protocols.base import CallRequest
 from kaiwa.server.shared import forward

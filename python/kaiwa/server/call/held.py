@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kaiwa.server.access import Access, Caller
+from kaiwa.server.access import Access
 from kaiwa.server.call import listing
 from kaiwa.server.call.live import LiveCall
+from kaiwa.server.caller import Caller
 from kaiwa.server.limits import Lease
 from kaiwa.server.metrics import Metrics
 from kaiwa.server.protocols.base import CallRequest

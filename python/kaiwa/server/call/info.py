@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kaiwa import __version__
-from kaiwa.server.access import Caller
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.call.entry import Admitted
+from kaiwa.server.caller import Caller
 from kaiwa.server.protocols.base import CallInfo
 
 

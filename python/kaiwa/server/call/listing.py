@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kaiwa.server.access import Caller
+from kaiwa.server.caller import Caller
 from kaiwa.session import AsyncSession
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from kaiwa.server.access import Caller
+from kaiwa.server.caller import Caller
 from kaiwa.session import AsyncSession
 
 

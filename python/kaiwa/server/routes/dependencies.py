@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from kaiwa.server.access import Caller
 from kaiwa.server.build import Server
+from kaiwa.server.caller import Caller
 from kaiwa.server.schemas import Error
 
 #: What `openapi.json` says about routes that want a key.

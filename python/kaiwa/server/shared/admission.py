@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kaiwa.server.access import Access, Caller
+from kaiwa.server.access import Access
+from kaiwa.server.caller import Caller
 from kaiwa.server.limits import Lease, LimitReached
 from kaiwa.server.refusal import Refused
 from kaiwa.server.shared.redis_client import SharedStateUnavailable

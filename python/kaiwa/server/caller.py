@@ -1,0 +1,33 @@
+"""Who sent a request, and what that one may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kaiwa.server.tokens import Redeemed
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes:
+        name: name of the key, for logs and metrics; empty if keys are not asked for.
+        key_id: id of the key; empty if keys are not asked for.
+        max_seconds: longest conversation, by key and server; None is no limit.
+        operator: may see and end everybody's conversations.
+        protocol: what the caller wants to talk by; None if no call is asked for.
+        by_token: came with a token, which is good for one connection and nothing else.
+        token: the token, if it came here and not to another server.
+        vouched: let in by another server, which passes on the caller's connection because the call
+            is held here.
+    """
+
+    name: str
+    key_id: str
+    max_seconds: float | None
+    operator: bool = False
+    protocol: str | None = None
+    by_token: bool = False
+    token: Redeemed | None = None
+    vouched: bool = False
