@@ -266,8 +266,8 @@ pub enum Error {
         /// The entry that implies it, with its value.
         entry: Box<str>,
     },
-    /// A tensor has a type that cannot be weights.
-    #[error("tensor {name} in {path} is {dtype}; weights must be F32, F16 or BF16: {remedy}")]
+    /// A tensor has a type that it cannot have in this format.
+    #[error("tensor {name} in {path} is {dtype}; {remedy}")]
     TensorDtype {
         /// Path as given.
         path: PathBuf,
@@ -275,7 +275,7 @@ pub enum Error {
         name: String,
         /// Type in the file.
         dtype: String,
-        /// What to do.
+        /// What it may be there, and what to do.
         remedy: &'static str,
     },
     /// A tensor holds NaN or infinity.
@@ -329,7 +329,7 @@ pub enum Error {
     Backend(#[from] candle_core::Error),
     /// The resampler refused a block.
     #[error(
-        "cannot convert audio from {from} to {to} Hz: {reason}; convert the file with another tool first"
+        "cannot convert audio from {from} to {to} Hz: {reason}; convert the audio with another tool first"
     )]
     Resample {
         /// Rate of the input, in Hz.
@@ -340,16 +340,24 @@ pub enum Error {
         reason: String,
     },
     /// The Opus library refused.
-    #[error("cannot {what} (Opus): {reason}; free some memory and try again")]
+    #[error("cannot {what} (Opus): {reason}; {remedy}")]
     Opus {
         /// What was tried.
         what: &'static str,
         /// The library's reason.
         reason: &'static str,
+        /// What to do.
+        remedy: &'static str,
     },
     /// A thread could not be started.
     #[error("cannot start a thread: {reason}; allow this process more threads")]
     Thread {
+        /// The operating system's reason.
+        reason: String,
+    },
+    /// The operating system gives this process no more file descriptors.
+    #[error("cannot open a file descriptor: {reason}; allow this process more of them (ulimit -n)")]
+    Descriptor {
         /// The operating system's reason.
         reason: String,
     },
@@ -407,9 +415,29 @@ impl Error {
             | Self::Memory { .. }
             | Self::Backend(_)
             | Self::Opus { .. }
-            | Self::Thread { .. } => ErrorKind::Device,
+            | Self::Thread { .. }
+            | Self::Descriptor { .. } => ErrorKind::Device,
             Self::SessionEnded | Self::EngineClosed | Self::Forked { .. } => ErrorKind::Closed,
             Self::Interrupted => ErrorKind::Interrupted,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_of_a_tensor_is_refused_in_the_words_of_its_format() {
+        let error = Error::TensorDtype {
+            path: "model.safetensors".into(),
+            name: "out_norm".into(),
+            dtype: "I8".into(),
+            remedy: "only matrices are 8-bit rows in this format",
+        };
+        assert_eq!(
+            error.to_string(),
+            "tensor out_norm in model.safetensors is I8; only matrices are 8-bit rows in this format"
+        );
     }
 }

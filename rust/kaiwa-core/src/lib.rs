@@ -10,5 +10,6 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod lm;
+pub mod pipeline;
 
 pub use error::{Error, ErrorKind, Result};

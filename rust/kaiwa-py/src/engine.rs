@@ -3,23 +3,22 @@
 //! Methods that only touch a queue keep the interpreter lock: they last microseconds, and the
 //! threads behind the queues never want that lock. Those that wait let go of it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kaiwa_core::engine::{
-    self, Echo, EndReason, Event, Histogram, Pace, SessionOptions, Start, Transport,
-};
-use kaiwa_core::{Error, engine::Limits};
-use numpy::{PyArray1, PyReadonlyArrayDyn};
+use kaiwa_core::Error;
+use kaiwa_core::engine::{self, EndReason, Limits, Pace, SessionOptions, Transport};
+use kaiwa_core::pipeline::{Duplex, Echo, Start};
+use numpy::PyReadonlyArrayDyn;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::PyList;
 
 use crate::arrays::take;
 use crate::codec::Mimi;
 use crate::error;
 use crate::gate::{detached, lock};
 use crate::lm::{Moshi, Settings, sampling};
+use crate::records::{MetricFamily, Readiness, SessionInfo, Stats, events};
 
 /// Conversations over one model on a thread of their own.
 #[pyclass(frozen, module = "kaiwa._native")]
@@ -32,10 +31,10 @@ fn options(
     opus_complexity: u8,
     warm_up: bool,
 ) -> engine::EngineOptions {
-    let usual = engine::EngineOptions::default();
+    let defaults = engine::EngineOptions::default();
     engine::EngineOptions {
         limits: Limits { queue, step_budget },
-        opus_threads: opus_threads.unwrap_or(usual.opus_threads),
+        opus_threads: opus_threads.unwrap_or(defaults.opus_threads),
         opus_complexity,
         warm_up,
     }
@@ -60,10 +59,6 @@ fn end_reason(py: Python<'_>, word: &str) -> PyResult<EndReason> {
     word.parse().map_err(|e| error::to_py(py, &e))
 }
 
-fn histogram<'py>(py: Python<'py>, h: &Histogram) -> PyResult<Bound<'py, PyTuple>> {
-    (h.bounds.to_vec(), h.counts.clone(), h.sum).into_pyobject(py)
-}
-
 #[pymethods]
 impl Engine {
     /// Runs a model.
@@ -82,7 +77,7 @@ impl Engine {
         opus_threads: Option<usize>,
     ) -> PyResult<Self> {
         detached(py, || {
-            let pipeline = engine::Duplex::new(mimi.0.clone(), moshi.0.clone(), slots)?;
+            let pipeline = Duplex::new(mimi.0.clone(), moshi.0.clone(), slots)?;
             let options = options(queue, step_budget, opus_threads, opus_complexity, warm_up);
             Ok(Self(engine::Engine::start(Box::new(pipeline), options)?))
         })
@@ -150,78 +145,29 @@ impl Engine {
             id: session.id(),
             opus: wanted_opus,
             session: Mutex::new(Some(Arc::new(session))),
+            last: Mutex::default(),
         })
     }
 
-    /// (state, slots, used, queue, p95, predicted, state bytes, seconds of silence, now).
-    fn readiness(&self) -> (&'static str, usize, usize, usize, f64, f64, usize, f64, f64) {
-        let r = self.0.readiness();
-        let (silent, now) = (self.0.silent_for(), self.0.now());
-        (
-            r.state,
-            r.slots_total,
-            r.slots_used,
-            r.queue,
-            r.step_p95,
-            r.predicted,
-            r.state_bytes,
-            silent,
-            now,
-        )
+    /// Whether the engine takes callers.
+    fn readiness(&self) -> Readiness {
+        let (silent, now) = (self.0.seconds_since_heartbeat(), self.0.now());
+        Readiness::new(self.0.readiness(), silent, now)
     }
 
-    /// Counters by name; histograms as (bounds, counts, sum).
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let s = self.0.stats();
-        let out = PyDict::new(py);
-        for (name, h) in [
-            ("step", &s.step),
-            ("batch", &s.batch),
-            ("latency", &s.latency),
-            ("overhead", &s.overhead),
-            ("wait", &s.wait),
-            ("backlog", &s.backlog),
-            ("duration", &s.duration),
-        ] {
-            out.set_item(name, histogram(py, h)?)?;
-        }
-        let stages = PyDict::new(py);
-        for (name, h) in &s.stages {
-            stages.set_item(name, histogram(py, h)?)?;
-        }
-        out.set_item("stages", stages)?;
-        for (name, value) in [
-            ("frames_in", s.frames_in),
-            ("frames_out", s.frames_out),
-            ("deadline_missed", s.deadline_missed),
-            ("inserted_silence", s.inserted_silence),
-            ("dropped_input", s.dropped_input),
-            ("dropped_output", s.dropped_output),
-            ("bad_packets", s.bad_packets),
-            ("started", s.started),
-            ("panics", s.panics),
-        ] {
-            out.set_item(name, value)?;
-        }
-        let by_reason = |counts: &BTreeMap<EndReason, u64>| -> BTreeMap<&'static str, u64> {
-            counts.iter().map(|(r, n)| (r.as_str(), *n)).collect()
-        };
-        out.set_item("ended", by_reason(&s.ended))?;
-        out.set_item("rejected", by_reason(&s.rejected))?;
-        let history: Vec<(f64, usize, f64)> = s
-            .history
-            .iter()
-            .map(|r| (r.at, r.batch, r.seconds))
-            .collect();
-        out.set_item("history", history)?;
-        Ok(out)
+    /// What was counted.
+    fn stats(&self) -> Stats {
+        self.0.stats().into()
     }
 
-    /// Figures of every session that has not ended.
-    fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let infos = self.0.sessions();
-        let dicts: PyResult<Vec<_>> = infos.iter().map(|i| describe(py, i)).collect();
-        PyList::new(py, dicts?)
+    /// Every metric with its values now.
+    fn metrics(&self) -> Vec<MetricFamily> {
+        self.0.metrics().into_iter().map(Into::into).collect()
+    }
+
+    /// What is known about every session that has not ended.
+    fn sessions(&self) -> Vec<SessionInfo> {
+        self.0.sessions().into_iter().map(Into::into).collect()
     }
 
     /// Ends a session from outside; false if there is none of this number.
@@ -251,22 +197,6 @@ impl Engine {
     }
 }
 
-fn describe<'py>(py: Python<'py>, i: &engine::SessionInfo) -> PyResult<Bound<'py, PyDict>> {
-    let out = PyDict::new(py);
-    out.set_item("id", i.id)?;
-    out.set_item("state", i.state)?;
-    out.set_item("slot", i.slot)?;
-    out.set_item("position", i.position)?;
-    out.set_item("seconds", i.seconds)?;
-    out.set_item("frames_in", i.frames_in)?;
-    out.set_item("frames_out", i.frames_out)?;
-    out.set_item("backlog", i.backlog)?;
-    out.set_item("dropped_input", i.dropped_input)?;
-    out.set_item("dropped_output", i.dropped_output)?;
-    out.set_item("seed", i.seed)?;
-    Ok(out)
-}
-
 /// A caller's hold on one session.
 #[pyclass(frozen, module = "kaiwa._native")]
 pub struct Session {
@@ -274,6 +204,8 @@ pub struct Session {
     opus: bool,
     /// Shared for the length of a call, so that a waiting thread does not keep others out.
     session: Mutex<Option<Arc<engine::Session>>>,
+    /// What was known about it when it was released.
+    last: Mutex<engine::SessionInfo>,
 }
 
 impl Session {
@@ -283,22 +215,6 @@ impl Session {
         session.same_process().map_err(|e| error::to_py(py, &e))?;
         Ok(session)
     }
-}
-
-fn give<'py>(py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, PyList>> {
-    let one = |event| match event {
-        Event::State { name, position } => ("state", name, position).into_pyobject(py),
-        Event::Audio { frame, pcm } => {
-            ("audio", frame, PyArray1::from_vec(py, pcm)).into_pyobject(py)
-        }
-        Event::Pages { frame, bytes } => {
-            ("pages", frame, PyBytes::new(py, &bytes)).into_pyobject(py)
-        }
-        Event::Text { frame, token } => ("text", frame, token).into_pyobject(py),
-        Event::End { reason, message } => ("end", reason.as_str(), message).into_pyobject(py),
-    };
-    let tuples: PyResult<Vec<Bound<'py, PyTuple>>> = events.into_iter().map(one).collect();
-    PyList::new(py, tuples?)
 }
 
 /// A wait that Python asked for; at most some days, so that no sum overflows.
@@ -333,7 +249,7 @@ impl Session {
 
     /// What has happened since the last call.
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        give(py, self.get(py)?.events())
+        events(py, self.get(py)?.events())
     }
 
     /// Waits up to `timeout` seconds until `events` has something; false if there is nothing.
@@ -370,9 +286,10 @@ impl Session {
         Ok(self.get(py)?.hold(seconds))
     }
 
+    /// Resumes a held session on a new connection.
     #[pyo3(signature = (notifier=None))]
-    fn take_up(&self, py: Python<'_>, notifier: Option<&Notifier>) -> PyResult<bool> {
-        Ok(self.get(py)?.take_up(notifier.map(|n| n.0.clone())))
+    fn resume(&self, py: Python<'_>, notifier: Option<&Notifier>) -> PyResult<bool> {
+        Ok(self.get(py)?.resume(notifier.map(|n| n.0.clone())))
     }
 
     fn ended(&self) -> bool {
@@ -380,8 +297,12 @@ impl Session {
         session.is_none_or(|s| s.ended())
     }
 
-    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        describe(py, &self.get(py)?.info())
+    /// What is known about the session, or was when it was released.
+    fn info(&self, py: Python<'_>) -> PyResult<SessionInfo> {
+        if lock(&self.session).is_none() {
+            return Ok(lock(&self.last).clone().into());
+        }
+        Ok(self.get(py)?.info().into())
     }
 
     /// Asks for the end; its event can still be fetched.
@@ -394,7 +315,17 @@ impl Session {
 
     /// Lets go of the session, which ends it.
     fn release(&self) {
-        lock(&self.session).take();
+        let Some(session) = lock(&self.session).take() else {
+            return;
+        };
+        if session.same_process().is_ok() {
+            *lock(&self.last) = engine::SessionInfo {
+                state: "ended",
+                slot: None,
+                position: 0,
+                ..session.info()
+            };
+        }
     }
 }
 

@@ -28,6 +28,14 @@ pub(crate) fn sampling((temp, temp_text, top_k, top_k_text): Settings) -> Sampli
     }
 }
 
+/// The sampling settings of a model that brings none of its own. As the decimal numbers that they
+/// are in the core's single precision: 0.8, not 0.800000012.
+pub(crate) fn default_sampling() -> (f64, f64, usize, usize) {
+    let decimal = |value: f32| value.to_string().parse().unwrap_or(f64::from(value));
+    let s = Sampling::default();
+    (decimal(s.temp), decimal(s.temp_text), s.top_k, s.top_k_text)
+}
+
 #[pymethods]
 impl Moshi {
     /// Reads every weight.

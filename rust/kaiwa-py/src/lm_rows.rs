@@ -58,6 +58,25 @@ pub fn user_codes(
     Ok(rows)
 }
 
+/// Frames of audio `[slots, size]` of the active slots.
+pub fn frames(
+    pcm: &[f32],
+    [slots, size]: [usize; 2],
+    active: &[usize],
+    count: usize,
+) -> Result<Vec<f32>> {
+    if slots != count {
+        return Err(Error::Shape {
+            what: "pcm",
+            got: format!("[{slots}, {size}]"),
+            wanted: format!("[{count}, {size}]"),
+            remedy: "give a frame per slot, and mask idle ones with active=",
+        });
+    }
+    let frame = |slot: &usize| pcm[slot * size..][..size].iter().copied();
+    Ok(active.iter().flat_map(frame).collect())
+}
+
 /// Forced tokens `[slots, width]` of the active slots; none if there are none.
 pub fn forced(
     what: &'static str,

@@ -27,6 +27,11 @@ fn failed(what: &'static str) -> impl Fn(opusic_c::ErrorCode) -> Error {
     move |code| Error::Opus {
         what,
         reason: code.message(),
+        remedy: match code {
+            opusic_c::ErrorCode::AllocFail => "free some memory and try again",
+            // What the library is given was checked before.
+            _ => "this is a defect of kaiwa, please report it",
+        },
     }
 }
 
@@ -266,6 +271,14 @@ mod tests {
         let summary = reader.read(&pages.into_inner(), &mut pcm);
         assert_eq!((summary.packets, summary.bad_packets), (0, 3));
         assert!(pcm.is_empty());
+    }
+
+    #[test]
+    fn only_a_lack_of_memory_asks_for_memory() {
+        let lack = failed("encode")(opusic_c::ErrorCode::AllocFail).to_string();
+        assert!(lack.contains("cannot encode (Opus)") && lack.contains("free some memory"));
+        let defect = failed("encode")(opusic_c::ErrorCode::Internal).to_string();
+        assert!(!defect.contains("memory") && defect.contains("please report it"));
     }
 
     #[test]

@@ -363,9 +363,10 @@ fn header_length(path: &Path, head: &[u8], file_len: u64) -> Result<u64> {
 fn dtype_remedy(dtype: &str) -> &'static str {
     match dtype {
         "I8" | "U8" | "U32" | "I32" | "F4" => {
-            "this looks like a quantised file; use the float file of the same model"
+            "it must be F32, F16 or BF16, and this looks like a quantised file: use the float \
+             file of the same model"
         }
-        "F64" => "convert the file to F32",
-        _ => "use the float file of the same model",
+        "F64" => "it must be F32, F16 or BF16: convert the file to F32",
+        _ => "it must be F32, F16 or BF16: use the float file of the same model",
     }
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::engine::clock::Clock;
+use crate::engine::pace::{FRAME, Pace};
 use crate::engine::session::{Session, SessionOptions, Transport};
 use crate::error::Error;
+use crate::pipeline::{FRAME_SIZE, FrameOut, InputKind};
 
 /// A clock that only tests turn; microseconds.
 #[derive(Default)]
@@ -31,6 +33,10 @@ struct Script {
     per_row: f64,
     fail: bool,
     panic: bool,
+    /// A panic when a conversation begins: outside a step.
+    panic_at_begin: bool,
+    /// Transcribes: text and voice activity, no audio.
+    silent: bool,
     fault_slot: Option<usize>,
     /// Slots of every step.
     steps: Vec<Vec<usize>>,
@@ -39,6 +45,7 @@ struct Script {
 
 /// Echoes with a delay of one frame and says the token 7 with each answer.
 struct Fake {
+    input: InputKind,
     slots: usize,
     hand: Arc<Hand>,
     script: Arc<Mutex<Script>>,
@@ -46,33 +53,54 @@ struct Fake {
 }
 
 impl Pipeline for Fake {
+    fn input(&self) -> InputKind {
+        self.input
+    }
     fn slots(&self) -> usize {
         self.slots
     }
     fn begin(&mut self, slot: usize, start: &Start) -> Result<()> {
         self.last[slot] = None;
-        self.script.lock().unwrap().begun.push((slot, start.seed));
+        let mut script = self.script.lock().unwrap();
+        script.begun.push((slot, start.seed));
+        let panic = script.panic_at_begin;
+        drop(script);
+        assert!(!panic, "scripted");
         Ok(())
     }
-    fn step(&mut self, slots: &[usize], pcm: &[f32]) -> Result<Vec<Answer>> {
+    fn step(&mut self, rows: &[(usize, FrameIn<'_>)]) -> Result<Vec<FrameOut>> {
+        let slots: Vec<usize> = rows.iter().map(|(slot, _)| *slot).collect();
         let mut script = self.script.lock().unwrap();
         self.hand
-            .turn(script.seconds + script.per_row * slots.len() as f64);
-        script.steps.push(slots.to_vec());
+            .turn(script.seconds + script.per_row * rows.len() as f64);
+        script.steps.push(slots);
         let (fail, panic, fault) = (script.fail, script.panic, script.fault_slot);
+        let silent = script.silent;
         drop(script);
         assert!(!panic, "scripted");
         if fail {
             return Err(Error::EngineClosed);
         }
-        let frames = slots.iter().zip(pcm.chunks_exact(FRAME_SIZE));
-        Ok(frames
-            .map(|(slot, frame)| Answer {
-                audio: self.last[*slot].replace(frame.to_vec()),
-                text: 7,
-                fault: (fault == Some(*slot)).then(|| "scripted".to_owned()),
-            })
-            .collect())
+        let answer = |(slot, frame): &(usize, FrameIn<'_>)| {
+            let fault = (fault == Some(*slot)).then(|| "scripted".to_owned());
+            match frame {
+                FrameIn::Audio(pcm) => {
+                    let audio = self.last[*slot].replace(pcm.to_vec());
+                    FrameOut {
+                        text: audio.as_ref().map(|_| 7),
+                        voice: audio.as_ref().filter(|_| silent).map(|_| 0.5),
+                        audio: audio.filter(|_| !silent),
+                        fault,
+                    }
+                }
+                FrameIn::Text(tokens) => FrameOut {
+                    audio: Some(vec![tokens.len() as f32; FRAME_SIZE]),
+                    fault,
+                    ..FrameOut::default()
+                },
+            }
+        };
+        Ok(rows.iter().map(answer).collect())
     }
     fn renew(&mut self) -> Result<()> {
         Ok(())
@@ -80,8 +108,8 @@ impl Pipeline for Fake {
     fn state_bytes(&self) -> usize {
         0
     }
-    fn stage_seconds(&self) -> [(&'static str, f64); 3] {
-        [("mimi_encode", 0.0), ("lm", 0.0), ("mimi_decode", 0.0)]
+    fn stage_seconds(&self) -> Vec<(&'static str, f64)> {
+        vec![("lm", 0.0)]
     }
     fn delay(&self) -> usize {
         1
@@ -90,7 +118,7 @@ impl Pipeline for Fake {
 
 struct World {
     core: Core,
-    hub: Arc<Hub>,
+    engine: Arc<EngineShared>,
     hand: Arc<Hand>,
     script: Arc<Mutex<Script>>,
     next: u64,
@@ -98,13 +126,18 @@ struct World {
 
 impl World {
     fn new(slots: usize) -> Self {
+        Self::with(slots, InputKind::Audio)
+    }
+
+    fn with(slots: usize, input: InputKind) -> Self {
         let hand = Arc::new(Hand::default());
         let script = Arc::new(Mutex::new(Script {
             seconds: 0.005,
             ..Script::default()
         }));
-        let hub = Arc::new(Hub::new(hand.clone(), 1, 5).unwrap());
+        let engine = Arc::new(EngineShared::new(hand.clone(), input, 1, 5).unwrap());
         let fake = Fake {
+            input,
             slots,
             hand: hand.clone(),
             script: script.clone(),
@@ -114,13 +147,13 @@ impl World {
             queue: 2,
             step_budget: 0.06,
         };
-        let mut core = Core::new(Box::new(fake), hub.clone(), limits);
+        let mut core = Core::new(Box::new(fake), engine.clone(), limits);
         core.warm_up().unwrap();
         script.lock().unwrap().steps.clear();
         script.lock().unwrap().begun.clear();
         Self {
             core,
-            hub,
+            engine,
             hand,
             script,
             next: 1,
@@ -128,10 +161,10 @@ impl World {
     }
 
     fn open(&mut self, options: SessionOptions) -> Session {
-        let shared = Shared::new(self.next, self.hub.clone(), options, None);
+        let inner = SessionInner::new(self.next, self.engine.clone(), options, None);
         self.next += 1;
-        self.hub.request(shared.clone());
-        Session(shared)
+        self.engine.registry.request(inner.clone()).unwrap();
+        Session(inner)
     }
 
     /// Turns until there is nothing to do now.
@@ -279,13 +312,13 @@ fn waiting_for_a_step_that_runs_is_no_delay_to_be_cut() {
         a.send_pcm(&[0.1; FRAME_SIZE]).unwrap();
         assert_eq!(world.core.turn(), Turn::Stepped);
         b.send_pcm(&[0.1; FRAME_SIZE]).unwrap();
-        b.0.lock().frames.back_mut().unwrap().arrived -= 0.049;
+        b.0.lock().input.frames.back_mut().unwrap().arrived -= 0.049;
         assert_eq!(world.core.turn(), Turn::Stepped);
         a.events();
         b.events();
     }
     assert_eq!(world.steps().len(), 200);
-    assert_eq!(b.0.lock().dropped_input, 0);
+    assert_eq!(b.0.lock().input.dropped, 0);
 }
 
 #[test]
@@ -325,7 +358,7 @@ fn a_finished_file_waits_for_what_is_still_being_decoded() {
     world.settle();
     // The only thread that decodes is busy until it is told otherwise.
     let (go_on, waits) = std::sync::mpsc::channel::<()>();
-    world.hub.opus(move || waits.recv().unwrap());
+    world.engine.spawn_opus(move || waits.recv().unwrap());
     let mut writer = crate::audio::OpusWriter::new(5).unwrap();
     for n in 0..3 {
         let tone: Vec<f32> = (0..FRAME_SIZE)
@@ -337,7 +370,7 @@ fn a_finished_file_waits_for_what_is_still_being_decoded() {
     world.settle();
     assert_eq!(world.steps(), Vec::<Vec<usize>>::new());
     go_on.send(()).unwrap();
-    while file.0.lock().decoding() {
+    while file.0.lock().input.decoding() {
         std::thread::yield_now();
     }
     world.settle();
@@ -368,7 +401,6 @@ fn callers_wait_are_told_their_place_and_get_the_slot() {
     // Patience has an end.
     world.pass(30.1);
     assert_eq!(end_of(&third.events()), Some("full"));
-    assert_eq!(world.hub.stats().rejected[&EndReason::Full], 2);
 }
 
 #[test]
@@ -427,15 +459,15 @@ fn a_lost_connection_keeps_its_slot_and_goes_on_where_it_was() {
     session.send_pcm(&[9.0; FRAME_SIZE]).unwrap();
     world.pass(9.0);
     assert_eq!(session.info().state, "held");
-    assert!(session.take_up(None));
-    assert!(!session.take_up(None));
+    assert!(session.resume(None));
+    assert!(!session.resume(None));
     let events = world.talk(&session, 2);
     // The answer to the last frame before the loss, then on; no new beginning.
     assert_eq!(audio(&events), [(2, 2e-4), (3, 0.0)]);
     assert_eq!(world.script.lock().unwrap().begun.len(), 1);
     assert!(session.hold(1.0));
     world.pass(1.2);
-    assert!(!session.take_up(None));
+    assert!(!session.resume(None));
     assert_eq!(end_of(&session.events()), Some("lost"));
     assert_eq!(world.core.admission.used(), 0);
 }
@@ -496,7 +528,7 @@ fn the_servers_clock_puts_silence_in() {
     world.pass(2.0);
     let steps = world.steps().len();
     assert!((21..=24).contains(&steps), "{steps}");
-    let silence = world.hub.stats().inserted_silence;
+    let silence = world.engine.stats().inserted_silence;
     assert_eq!(silence, steps as u64);
 }
 
@@ -525,14 +557,14 @@ fn draining_lets_calls_end_and_takes_nobody() {
     let running = world.open(call());
     let waiting = world.open(call());
     world.settle();
-    world.hub.draining.store(true, Ordering::SeqCst);
+    world.engine.draining.store(true, Ordering::SeqCst);
     world.settle();
     assert_eq!(end_of(&waiting.events()), Some("draining"));
     assert_eq!(end_of(&world.open_and_settle()), Some("draining"));
     let events = world.talk(&running, 5);
     assert_eq!(audio(&events).len(), 4);
-    assert_eq!(world.hub.readiness().state, "draining");
-    world.hub.closed.store(true, Ordering::SeqCst);
+    assert_eq!(world.engine.readiness().state, "draining");
+    world.engine.closed.store(true, Ordering::SeqCst);
     world.core.turn();
     assert_eq!(end_of(&running.events()), Some("closed"));
 }
@@ -576,10 +608,82 @@ fn a_failed_step_and_a_panic_end_sessions_not_the_engine() {
     world.settle();
     world.script.lock().unwrap().panic = false;
     assert_eq!(end_of(&b.events()), Some("error"));
-    assert_eq!(world.hub.stats().panics, 1);
+    assert_eq!(world.engine.stats().panics, 1);
     let c = world.open(call());
     world.settle();
     assert_eq!(audio(&world.talk(&c, 3)).len(), 2);
+}
+
+#[test]
+fn a_panic_outside_a_step_is_counted_told_to_everybody_and_closes_the_engine() {
+    let mut world = World::new(2);
+    let (running, another) = (world.open(call()), world.open(call()));
+    let queued = world.open(call());
+    world.settle();
+    drop(another);
+    world.script.lock().unwrap().panic_at_begin = true;
+    assert_eq!(world.core.guarded_turn(), Turn::Closed);
+    // Also the one in the middle of being let in.
+    for session in [&running, &queued] {
+        let events = session.events();
+        assert_eq!(end_of(&events), Some("error"));
+        let Some(Event::End { message, .. }) = events.last() else {
+            panic!("no end");
+        };
+        assert!(message.contains("please report it"), "{message}");
+    }
+    assert_eq!(world.engine.stats().panics, 1);
+    assert_eq!(world.engine.readiness().state, "closed");
+    let late = SessionInner::new(9, world.engine.clone(), call(), None);
+    assert!(world.engine.registry.request(late).is_err());
+    assert!(world.engine.registry.sessions().is_empty());
+    assert_eq!(world.core.admission.used(), 0);
+}
+
+#[test]
+fn text_and_voice_activity_without_audio_are_answers_too() {
+    let mut world = World::new(1);
+    world.script.lock().unwrap().silent = true;
+    let session = world.open(SessionOptions::default());
+    world.settle();
+    for _ in 0..3 {
+        session.send_pcm(&[0.1; FRAME_SIZE]).unwrap();
+    }
+    session.finish();
+    world.settle();
+    let mut wanted = vec![Event::state("active")];
+    for frame in 0..3 {
+        wanted.push(Event::Text { frame, token: 7 });
+        wanted.push(Event::Voice {
+            frame,
+            probability: 0.5,
+        });
+    }
+    let events = session.events();
+    assert_eq!(&events[..events.len() - 1], wanted);
+    assert_eq!(end_of(&events), Some("finished"));
+    assert_eq!(session.info().frames_out, 3);
+    assert_eq!(world.engine.stats().frames_out, 3);
+}
+
+#[test]
+fn a_pipeline_may_take_text() {
+    let mut world = World::with(1, InputKind::Text);
+    let session = world.open(SessionOptions::default());
+    world.settle();
+    session.send_text(vec![5, 6]).unwrap();
+    session.send_text(vec![]).unwrap();
+    session.finish();
+    world.settle();
+    let events = session.events();
+    assert_eq!(audio(&events), [(0, 2.0), (1, 0.0)]);
+    assert_eq!(end_of(&events), Some("finished"));
+    let error = session.send_pcm(&[0.0]).unwrap_err().to_string();
+    assert!(error.contains("send_text"), "{error}");
+    let mut hears = World::new(1);
+    let session = hears.open(SessionOptions::default());
+    let error = session.send_text(vec![1]).unwrap_err().to_string();
+    assert!(error.contains("send_pcm"), "{error}");
 }
 
 #[test]
@@ -599,7 +703,7 @@ fn after_a_stall_answers_do_not_come_in_a_burst() {
     assert!(session.info().backlog <= 1);
     world.settle();
     session.events();
-    let before = world.hub.stats().deadline_missed;
+    let before = world.engine.stats().deadline_missed;
     assert_eq!(before, 1);
     assert_eq!(audio(&world.talk(&session, 3)).len(), 3);
 }
@@ -621,7 +725,7 @@ fn too_many_for_the_machine_are_not_let_in_and_the_newest_goes_if_it_slows_down(
     );
     world.settle();
     assert_eq!(end_of(&c.events()), Some("overloaded"));
-    assert_eq!(world.hub.readiness().state, "overloaded");
+    assert_eq!(world.engine.readiness().state, "overloaded");
     // Now and then a slow step: nobody has to go.
     for n in 0..100 {
         world.script.lock().unwrap().seconds = if n % 5 == 0 { 0.07 } else { 0.005 };
@@ -652,9 +756,9 @@ fn too_many_for_the_machine_are_not_let_in_and_the_newest_goes_if_it_slows_down(
 fn a_stuck_engine_shows() {
     let mut world = World::new(1);
     world.settle();
-    assert!(world.hub.silent_for() < 0.2);
+    assert!(world.engine.seconds_since_heartbeat() < 0.2);
     world.hand.turn(7.0);
-    assert!(world.hub.silent_for() > 5.0);
+    assert!(world.engine.seconds_since_heartbeat() > 5.0);
     world.settle();
-    assert!(world.hub.silent_for() < 0.2);
+    assert!(world.engine.seconds_since_heartbeat() < 0.2);
 }

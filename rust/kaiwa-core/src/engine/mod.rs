@@ -1,18 +1,19 @@
 //! Many conversations over one model, stepped by a thread of their own. See docs/engine.md.
 
 mod admission;
+mod batch_delay;
 mod clock;
 mod core;
-mod hold;
-mod hub;
+mod notifier;
 mod pace;
-mod pipeline;
 mod reason;
+mod registry;
 mod session;
+mod shared;
 mod stats;
 mod step_times;
+mod stepping;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,16 +21,17 @@ use std::thread::JoinHandle;
 pub use self::admission::Limits;
 use self::clock::{Clock, SystemClock};
 use self::core::{Core, Turn};
-use self::hub::Hub;
-pub use self::hub::{Notifier, Readiness};
+pub use self::notifier::Notifier;
 pub use self::pace::Pace;
-pub use self::pipeline::{Answer, Duplex, Echo, FRAME_SIZE, Pipeline, Start};
 pub use self::reason::EndReason;
-use self::session::Shared;
+use self::session::SessionInner;
 pub use self::session::{Event, Session, SessionInfo, SessionOptions, Transport};
-pub use self::stats::{Histogram, Stats, StepRecord};
+use self::shared::EngineShared;
+pub use self::shared::Readiness;
+pub use self::stats::{Histogram, METRICS, Metric, MetricKind, Sample, Stats, StepRecord, Value};
 pub use self::step_times::percentile;
 use crate::error::{Error, Result};
+use crate::pipeline::Pipeline;
 
 /// Settings of an engine.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +62,7 @@ impl Default for EngineOptions {
 
 /// A running engine. It ends when this is dropped.
 pub struct Engine {
-    hub: Arc<Hub>,
+    shared: Arc<EngineShared>,
     next: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -80,21 +82,24 @@ impl Engine {
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let threads = options.opus_threads.max(1);
-        let hub = Arc::new(Hub::new(clock, threads, options.opus_complexity)?);
-        let mut core = Core::new(pipeline, hub.clone(), options.limits);
+        let input = pipeline.input();
+        let shared = Arc::new(EngineShared::new(
+            clock,
+            input,
+            threads,
+            options.opus_complexity,
+        )?);
+        let mut core = Core::new(pipeline, shared.clone(), options.limits);
         if options.warm_up {
             core.warm_up()?;
         }
-        let mine = hub.clone();
+        let mine = shared.clone();
         let work = move || {
             loop {
-                match catch_unwind(AssertUnwindSafe(|| core.turn())) {
-                    Ok(Turn::Stepped) => {}
-                    Ok(Turn::Idle(until)) => mine.wait(until - mine.clock.now()),
-                    Ok(Turn::Closed) => break,
-                    // A defect outside a step: nobody may wait for ever.
-                    Err(_) if mine.closed.swap(true, Ordering::SeqCst) => break,
-                    Err(_) => {}
+                match core.guarded_turn() {
+                    Turn::Stepped => {}
+                    Turn::Idle(until) => mine.wait(until - mine.clock.now()),
+                    Turn::Closed => break,
                 }
             }
         };
@@ -105,7 +110,7 @@ impl Engine {
                 reason: e.to_string(),
             })?;
         Ok(Self {
-            hub,
+            shared,
             next: AtomicU64::new(1),
             thread: Mutex::new(Some(thread)),
         })
@@ -122,16 +127,17 @@ impl Engine {
         notifier: Option<Arc<Notifier>>,
     ) -> Result<Session> {
         self.same_process()?;
-        if self.hub.closed.load(Ordering::SeqCst) {
+        if self.shared.closed.load(Ordering::SeqCst) {
             return Err(Error::EngineClosed);
         }
         if let Some(sampling) = &options.start.sampling {
             crate::lm::check_sampling(sampling)?;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let shared = Shared::new(id, self.hub.clone(), options, notifier);
-        self.hub.request(shared.clone());
-        Ok(Session(shared))
+        let inner = SessionInner::new(id, self.shared.clone(), options, notifier);
+        self.shared.registry.request(inner.clone())?;
+        self.shared.wake();
+        Ok(Session(inner))
     }
 
     /// Whether this is still the process in which the engine was started.
@@ -139,28 +145,35 @@ impl Engine {
     /// # Errors
     /// [`Error::Forked`]: it is a fork, and nothing of the engine may be touched.
     pub fn same_process(&self) -> Result<()> {
-        self.hub.same_process()
+        self.shared.same_process()
     }
 
     /// Whether the engine takes callers.
     pub fn readiness(&self) -> Readiness {
-        self.hub.readiness().clone()
+        self.shared.readiness().clone()
     }
 
     /// Everything that is counted.
     pub fn stats(&self) -> Stats {
-        self.hub.stats().clone()
+        self.shared.stats().clone()
+    }
+
+    /// Every metric with its values now.
+    pub fn metrics(&self) -> Vec<(&'static Metric, Vec<Sample>)> {
+        let (stats, readiness) = (self.stats(), self.readiness());
+        let read = |metric: &'static Metric| (metric, metric.samples(&stats, &readiness));
+        METRICS.iter().map(read).collect()
     }
 
     /// Every session that has not ended.
     pub fn sessions(&self) -> Vec<SessionInfo> {
-        let sessions = self.hub.sessions().clone();
-        sessions.iter().map(|s| session::info(s)).collect()
+        let sessions = self.shared.registry.sessions();
+        sessions.iter().map(|s| s.info()).collect()
     }
 
     /// Ends a session from outside; false if there is none of this number.
     pub fn end_session(&self, id: u64, reason: EndReason, message: &str) -> bool {
-        let sessions = self.hub.sessions().clone();
+        let sessions = self.shared.registry.sessions();
         let found = sessions.iter().find(|s| s.id == id);
         if let Some(session) = found {
             session.close_with(&mut session.lock(), reason, message.into());
@@ -169,19 +182,19 @@ impl Engine {
     }
 
     /// Seconds since the engine's thread gave a sign of life: more than a few mean it is stuck.
-    pub fn silent_for(&self) -> f64 {
-        self.hub.silent_for()
+    pub fn seconds_since_heartbeat(&self) -> f64 {
+        self.shared.seconds_since_heartbeat()
     }
 
     /// Seconds since the engine began: the clock of [`StepRecord::at`].
     pub fn now(&self) -> f64 {
-        self.hub.clock.now()
+        self.shared.clock.now()
     }
 
     /// Takes nobody new; sessions go on.
     pub fn drain(&self) {
-        self.hub.draining.store(true, Ordering::SeqCst);
-        self.hub.ring();
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.wake();
     }
 
     /// Ends every session and the thread, and waits for it. Does nothing in a fork, which has no
@@ -190,15 +203,15 @@ impl Engine {
         if self.same_process().is_err() {
             return;
         }
-        self.hub.closed.store(true, Ordering::SeqCst);
-        self.hub.ring();
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.wake();
         let thread = self
             .thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(thread) = thread {
-            // A panic outside a step has nobody left to tell.
+            // It catches its own panics; one in that has nobody left to tell.
             let _ = thread.join();
         }
     }

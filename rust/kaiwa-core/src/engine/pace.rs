@@ -14,7 +14,7 @@ const EXCESS: f64 = 10.0 / FRAME;
 /// ... within 60 s: what drains away each second.
 const DRAIN: f64 = 1.0 / FRAME + EXCESS / 60.0;
 /// Silence of a caller, in seconds, until the server's clock takes over.
-const PATIENCE: f64 = 0.2;
+const SERVER_CLOCK: f64 = 0.2;
 
 /// How a session's input is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +51,7 @@ pub struct Pacer {
     /// Frames still to be dropped, so that a standing delay goes.
     owed: usize,
     /// When the last frame came, or silence took its place.
-    heard: f64,
+    last_input: f64,
 }
 
 impl Pacer {
@@ -66,13 +66,13 @@ impl Pacer {
             shortest: f64::INFINITY,
             window: now,
             owed: 0,
-            heard: now,
+            last_input: now,
         }
     }
 
     /// A frame came; `waiting` frames are there with it.
     pub fn arrived(&mut self, now: f64, waiting: usize) -> Arrival {
-        self.heard = now;
+        self.last_input = now;
         if self.pace == Pace::None {
             return Arrival {
                 drop: 0,
@@ -130,8 +130,8 @@ impl Pacer {
     }
 
     /// When the last frame came, or silence took its place.
-    pub fn heard(&self) -> f64 {
-        self.heard
+    pub fn last_input(&self) -> f64 {
+        self.last_input
     }
 
     /// Whether silence should take the place of a frame, where the server's clock counts.
@@ -141,12 +141,12 @@ impl Pacer {
 
     /// When silence is due.
     pub fn next_silence(&self) -> f64 {
-        self.heard + FRAME + PATIENCE
+        self.last_input + FRAME + SERVER_CLOCK
     }
 
     /// Silence took the place of a frame: the next is due 80 ms later.
     pub fn silence(&mut self, now: f64) {
-        self.heard = (self.heard + FRAME).max(now - PATIENCE - FRAME);
+        self.last_input = (self.last_input + FRAME).max(now - SERVER_CLOCK - FRAME);
     }
 }
 

@@ -1,8 +1,8 @@
-//! Counters and histograms of an engine (docs/spec/protocols.md 5.9). Written here, read by others.
+//! Counters and histograms of an engine, and the table of its metrics. Written here, read by others.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::reason::EndReason;
+use super::shared::Readiness;
 
 /// Steps kept for a chart.
 const HISTORY: usize = 600;
@@ -58,10 +58,6 @@ const OVERHEAD: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.04,
 const WAIT: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 const CODEC: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08];
 const BACKLOG: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0];
-const DURATION: &[f64] = &[
-    1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 240.0, 360.0, 900.0, 3600.0,
-];
-
 /// Everything that is counted.
 #[derive(Debug, Clone)]
 pub struct Stats {
@@ -77,11 +73,9 @@ pub struct Stats {
     pub wait: Histogram,
     /// Frames left waiting when a step takes one.
     pub backlog: Histogram,
-    /// Seconds of a session.
-    pub duration: Histogram,
-    /// Seconds by operation: `opus_decode`, `opus_encode`, `mimi_encode`, `lm`, `mimi_decode`.
+    /// Seconds by operation: `opus_decode`, `opus_encode`, and the stages of a step.
     pub stages: BTreeMap<&'static str, Histogram>,
-    /// Frames taken in and answers made.
+    /// Frames taken in.
     pub frames_in: u64,
     /// Answers made.
     pub frames_out: u64,
@@ -95,13 +89,7 @@ pub struct Stats {
     pub dropped_output: u64,
     /// Opus packets that could not be decoded.
     pub bad_packets: u64,
-    /// Sessions that got a slot.
-    pub started: u64,
-    /// Sessions that ended, by reason.
-    pub ended: BTreeMap<EndReason, u64>,
-    /// Callers that were sent away, by reason.
-    pub rejected: BTreeMap<EndReason, u64>,
-    /// Panics of a step.
+    /// Panics, in a step or outside.
     pub panics: u64,
     /// The last steps.
     pub history: VecDeque<StepRecord>,
@@ -123,7 +111,6 @@ impl Default for Stats {
             overhead: Histogram::new(OVERHEAD),
             wait: Histogram::new(WAIT),
             backlog: Histogram::new(BACKLOG),
-            duration: Histogram::new(DURATION),
             stages: stages.map(|s| (s, Histogram::new(CODEC))).into(),
             frames_in: 0,
             frames_out: 0,
@@ -132,9 +119,6 @@ impl Default for Stats {
             dropped_input: 0,
             dropped_output: 0,
             bad_packets: 0,
-            started: 0,
-            ended: BTreeMap::new(),
-            rejected: BTreeMap::new(),
             panics: 0,
             history: VecDeque::new(),
         }
@@ -164,6 +148,255 @@ impl Stats {
     }
 }
 
+/// What kind of numbers a metric gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts of values by size.
+    Histogram,
+}
+
+impl MetricKind {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A row of [`METRICS`].
+#[derive(Debug)]
+pub struct Metric {
+    /// Name as it is scraped.
+    pub name: &'static str,
+    /// What kind of numbers it gives.
+    pub kind: MetricKind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// Upper bounds of a histogram's buckets; none otherwise.
+    pub buckets: &'static [f64],
+    /// What it means, and what to look for.
+    pub help: &'static str,
+    read: Read,
+}
+
+/// Reads the values of a metric.
+type Read = fn(&Stats, &Readiness) -> Vec<Sample>;
+/// Names of labels.
+type Labels = &'static [&'static str];
+
+impl Metric {
+    const fn counter(name: &'static str, labels: Labels, help: &'static str, read: Read) -> Self {
+        let (kind, buckets) = (MetricKind::Counter, &[]);
+        Self {
+            name,
+            kind,
+            labels,
+            buckets,
+            help,
+            read,
+        }
+    }
+
+    const fn gauge(name: &'static str, labels: Labels, help: &'static str, read: Read) -> Self {
+        let (kind, buckets) = (MetricKind::Gauge, &[]);
+        Self {
+            name,
+            kind,
+            labels,
+            buckets,
+            help,
+            read,
+        }
+    }
+
+    const fn histogram(
+        name: &'static str,
+        labels: Labels,
+        buckets: &'static [f64],
+        help: &'static str,
+        read: Read,
+    ) -> Self {
+        let kind = MetricKind::Histogram;
+        Self {
+            name,
+            kind,
+            labels,
+            buckets,
+            help,
+            read,
+        }
+    }
+
+    /// Its values now.
+    pub fn samples(&self, stats: &Stats, readiness: &Readiness) -> Vec<Sample> {
+        (self.read)(stats, readiness)
+    }
+}
+
+/// A value of a metric, for one choice of its labels.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// A value for each of the metric's labels, in their order.
+    pub labels: Vec<&'static str>,
+    /// Of a counter or gauge the number, of a histogram its counts.
+    pub value: Value,
+}
+
+/// What a [`Sample`] holds.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a histogram.
+    Histogram(Histogram),
+}
+
+/// The one sample of a metric without labels.
+fn number(value: f64) -> Vec<Sample> {
+    let (labels, value) = (Vec::new(), Value::Number(value));
+    vec![Sample { labels, value }]
+}
+
+/// The same of a histogram.
+fn histogram(value: &Histogram) -> Vec<Sample> {
+    let (labels, value) = (Vec::new(), Value::Histogram(value.clone()));
+    vec![Sample { labels, value }]
+}
+
+/// Frames by direction and what became of them.
+fn frames(stats: &Stats) -> Vec<Sample> {
+    [
+        (["in", "model"], stats.frames_in),
+        (["out", "model"], stats.frames_out),
+        (["in", "inserted_silence"], stats.inserted_silence),
+        (["in", "dropped_input"], stats.dropped_input),
+        (["out", "dropped_output"], stats.dropped_output),
+    ]
+    .map(|(labels, count)| Sample {
+        labels: labels.into(),
+        value: Value::Number(count as f64),
+    })
+    .into()
+}
+
+/// Seconds by operation.
+fn stages(stats: &Stats) -> Vec<Sample> {
+    let one = |(op, histogram): (&&'static str, &Histogram)| Sample {
+        labels: vec![*op],
+        value: Value::Histogram(histogram.clone()),
+    };
+    stats.stages.iter().map(one).collect()
+}
+
+/// The metrics of an engine. Readers forward them without knowing them, and the page
+/// docs/metrics.md is made from them: a new one is a row here.
+pub const METRICS: &[Metric] = &[
+    Metric::gauge(
+        "kaiwa_slots_total",
+        &[],
+        "conversations at once",
+        |_, readiness| number(readiness.slots_total as f64),
+    ),
+    Metric::gauge(
+        "kaiwa_queue_waiting",
+        &[],
+        "callers waiting for a slot",
+        |_, readiness| number(readiness.queue as f64),
+    ),
+    Metric::gauge(
+        "kaiwa_step_predicted_seconds",
+        &[],
+        "expected 95th percentile of a step with one conversation more; above the budget nobody is let in",
+        |_, readiness| number(readiness.predicted),
+    ),
+    Metric::gauge(
+        "kaiwa_state_bytes",
+        &[],
+        "running state of all slots: keys and values grow with a call up to the window",
+        |_, readiness| number(readiness.state_bytes as f64),
+    ),
+    Metric::histogram(
+        "kaiwa_step_duration_seconds",
+        &[],
+        STEP,
+        "one step of all sessions that had a frame. 95 % should stay under 0.06",
+        |stats, _| histogram(&stats.step),
+    ),
+    Metric::histogram(
+        "kaiwa_step_batch_size",
+        &[],
+        BATCH,
+        "sessions in a step",
+        |stats, _| histogram(&stats.batch),
+    ),
+    Metric::counter(
+        "kaiwa_deadline_missed_total",
+        &[],
+        "steps of more than 80 ms",
+        |stats, _| number(stats.deadline_missed as f64),
+    ),
+    Metric::histogram(
+        "kaiwa_frame_latency_seconds",
+        &[],
+        LATENCY,
+        "from a frame's last byte to its answer, handed to the connection",
+        |stats, _| histogram(&stats.latency),
+    ),
+    Metric::histogram(
+        "kaiwa_frame_overhead_seconds",
+        &[],
+        OVERHEAD,
+        "the same less the step that made the answer: Opus and waiting",
+        |stats, _| histogram(&stats.overhead),
+    ),
+    Metric::histogram(
+        "kaiwa_codec_duration_seconds",
+        &["op"],
+        CODEC,
+        "parts of a step (`mimi_encode`, `lm`, `mimi_decode`, of the whole batch) and Opus (`opus_encode` of one frame, `opus_decode` of one message)",
+        |stats, _| stages(stats),
+    ),
+    Metric::counter(
+        "kaiwa_frames_total",
+        &["direction", "kind"],
+        "frames of 80 ms: `model` (taken in, answered), `inserted_silence`, `dropped_input`, `dropped_output`. Drops below capacity: look at the clients' networks first",
+        |stats, _| frames(stats),
+    ),
+    Metric::histogram(
+        "kaiwa_input_backlog_frames",
+        &[],
+        BACKLOG,
+        "frames of a session left waiting at a step; mostly 0",
+        |stats, _| histogram(&stats.backlog),
+    ),
+    Metric::histogram(
+        "kaiwa_handshake_wait_seconds",
+        &[],
+        WAIT,
+        "from request to slot",
+        |stats, _| histogram(&stats.wait),
+    ),
+    Metric::counter(
+        "kaiwa_opus_bad_packets_total",
+        &[],
+        "packets that could not be decoded",
+        |stats, _| number(stats.bad_packets as f64),
+    ),
+    Metric::counter(
+        "kaiwa_engine_panics_total",
+        &[],
+        "defects of the engine. One in a step ends its conversations, one elsewhere the engine. Report them",
+        |stats, _| number(stats.panics as f64),
+    ),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,5 +419,29 @@ mod tests {
             });
         }
         assert_eq!((stats.history.len(), stats.deadline_missed), (600, 100));
+    }
+
+    #[test]
+    fn samples_are_of_the_kind_and_have_the_labels_that_the_table_tells_of() {
+        let (stats, readiness) = (Stats::default(), Readiness::default());
+        for metric in METRICS {
+            let samples = metric.samples(&stats, &readiness);
+            assert!(!samples.is_empty(), "{}", metric.name);
+            for sample in samples {
+                assert_eq!(sample.labels.len(), metric.labels.len(), "{}", metric.name);
+                match sample.value {
+                    Value::Histogram(h) => assert_eq!(h.bounds, metric.buckets, "{}", metric.name),
+                    Value::Number(_) => {
+                        assert_ne!(metric.kind, MetricKind::Histogram, "{}", metric.name);
+                        assert!(metric.buckets.is_empty(), "{}", metric.name);
+                    }
+                }
+            }
+            let counts = metric.kind == MetricKind::Counter;
+            assert_eq!(
+                counts,
+                metric.name.ends_with("_total") && metric.name != "kaiwa_slots_total"
+            );
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! Whether a step waits a moment for callers whose frames are about to come. Plain data: every
-//! function is given the time.
+//! The batch delay: whether a step waits a moment for callers whose frames are about to come. Plain
+//! data: every function is given the time.
 //!
 //! A step costs something however few rows it has: the weights are read once. Calls that began
 //! together send their frames within a few milliseconds of each other; stepping the first of them
 //! alone makes all others wait for two steps instead of one, and close to what the machine can do
-//! there is no time for two. So a frame may be held while others are seen coming: the longer, the
+//! there is no time for two. So a frame may wait while others are seen coming: the longer, the
 //! fuller the machine, but never longer than what a further step costs.
 
 use super::pace::FRAME;
@@ -25,22 +25,23 @@ pub enum Next {
     After(f64),
 }
 
-/// How long a frame may be held, in seconds, where a further step costs `fixed` and a step of all
+/// The longest delay of a frame, in seconds, where a further step costs `fixed` and a step of all
 /// callers `all`.
-pub fn patience(fixed: f64, all: f64) -> f64 {
+pub fn longest(fixed: f64, all: f64) -> f64 {
     // 1: two steps a frame are all that there is time for.
     let load = ((all + fixed) / FRAME).min(1.0);
     match fixed * load * load {
         short if short < LEAST => 0.0,
-        patience => patience.min(MOST),
+        delay => delay.min(MOST),
     }
 }
 
-/// Until when a step should wait; `None`: step now what is here. The engine is `free` since then.
+/// Until when a step should wait, `longest` seconds at most; `None`: step now what is here. The
+/// engine is `free` since then.
 pub fn until(
     now: f64,
     free: f64,
-    patience: f64,
+    longest: f64,
     callers: impl Iterator<Item = Next>,
 ) -> Option<f64> {
     let (mut first, mut coming) = (f64::INFINITY, false);
@@ -48,10 +49,10 @@ pub fn until(
         match caller {
             Next::Here(since) => first = first.min(since),
             Next::Decoding => coming = true,
-            Next::After(last) => coming |= (last + FRAME - now).abs() < patience,
+            Next::After(last) => coming |= (last + FRAME - now).abs() < longest,
         }
     }
-    let deadline = first.max(free) + patience;
+    let deadline = first.max(free) + longest;
     (coming && first.is_finite() && now < deadline).then_some(deadline)
 }
 
@@ -86,9 +87,9 @@ mod tests {
     fn a_full_machine_waits_for_as_long_as_a_step_costs_an_empty_one_hardly() {
         let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
         // Twelve rows in 68 ms and 8 ms a step, and two rows in 16.
-        assert!(close(patience(0.008, 0.068), 0.008 * 0.95 * 0.95));
-        assert!(close(patience(0.008, 0.016), 0.008 * 0.3 * 0.3));
-        assert!(close(patience(0.04, 0.045), 0.008));
-        assert_eq!(patience(0.001, 0.01), 0.0);
+        assert!(close(longest(0.008, 0.068), 0.008 * 0.95 * 0.95));
+        assert!(close(longest(0.008, 0.016), 0.008 * 0.3 * 0.3));
+        assert!(close(longest(0.04, 0.045), 0.008));
+        assert_eq!(longest(0.001, 0.01), 0.0);
     }
 }

@@ -1,0 +1,18 @@
+//! One session: its handle, its state, and the queues of its input and output.
+//!
+//! Lock order: a session's state is locked alone or before the engine's counters, never the other
+//! way round, and never two sessions at once.
+
+mod event;
+mod handle;
+mod info;
+mod input;
+mod options;
+mod output;
+mod state;
+
+pub use self::event::Event;
+pub use self::handle::Session;
+pub use self::info::SessionInfo;
+pub use self::options::{SessionOptions, Transport};
+pub(super) use self::state::{Phase, SessionInner, State};

@@ -1,0 +1,301 @@
+//! Codec, language model, codec: a model that hears and speaks at once.
+
+use std::time::Instant;
+
+use super::{FRAME_SIZE, FrameIn, FrameOut, Pipeline, Start};
+use crate::codec::{Mimi, MimiStream, Window};
+use crate::error::{Error, Result};
+use crate::lm::{Moshi, MoshiStream, Sampling, StepInput};
+
+/// The stages of a step, in order.
+const STAGES: [&str; 3] = ["mimi_encode", "lm", "mimi_decode"];
+
+/// What a step gives: a row for each slot that was stepped.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DuplexStep {
+    /// `[rows, frame_size]`: the frame that is now complete; 0 where there is none.
+    pub audio: Vec<f32>,
+    /// `[rows]`: text token of the frame; -2 where there is none.
+    pub text: Vec<i32>,
+    /// `[rows]`: whether a frame was completed.
+    pub ready: Vec<bool>,
+    /// `[rows]`: false where the model's output was NaN or infinite, and means nothing.
+    pub finite: Vec<bool>,
+}
+
+/// `slots` conversations of one language model and its codec.
+///
+/// The model never looks at the codes of a conversation's first step. A duplex that is `primed`
+/// gives it the first codes twice, so that nothing that is said is lost.
+pub struct Duplex {
+    mimi: Mimi,
+    moshi: Moshi,
+    codec: MimiStream,
+    lm: MoshiStream,
+    primed: bool,
+    /// Seconds of each stage: of the last step, and of all.
+    last_seconds: [f64; 3],
+    all_seconds: [f64; 3],
+}
+
+impl Duplex {
+    /// `slots` conversations with the model's own sampling, primed, for an engine.
+    ///
+    /// # Errors
+    /// As for [`Self::with`]; and [`Error::OptionValue`] for a codec whose frames are not those of
+    /// the engine.
+    pub fn new(mimi: Mimi, moshi: Moshi, slots: usize) -> Result<Self> {
+        if mimi.config().frame_size() != FRAME_SIZE {
+            return Err(mismatch(&mimi, &moshi));
+        }
+        let sampling = vec![moshi.config().sampling; slots];
+        Self::with(mimi, moshi, &vec![0; slots], &sampling, true)
+    }
+
+    /// A conversation for each of `seeds`, with its settings.
+    ///
+    /// # Errors
+    /// [`Error::OptionValue`] if codec and model do not belong together, or for a number of slots
+    /// or settings that no model takes.
+    pub fn with(
+        mimi: Mimi,
+        moshi: Moshi,
+        seeds: &[u64],
+        sampling: &[Sampling],
+        primed: bool,
+    ) -> Result<Self> {
+        check(&mimi, &moshi)?;
+        Ok(Self {
+            codec: mimi.stream(seeds.len(), Window::Streaming)?,
+            lm: moshi.stream(seeds, sampling)?,
+            mimi,
+            moshi,
+            primed,
+            last_seconds: [0.0; 3],
+            all_seconds: [0.0; 3],
+        })
+    }
+
+    /// The language model's running state: seeds, sampling, conditions.
+    pub fn lm(&self) -> &MoshiStream {
+        &self.lm
+    }
+
+    /// The same, to change settings of slots.
+    pub fn lm_mut(&mut self) -> &mut MoshiStream {
+        &mut self.lm
+    }
+
+    /// Seconds of each stage since the beginning.
+    pub fn total_stage_seconds(&self) -> [(&'static str, f64); 3] {
+        std::array::from_fn(|i| (STAGES[i], self.all_seconds[i]))
+    }
+
+    /// Begins new conversations in some slots, or in all.
+    ///
+    /// # Errors
+    /// [`Error::SlotIndex`].
+    pub fn reset(&mut self, slots: Option<&[usize]>) -> Result<()> {
+        self.lm.reset(slots)?;
+        self.codec.reset(slots)
+    }
+
+    /// The next frame of some slots, ascending and distinct; the others keep their state.
+    ///
+    /// `pcm` is `[rows, frame_size]`, a row for each of `slots`. `force_text` is `[rows]`: a text
+    /// token to say instead of a sampled one, negative for none; empty for none at all.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Sample`], [`Error::SlotIndex`], [`Error::TokenRange`], or what
+    /// the device says.
+    pub fn step_rows(
+        &mut self,
+        slots: &[usize],
+        pcm: &[f32],
+        force_text: &[i32],
+    ) -> Result<DuplexStep> {
+        let (rows, size) = (slots.len(), self.mimi.config().frame_size());
+        if rows == 0 {
+            return Ok(DuplexStep::default());
+        }
+        let started = Instant::now();
+        let codes = self.encode(slots, pcm)?;
+        let encoded = started.elapsed().as_secs_f64();
+
+        let heard = codes.len() / rows;
+        if self.primed {
+            // The model never looks at the codes of its first step: they are given twice.
+            let steps = self.lm.steps();
+            let fresh: Vec<usize> = (0..rows).filter(|row| steps[slots[*row]] == 0).collect();
+            if !fresh.is_empty() {
+                self.lm.step(StepInput {
+                    slots: &chosen(slots, 1, &fresh),
+                    user_codes: &chosen(&codes, heard, &fresh),
+                    codebooks: heard,
+                    force_text: &chosen(force_text, force_text.len() / rows, &fresh),
+                    ..StepInput::default()
+                })?;
+            }
+        }
+        let out = self.lm.step(StepInput {
+            slots,
+            user_codes: &codes,
+            codebooks: heard,
+            force_text,
+            ..StepInput::default()
+        })?;
+        let stepped = started.elapsed().as_secs_f64();
+
+        let mut audio = vec![0.0; rows * size];
+        let ready: Vec<usize> = (0..rows).filter(|row| out.ready[*row]).collect();
+        if !ready.is_empty() {
+            let spoken = self.moshi.config().spoken;
+            let codes = chosen(&out.audio, spoken, &ready);
+            let frames = self.decode(&chosen(slots, 1, &ready), &codes, spoken)?;
+            for (row, frame) in ready.iter().zip(frames.chunks_exact(size)) {
+                audio[row * size..][..size].copy_from_slice(frame);
+            }
+        }
+        let decoded = started.elapsed().as_secs_f64();
+        self.last_seconds = [encoded, stepped - encoded, decoded - stepped];
+        for (all, last) in self.all_seconds.iter_mut().zip(self.last_seconds) {
+            *all += last;
+        }
+        Ok(DuplexStep {
+            audio,
+            text: out.text,
+            ready: out.ready,
+            finite: out.finite,
+        })
+    }
+
+    /// Codes `[rows, codebooks]` of a frame of some slots.
+    fn encode(&mut self, slots: &[usize], pcm: &[f32]) -> Result<Vec<i32>> {
+        let size = self.mimi.config().frame_size();
+        let (all, active) = self.spread(slots, pcm, size);
+        let codes = self.codec.encode(&all, Some(&active))?;
+        Ok(chosen(&codes, codes.len() / active.len(), slots))
+    }
+
+    /// Frames `[rows, frame_size]` from codes `[rows, codebooks]` of some slots.
+    fn decode(&mut self, slots: &[usize], codes: &[i32], codebooks: usize) -> Result<Vec<f32>> {
+        let codes: Vec<i64> = codes.iter().map(|code| i64::from(*code)).collect();
+        let (all, active) = self.spread(slots, &codes, codebooks);
+        let audio = self.codec.decode(&all, codebooks, Some(&active))?;
+        Ok(chosen(&audio, audio.len() / active.len(), slots))
+    }
+
+    /// Rows of some slots as rows of all, and a mask of the slots.
+    fn spread<T: Copy + Default>(
+        &self,
+        slots: &[usize],
+        rows: &[T],
+        width: usize,
+    ) -> (Vec<T>, Vec<bool>) {
+        let count = self.lm.slots();
+        let (mut all, mut active) = (vec![T::default(); count * width], vec![false; count]);
+        for (slot, row) in slots.iter().zip(rows.chunks_exact(width)) {
+            active[*slot] = true;
+            all[slot * width..][..width].copy_from_slice(row);
+        }
+        (all, active)
+    }
+}
+
+/// The rows `which` of `rows`, each of `width` values.
+fn chosen<T: Copy>(rows: &[T], width: usize, which: &[usize]) -> Vec<T> {
+    let row = |row: &usize| rows[row * width..][..width].iter().copied();
+    which.iter().flat_map(row).collect()
+}
+
+/// Whether codec and model belong together.
+fn check(mimi: &Mimi, moshi: &Moshi) -> Result<()> {
+    let config = moshi.config();
+    if config.spoken == 0 {
+        return Err(Error::OptionValue {
+            name: "model",
+            got: "a model that does not speak (dep_q is 0)".into(),
+            allowed: "a model that speaks".into(),
+        });
+    }
+    if mimi.config().quantizer.bins != config.card
+        || mimi.num_codebooks() < config.user_codebooks()
+        || mimi.config().quantizer.n_q < config.spoken
+    {
+        return Err(mismatch(mimi, moshi));
+    }
+    Ok(())
+}
+
+fn mismatch(mimi: &Mimi, moshi: &Moshi) -> Error {
+    Error::OptionValue {
+        name: "mimi",
+        got: format!(
+            "a codec with {} codebooks of {} entries and frames of {} samples",
+            mimi.num_codebooks(),
+            mimi.config().quantizer.bins,
+            mimi.config().frame_size()
+        ),
+        allowed: format!(
+            "the codec that belongs to the model: {} codebooks of {} entries, frames of \
+             {FRAME_SIZE} samples",
+            moshi.config().user_codebooks(),
+            moshi.config().card
+        ),
+    }
+}
+
+impl Pipeline for Duplex {
+    fn slots(&self) -> usize {
+        self.lm.slots()
+    }
+
+    fn begin(&mut self, slot: usize, start: &Start) -> Result<()> {
+        let sampling = start.sampling.unwrap_or(self.moshi.config().sampling);
+        self.lm.set_sampling(slot, sampling)?;
+        self.lm.set_seed(slot, start.seed)?;
+        self.reset(Some(&[slot]))
+    }
+
+    fn step(&mut self, rows: &[(usize, FrameIn<'_>)]) -> Result<Vec<FrameOut>> {
+        let mut pcm = Vec::with_capacity(rows.len() * FRAME_SIZE);
+        for (_, frame) in rows {
+            let FrameIn::Audio(samples) = frame else {
+                return Err(Error::OptionValue {
+                    name: "input",
+                    got: "text".into(),
+                    allowed: "audio: this model listens".into(),
+                });
+            };
+            pcm.extend_from_slice(samples);
+        }
+        let slots: Vec<usize> = rows.iter().map(|(slot, _)| *slot).collect();
+        let out = self.step_rows(&slots, &pcm, &[])?;
+        let answer = |(row, frame): (usize, &[f32])| FrameOut {
+            audio: out.ready[row].then(|| frame.to_vec()),
+            text: Some(out.text[row]).filter(|token| *token >= 0),
+            voice: None,
+            fault: (!out.finite[row])
+                .then(|| "the model's output is not finite; the weights may be damaged".to_owned()),
+        };
+        let frames = out.audio.chunks_exact(FRAME_SIZE).enumerate();
+        Ok(frames.map(answer).collect())
+    }
+
+    fn renew(&mut self) -> Result<()> {
+        *self = Self::new(self.mimi.clone(), self.moshi.clone(), self.slots())?;
+        Ok(())
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.codec.state_bytes() + self.lm.state_bytes()
+    }
+
+    fn stage_seconds(&self) -> Vec<(&'static str, f64)> {
+        STAGES.into_iter().zip(self.last_seconds).collect()
+    }
+
+    fn delay(&self) -> usize {
+        self.moshi.config().max_delay()
+    }
+}

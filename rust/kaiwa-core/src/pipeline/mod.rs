@@ -1,0 +1,113 @@
+//! What a step does: frames in (audio or text), frames out (audio, text, voice activity).
+//!
+//! A family of models is a file here: [`Duplex`] hears and speaks; [`Echo`] says back what it
+//! hears. A model that transcribes takes audio and gives text and voice activity; one that
+//! synthesises takes text and gives audio. The engine knows none of them, only [`Pipeline`].
+
+mod duplex;
+mod echo;
+
+pub use self::duplex::{Duplex, DuplexStep};
+pub use self::echo::Echo;
+use crate::error::Result;
+use crate::lm::Sampling;
+
+/// Samples of a frame of audio: 80 ms at 24 kHz.
+pub const FRAME_SIZE: usize = 1920;
+
+/// How a conversation begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Start {
+    /// Seed of its sampling.
+    pub seed: u64,
+    /// Its sampling settings; the model's own if `None`.
+    pub sampling: Option<Sampling>,
+}
+
+/// The kind of input that a pipeline takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// Frames of [`FRAME_SIZE`] samples.
+    Audio,
+    /// Frames of any number of text tokens.
+    Text,
+}
+
+/// What one slot gives a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FrameIn<'a> {
+    /// [`FRAME_SIZE`] finite samples at 24 kHz.
+    Audio(&'a [f32]),
+    /// Text tokens.
+    Text(&'a [i32]),
+}
+
+/// A [`FrameIn`] that waits for its step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame {
+    /// [`FRAME_SIZE`] finite samples at 24 kHz.
+    Audio(Vec<f32>),
+    /// Text tokens.
+    Text(Vec<i32>),
+}
+
+impl Frame {
+    /// A frame in which nothing is said.
+    pub fn silence(kind: InputKind) -> Self {
+        match kind {
+            InputKind::Audio => Self::Audio(vec![0.0; FRAME_SIZE]),
+            InputKind::Text => Self::Text(Vec::new()),
+        }
+    }
+
+    /// What a step is given.
+    pub fn as_input(&self) -> FrameIn<'_> {
+        match self {
+            Self::Audio(pcm) => FrameIn::Audio(pcm),
+            Self::Text(tokens) => FrameIn::Text(tokens),
+        }
+    }
+}
+
+/// What one slot gets from a step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FrameOut {
+    /// [`FRAME_SIZE`] samples.
+    pub audio: Option<Vec<f32>>,
+    /// A text token.
+    pub text: Option<i32>,
+    /// Probability, 0 to 1, that somebody speaks in the input.
+    pub voice: Option<f32>,
+    /// What is wrong with this slot alone; its session ends.
+    pub fault: Option<String>,
+}
+
+impl FrameOut {
+    /// Whether there is no answer yet: the model's delays are not over.
+    pub fn is_empty(&self) -> bool {
+        self.audio.is_none() && self.text.is_none() && self.voice.is_none()
+    }
+}
+
+/// Slots that are stepped together.
+pub trait Pipeline: Send {
+    /// The kind of input it takes.
+    fn input(&self) -> InputKind {
+        InputKind::Audio
+    }
+    /// Number of slots.
+    fn slots(&self) -> usize;
+    /// Begins a conversation in a slot.
+    fn begin(&mut self, slot: usize, start: &Start) -> Result<()>;
+    /// One frame of each slot in `rows` (ascending), all of the kind [`Self::input`]. One answer
+    /// for each, in order. After an error the state of these slots is unknown.
+    fn step(&mut self, rows: &[(usize, FrameIn<'_>)]) -> Result<Vec<FrameOut>>;
+    /// Makes all state anew, after a panic.
+    fn renew(&mut self) -> Result<()>;
+    /// Bytes of running state.
+    fn state_bytes(&self) -> usize;
+    /// Seconds of each stage of the last step.
+    fn stage_seconds(&self) -> Vec<(&'static str, f64)>;
+    /// Frames from a frame of input to the answer that belongs to it.
+    fn delay(&self) -> usize;
+}
