@@ -18,9 +18,10 @@ bench: ## speed of the codec here, beside rustymimi in the same run
 	scripts/setup
 	.venv/bin/kaiwa bench mimi
 
-docs: ## write docs/cli.md, docs/settings.md and the page's reasons anew from the program
+docs: ## write docs/cli.md, docs/settings.md, docs/metrics.md and the page's reasons anew from the program
 	.venv/bin/python -m kaiwa.cli.reference > docs/cli.md
 	.venv/bin/python -m kaiwa.server.settings_page > docs/settings.md
+	.venv/bin/python -m kaiwa.server.metrics_page > docs/metrics.md
 	.venv/bin/python -m tools.page_reasons
 
 picture: ## take docs/images/page.png from a real call to the demo model in Chromium

@@ -4,12 +4,14 @@ core takes."""
 from __future__ import annotations
 
 import operator
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kaiwa import _arrays, _native
 from kaiwa.errors import InputError
 
 _T = TypeVar("_T")
@@ -26,6 +28,28 @@ def per_slot(name: str, value: Any, slots: int, read: Callable[[str, Any], _T]) 
             f"{name} has {len(items)} values; pass one, or one for each of the {slots} slots"
         )
     return [read(name, item) for item in items]
+
+
+def stream(
+    slots: Any, seeds: Any, temp: Any, temp_text: Any, top_k: Any, top_k_text: Any
+) -> tuple[list[int], list[tuple[float, float, int, int]]]:
+    """A seed and sampling settings for each slot, from the arguments of `Moshi.stream`."""
+    total = _arrays.positive("slots", slots)
+    # Before the lists below are made for each.
+    if total > _native.MAX_SLOTS:
+        raise InputError(f"slots is {total}; pass 1 to {_native.MAX_SLOTS}")
+    if seeds is None:
+        chosen = [secrets.randbits(64) for _ in range(total)]
+    else:
+        chosen = per_slot("seed", seeds, total, seed)
+    settings = zip(
+        per_slot("temp", temp, total, number),
+        per_slot("temp_text", temp_text, total, number),
+        per_slot("top_k", top_k, total, count),
+        per_slot("top_k_text", top_k_text, total, count),
+        strict=True,
+    )
+    return chosen, list(settings)
 
 
 def seed(name: str, value: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa import _arrays, loading
+from kaiwa import _arrays, _native, loading
+from kaiwa import _lm_arguments as check
 from kaiwa.errors import InputError
 from kaiwa.load_options import LoadOptions, Progress
 from kaiwa.mimi import Mimi
@@ -92,11 +92,12 @@ class Duplex:
         self.moshi = moshi
         self.mimi = mimi
         self.tokenizer = tokenizer
-        self._codec = mimi.stream(slots)
-        self._lm = moshi.stream(slots, seed, temp, temp_text, top_k, top_k_text, conditions)
-        self._text = [tokenizer.stream() if tokenizer else None for _ in range(self._lm.slots)]
-        self._prime = prime
-        self._seconds = {"mimi_encode": 0.0, "lm": 0.0, "mimi_decode": 0.0}
+        seeds, settings = check.stream(slots, seed, temp, temp_text, top_k, top_k_text)
+        self._native = _native.Duplex(moshi._native, mimi._native, seeds, settings, bool(prime))
+        for name, value in (conditions or {}).items():
+            for slot in range(self.slots):
+                self._native.set_condition(slot, name, value)
+        self._text = [tokenizer.stream() if tokenizer else None for _ in range(self.slots)]
 
     @classmethod
     def from_pretrained(
@@ -145,17 +146,17 @@ class Duplex:
                 progress=progress,
             ),
         )
-        usual = parts.moshi.default_sampling
+        defaults = parts.moshi.default_sampling
         return cls(
             parts.moshi,
             parts.mimi,
             parts.tokenizer,
             slots=slots,
             seed=seed,
-            temp=usual.temp if temp is None else temp,
-            temp_text=usual.temp_text if temp_text is None else temp_text,
-            top_k=usual.top_k if top_k is None else top_k,
-            top_k_text=usual.top_k_text if top_k_text is None else top_k_text,
+            temp=defaults.temp if temp is None else temp,
+            temp_text=defaults.temp_text if temp_text is None else temp_text,
+            top_k=defaults.top_k if top_k is None else top_k,
+            top_k_text=defaults.top_k_text if top_k_text is None else top_k_text,
             conditions=conditions,
             prime=prime,
         )
@@ -163,7 +164,7 @@ class Duplex:
     @property
     def slots(self) -> int:
         """Number of conversations."""
-        return self._lm.slots
+        return self._native.slots
 
     @property
     def frame_size(self) -> int:
@@ -178,17 +179,17 @@ class Duplex:
     @property
     def seeds(self) -> list[int]:
         """Seed of each slot."""
-        return self._lm.seeds
+        return self._native.seeds
 
     @property
     def state_bytes(self) -> int:
         """Bytes of running state of all slots, codec and language model."""
-        return self._codec.state_bytes + self._lm.state_bytes
+        return self._native.state_bytes
 
     @property
     def stage_seconds(self) -> dict[str, float]:
         """Seconds spent in the codec's encoder, the language model, and the codec's decoder."""
-        return dict(self._seconds)
+        return dict(self._native.stage_seconds)
 
     def step(
         self,
@@ -215,28 +216,14 @@ class Duplex:
                 "every slot (mask idle ones with active=)"
             )
         on = _arrays.mask(active, slots) or [True] * slots
-        started = time.perf_counter()
-        codes = self._codec.encode(pcm.reshape(slots, 1, size), on)[:, :, 0]
-        encoded = time.perf_counter()
-        if self._prime:
-            steps = self._lm.steps
-            fresh = [flag and steps[slot] == 0 for slot, flag in enumerate(on)]
-            if any(fresh):
-                self._lm.step(codes, fresh, force_text)
-        out = self._lm.step(codes, on, force_text)
-        stepped = time.perf_counter()
-        audio = np.zeros((slots, size), np.float32)
-        if out.ready.any():
-            audio = self._codec.decode(out.audio[:, :, None], out.ready)[:, 0]
-        decoded = time.perf_counter()
-        self._seconds["mimi_encode"] += encoded - started
-        self._seconds["lm"] += stepped - encoded
-        self._seconds["mimi_decode"] += decoded - stepped
+        frames = _arrays.stream_audio(pcm.reshape(slots, 1, size), slots, size)
+        forced = None if force_text is None else check.forced("force_text", force_text, (slots,))
+        audio, tokens, ready = self._native.step(frames, on, forced)
         text = [
-            words.push(int(token)) if words is not None and ready else ""
-            for words, token, ready in zip(self._text, out.text, out.ready, strict=True)
+            words.push(int(token)) if words is not None and complete else ""
+            for words, token, complete in zip(self._text, tokens, ready, strict=True)
         ]
-        return DuplexOutput(audio=audio, text=text, ready=out.ready, text_tokens=out.text)
+        return DuplexOutput(audio=audio, text=text, ready=ready, text_tokens=tokens)
 
     def reset(
         self,
@@ -250,9 +237,11 @@ class Duplex:
             InputError: A slot number outside ``0..slots``.
         """
         chosen = _arrays.slot_list(slots, self.slots)
-        self._lm.reset(chosen, seed=seed)
-        self._codec.reset(chosen)
+        fresh = None if seed is None else check.seed("seed", seed)
+        self._native.reset(chosen)
         for slot in range(self.slots) if chosen is None else chosen:
+            if fresh is not None:
+                self._native.set_seed(slot, fresh)
             words = self._text[slot]
             if words is not None:
                 words.reset()

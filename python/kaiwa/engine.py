@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
-from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -28,27 +27,8 @@ from kaiwa.moshi import Moshi, Sampling
 from kaiwa.session import AsyncSession, BlockingSession, Dispatcher
 from kaiwa.text import Tokenizer
 
-
-@dataclass(frozen=True)
-class Readiness:
-    """Whether an engine takes callers."""
-
-    #: ``ready``, ``full``, ``overloaded``, ``draining`` or ``closed``.
-    state: str
-    slots_total: int
-    slots_used: int
-    #: Callers waiting for a slot.
-    queue: int
-    #: 95th percentile of a step with the present sessions, in seconds.
-    step_p95_seconds: float
-    #: The same with one session more.
-    predicted_seconds: float
-    #: Bytes of running state of all slots.
-    state_bytes: int
-    #: Seconds since the engine's thread gave a sign of life; more than five: it is stuck.
-    silent_seconds: float
-    #: Seconds since the engine began.
-    now: float
+#: Whether an engine takes callers.
+Readiness = _native.Readiness
 
 
 class Engine:
@@ -195,12 +175,12 @@ class Engine:
             InputError: An argument is out of range.
             ClosedError: The engine is closed.
         """
-        usual = self.default_sampling
+        defaults = self.default_sampling
         settings = (
-            float(usual.temp if temp is None else temp),
-            float(usual.temp_text if temp_text is None else temp_text),
-            _natural("top_k", usual.top_k if top_k is None else top_k),
-            _natural("top_k_text", usual.top_k_text if top_k_text is None else top_k_text),
+            float(defaults.temp if temp is None else temp),
+            float(defaults.temp_text if temp_text is None else temp_text),
+            _natural("top_k", defaults.top_k if top_k is None else top_k),
+            _natural("top_k_text", defaults.top_k_text if top_k_text is None else top_k_text),
         )
         if clock not in ("input", "server"):
             raise InputError(f'clock is {clock!r}; use "input" or "server"')
@@ -246,19 +226,23 @@ class Engine:
             found = self._loops[loop] = Dispatcher(loop)
         return found
 
-    # ---- figures ---------------------------------------------------------------------------
+    # ---- for operators ---------------------------------------------------------------------
 
     @property
     def readiness(self) -> Readiness:
         """Whether callers are taken; cheap."""
-        return Readiness(*self._native.readiness())
+        return self._native.readiness()
 
-    def stats(self) -> dict[str, Any]:
-        """Counters, and histograms as (upper bounds, counts, sum); see docs/metrics.md."""
+    def stats(self) -> _native.Stats:
+        """What was counted; its fields can also be read by name, as of a mapping."""
         return self._native.stats()
 
-    def sessions(self) -> list[dict[str, Any]]:
-        """Figures of every session that has not ended."""
+    def metrics(self) -> list[_native.MetricFamily]:
+        """Every metric of docs/metrics.md that is the engine's, with its values now."""
+        return self._native.metrics()
+
+    def sessions(self) -> list[_native.SessionInfo]:
+        """What is known about every session that has not ended."""
         return self._native.sessions()
 
     def end_session(self, session_id: int, message: str = "") -> bool:
@@ -299,7 +283,7 @@ class SessionRequest:
         self._session: BlockingSession | AsyncSession | None = None
 
     def open(self) -> AsyncSession:
-        """Asks for a slot and does not wait: the first events tell of it."""
+        """Asks for a slot and does not wait: the first events say what came of it."""
         dispatcher = self._engine.dispatcher()
         options: tuple[Any, ...] = (*self._options, dispatcher.notifier)
         native = self._engine._native.open(*options)

@@ -4,7 +4,6 @@ time."""
 from __future__ import annotations
 
 import json
-import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,10 +57,10 @@ class Sampling:
     repository says otherwise.
     """
 
-    temp: float = 0.8
-    temp_text: float = 0.7
-    top_k: int = 250
-    top_k_text: int = 25
+    temp: float = _native.DEFAULT_SAMPLING[0]
+    temp_text: float = _native.DEFAULT_SAMPLING[1]
+    top_k: int = _native.DEFAULT_SAMPLING[2]
+    top_k_text: int = _native.DEFAULT_SAMPLING[3]
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,26 +278,10 @@ class Moshi:
         Raises:
             InputError: A number outside its range, or a list of another length than ``slots``.
         """
-        count = _arrays.positive("slots", slots)
-        # Before the lists below are made for each.
-        if count > _native.MAX_SLOTS:
-            raise InputError(f"slots is {count}; pass 1 to {_native.MAX_SLOTS}")
-        if seed is None:
-            seeds = [secrets.randbits(64) for _ in range(count)]
-        else:
-            seeds = check.per_slot("seed", seed, count, check.seed)
-        settings = list(
-            zip(
-                check.per_slot("temp", temp, count, check.number),
-                check.per_slot("temp_text", temp_text, count, check.number),
-                check.per_slot("top_k", top_k, count, check.count),
-                check.per_slot("top_k_text", top_k_text, count, check.count),
-                strict=True,
-            )
-        )
+        seeds, settings = check.stream(slots, seed, temp, temp_text, top_k, top_k_text)
         stream = MoshiStream(self, self._native.stream(seeds, settings))
         for name, value in (conditions or {}).items():
-            for slot in range(count):
+            for slot in range(len(seeds)):
                 stream.set_condition(slot, name, value)
         return stream
 

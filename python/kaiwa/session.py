@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,12 +108,12 @@ class _Events:
             self._take(self._native.events())
         return self.end_reason
 
-    def info(self) -> dict[str, Any]:
-        """Figures of the session; empty when it is over."""
+    def info(self) -> _native.SessionInfo | None:
+        """What is known about the session; ``None`` when it is over."""
         try:
             return self._native.info()
         except ClosedError:
-            return {}
+            return None
 
     def finish(self) -> None:
         """Input is over: what is left is answered, then the session ends (``finished``)."""
@@ -132,23 +132,22 @@ class _Events:
         """Messages so far that held no audio."""
         return 0 if self.ended else self._native.bad_messages()
 
-    def _take(self, raw: list[tuple[Any, ...]]) -> None:
-        """Adds the native events to the buffer."""
-        for event in raw:
-            kind = event[0]
-            if kind == "audio":
-                self._buffer.append(AudioEvent(_t(event[1]), event[2]))
-            elif kind == "pages":
-                self._buffer.append(AudioEvent(_t(event[1]), _NO_PCM, event[2]))
-            elif kind == "text":
-                token = event[2]
+    def _take(self, events: list[_native._Event]) -> None:
+        """Adds the native events to the buffer; a model that hears and speaks gives no others."""
+        for event in events:
+            if isinstance(event, _native.AudioEvent):
+                self._buffer.append(AudioEvent(_t(event.frame), event.pcm))
+            elif isinstance(event, _native.PagesEvent):
+                self._buffer.append(AudioEvent(_t(event.frame), _NO_PCM, event.data))
+            elif isinstance(event, _native.TextEvent):
+                token = event.token
                 text = self._words.push(token) if self._words is not None else ""
                 if text or (self._words is None and token > 3):
-                    self._buffer.append(TextEvent(_t(event[1]), text, token))
-            elif kind == "state":
-                self._buffer.append(StateEvent(event[1], event[2]))
-            else:
-                self._last = EndEvent(event[1], event[2])
+                    self._buffer.append(TextEvent(_t(event.frame), text, token))
+            elif isinstance(event, _native.StateEvent):
+                self._buffer.append(StateEvent(event.state, event.position))
+            elif isinstance(event, _native.EndEvent):
+                self._last = EndEvent(event.reason, event.message)
                 self._buffer.append(self._last)
 
     def _pop(self) -> Event | None:
@@ -300,7 +299,7 @@ class AsyncSession(_Events):
     ) -> None:
         super().__init__(native, tokenizer, seed)
         self._news = asyncio.Event()
-        #: Takes the session up again after :meth:`Engine.hold`.
+        #: Resumes the session after :meth:`Engine.hold`.
         self.resume_token = secrets.token_urlsafe(18)
         self._dispatcher = dispatcher
         dispatcher.add(self)
@@ -392,7 +391,7 @@ class AsyncSession(_Events):
         self._news = asyncio.Event()
         self._dispatcher = dispatcher
         dispatcher.add(self)
-        if self._native.take_up(dispatcher.notifier):
+        if self._native.resume(dispatcher.notifier):
             return True
         dispatcher.remove(self)
         return False

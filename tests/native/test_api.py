@@ -119,6 +119,10 @@ def test_the_package_is_typed() -> None:
         *("LmFiles", "Mimi", "MimiStream", "Moshi", "MoshiStream", "Resampler"),
         *("available_memory", "build_info", "cpu_info", "lm_file_name", "lm_formats"),
         *("MAX_SLOTS", "read_bandwidth", "safetensors_summary"),
+        *("DEFAULT_SAMPLING", "END_REASONS", "ENGINE_METRICS", "Duplex"),
+        *("AudioEvent", "EndEvent", "PagesEvent", "StateEvent", "TextEvent", "VoiceEvent"),
+        *("Histogram", "Metric", "MetricFamily", "Readiness", "Sample"),
+        *("SessionInfo", "Stats", "StepRecord"),
     }
     known = ("class {}:", "def {}(", "{}: ")
     assert all(any(form.format(n) in stub for form in known) for n in public)

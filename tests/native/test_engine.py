@@ -212,9 +212,9 @@ class _NoRoom:
     id = 1
 
     def __init__(self) -> None:
-        self.news: list[tuple[str, str, int]] = []
+        self.news: list[Any] = []
 
-    def events(self) -> list[tuple[str, str, int]]:
+    def events(self) -> list[Any]:
         news, self.news = self.news, []
         return news
 
@@ -237,7 +237,9 @@ async def test_a_task_that_sends_keeps_no_event_from_one_that_reads() -> None:
     # The reader waits second, and so is woken second.
     reader = asyncio.create_task(session.next())
     await asyncio.sleep(0)
-    native.news.append(("state", "paused", 0))
+    with kaiwa.Engine.echo(slots=1) as engine, engine.session() as other:
+        other.pause()
+        native.news += other._native.events()
     session.wake()
     event = await asyncio.wait_for(reader, 2)
     assert isinstance(event, kaiwa.StateEvent)
@@ -361,6 +363,45 @@ def test_a_session_ends_only_for_a_reason_that_exists(engine: kaiwa.Engine) -> N
         session._native.close("revoked", "the key was revoked")
         assert (end := end_of(session)).reason == "revoked"
         assert end.message == "the key was revoked"
+
+
+# ---- records -----------------------------------------------------------------------------------
+
+
+def test_what_an_engine_tells_are_frozen_records(engine: kaiwa.Engine) -> None:
+    with engine.session(seed=7) as session:
+        session.send(FRAME)
+        session.finish()
+        list(session)
+        assert session.info() is None
+    readiness = engine.readiness
+    assert repr(readiness).startswith("Readiness(state='ready', slots_total=2, slots_used=0")
+    with pytest.raises(AttributeError):
+        readiness.state = "full"  # type: ignore[misc]
+    stats = engine.stats()
+    assert stats.frames_in == stats["frames_in"] == stats.get("frames_in") == 1
+    assert stats.get("nothing", 5) == 5
+    assert "history" in dict(**stats)
+    with pytest.raises(KeyError):
+        stats["nothing"]
+    # Also as the tuples they once were.
+    batches: Any = stats.batch
+    bounds, counts, total = batches
+    assert (bounds, counts, total) == (stats.batch.bounds, stats.batch.counts, stats.batch.sum)
+    assert (sum(counts), total) == (1, 1.0)
+    (step,) = stats.history
+    as_tuple: Any = step
+    at, batch, seconds = as_tuple
+    assert (at, batch, seconds) == (step.at, 1, step.seconds)
+
+
+def test_a_session_in_the_list_has_the_facts_of_its_own_record(engine: kaiwa.Engine) -> None:
+    with engine.session(seed=7) as session:
+        (listed,) = engine.sessions()
+        info = session.info()
+        assert info is not None
+        assert (listed.id, listed.state, listed.slot, listed.seed) == (info.id, "active", 0, 7)
+        assert dict(**info)["seed"] == info["seed"] == 7
 
 
 # ---- bad input ---------------------------------------------------------------------------------

@@ -335,6 +335,51 @@ def test_duplex_joins_codec_model_and_tokenizer(whole: Path) -> None:
             duplex.step(bad)  # type: ignore[arg-type]
 
 
+def test_duplex_with_pauses_forced_text_and_priming_is_its_parts_stepped_by_hand(
+    whole: Path,
+) -> None:
+    rng = np.random.default_rng(1)
+    pcm = rng.uniform(-0.5, 0.5, (8, 3, 1920)).astype(np.float32)
+    moshi = kaiwa.Moshi.from_pretrained(whole, device="cpu")
+    mimi = kaiwa.Mimi.from_pretrained(whole, device="cpu")
+    duplex = kaiwa.Duplex(moshi, mimi, slots=3, seed=[3, 4, 5], top_k=[5, 6, 7], prime=True)
+    codec = mimi.stream(3)
+    model = moshi.stream(3, seed=[3, 4, 5], top_k=[5, 6, 7])
+    for n, frame in enumerate(pcm):
+        active = [True, n % 2 == 0, n > 3]
+        forced = [None, 9, 11 + n]
+        if n == 6:
+            duplex.reset([1], seed=8)
+            codec.reset([1])
+            model.reset([1], seed=8)
+        out = duplex.step(frame, active, forced)
+        codes = codec.encode(frame[:, None], active)[:, :, 0]
+        fresh = [on and steps == 0 for on, steps in zip(active, model.steps, strict=True)]
+        if any(fresh):
+            model.step(codes, fresh, forced)
+        want = model.step(codes, active, forced)
+        audio = codec.decode(want.audio[:, :, None], want.ready)[:, 0]
+        assert (out.ready == want.ready).all()
+        assert list(want.ready) == active, "primed: frame n comes out with frame n"
+        assert (out.text_tokens == want.text).all()
+        assert (out.audio == audio).all()
+    assert duplex.seeds == [3, 8, 5]
+    before = duplex.state_bytes
+    idle = duplex.step(pcm[0], [False] * 3)
+    assert not idle.ready.any()
+    assert not idle.audio.any()
+    assert duplex.state_bytes == before
+    with pytest.raises(kaiwa.InputError, match="force_text"):
+        duplex.step(pcm[0], force_text=[1 << 40, None, None])
+    with pytest.raises(kaiwa.InputError, match="nan"):
+        duplex.step(np.full((3, 1920), np.nan, np.float32))
+
+
+def test_sampling_defaults_are_those_of_the_core() -> None:
+    assert kaiwa.Sampling() == kaiwa.Sampling(0.8, 0.7, 250, 25)
+    assert kaiwa.Engine.echo(slots=1).default_sampling == kaiwa.Sampling()
+
+
 def test_duplex_parts_must_fit(whole: Path, mimi: kaiwa.Mimi) -> None:
     small = kaiwa.Moshi.from_pretrained(DATA / "moshi_small", device="cpu")
     with pytest.raises(kaiwa.InputError, match="entries"):

@@ -7,11 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.server.live import Live, eventually
 from tests.server.wire import call
 
+from kaiwa import Engine, _native
+from kaiwa.server import metrics_page
 from kaiwa.server.collector import ServerCollector
 
 ROW = re.compile(r"^\| `(kaiwa_\w+)` \| (\w+) \| ([^|]*)\|", re.M)
@@ -47,3 +50,49 @@ async def test_the_page_tells_of_every_metric_and_of_no_other(echo: Live) -> Non
         for name, kind, labels in ROW.findall(PAGE.read_text(encoding="utf-8"))
     }
     assert told == exposed(metrics.registry, read)
+
+
+def test_the_page_is_that_of_the_program() -> None:
+    assert PAGE.read_text(encoding="utf-8") == metrics_page.markdown(), (
+        "regenerate it: python -m kaiwa.server.metrics_page > docs/metrics.md"
+    )
+
+
+async def test_what_the_engine_gives_is_forwarded_whole(echo: Live) -> None:
+    async with call(echo.url()):
+        pass
+    parts = echo.parts
+    read = CollectorRegistry()
+    read.register(ServerCollector(parts.state, parts.live, parts.held, None, ["kyutai"]))
+    families = {
+        family.name + ("_total" if family.type == "counter" else ""): family
+        for family in text_string_to_metric_families(generate_latest(read).decode())
+    }
+    for metric in _native.ENGINE_METRICS:
+        family = families[metric.name]
+        assert family.type == metric.kind
+        assert family.documentation == metric.help
+        bounds = [
+            sample.labels["le"] for sample in family.samples if sample.name.endswith("_bucket")
+        ]
+        assert set(bounds) == ({*map(repr, metric.buckets), "+Inf"} if metric.buckets else set())
+
+
+def test_buckets_are_cumulated_and_counters_keep_their_labels() -> None:
+    with Engine.echo(slots=1) as engine, engine.session() as session:
+        session.send(np.zeros(3 * 1920, np.float32))
+        session.finish()
+        list(session)
+        state: Any = SimpleNamespace(
+            engine=engine, stuck=False, readiness="ready", draining=False, uptime=1.0
+        )
+        calls: Any = ()
+        read = CollectorRegistry()
+        read.register(ServerCollector(state, calls, calls, None, []))
+    value = read.get_sample_value
+    assert value("kaiwa_step_batch_size_bucket", {"le": "1.0"}) == 3
+    assert value("kaiwa_step_batch_size_bucket", {"le": "64.0"}) == 3
+    assert value("kaiwa_step_batch_size_count") == 3
+    assert value("kaiwa_step_batch_size_sum") == 3
+    assert value("kaiwa_frames_total", {"direction": "out", "kind": "model"}) == 3
+    assert value("kaiwa_slots_total") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -69,56 +70,9 @@ class ServerCollector(Collector):
         yield from self._collect_shared()
         if engine is None:
             return
-        readiness = engine.readiness
         yield self._collect_active()
-        yield _gauge("kaiwa_slots_total", "Conversations at once.", readiness.slots_total)
-        yield _gauge("kaiwa_queue_waiting", "Callers waiting for a slot.", readiness.queue)
-        yield _gauge(
-            "kaiwa_step_predicted_seconds",
-            "Expected 95th percentile of a step with one conversation more.",
-            readiness.predicted_seconds,
-        )
-        yield _gauge("kaiwa_state_bytes", "Running state of all slots.", readiness.state_bytes)
         yield _gpu_memory(engine)
-        stats = engine.stats()
-        for name, what, key in (
-            ("kaiwa_step_duration_seconds", "One step of all ready sessions.", "step"),
-            ("kaiwa_step_batch_size", "Sessions in a step.", "batch"),
-            ("kaiwa_frame_latency_seconds", "From a frame's last byte to its answer.", "latency"),
-            (
-                "kaiwa_frame_overhead_seconds",
-                "The same less the step that made the answer.",
-                "overhead",
-            ),
-            ("kaiwa_handshake_wait_seconds", "From request to slot.", "wait"),
-            ("kaiwa_input_backlog_frames", "Frames left waiting at a step.", "backlog"),
-        ):
-            family = HistogramMetricFamily(name, what)
-            _add(family, (), stats[key])
-            yield family
-        stages = HistogramMetricFamily(
-            "kaiwa_codec_duration_seconds", "Parts of a step, and Opus.", labels=("op",)
-        )
-        for op, histogram in sorted(stats["stages"].items()):
-            _add(stages, (op,), histogram)
-        yield stages
-        frames = CounterMetricFamily(
-            "kaiwa_frames", "Frames of 80 ms, by what became of them.", labels=("direction", "kind")
-        )
-        frames.add_metric(("in", "model"), stats["frames_in"])
-        frames.add_metric(("out", "model"), stats["frames_out"])
-        frames.add_metric(("in", "inserted_silence"), stats["inserted_silence"])
-        frames.add_metric(("in", "dropped_input"), stats["dropped_input"])
-        frames.add_metric(("out", "dropped_output"), stats["dropped_output"])
-        yield frames
-        for name, what, key in (
-            ("kaiwa_deadline_missed", "Steps of more than 80 ms.", "deadline_missed"),
-            ("kaiwa_opus_bad_packets", "Opus packets that could not be decoded.", "bad_packets"),
-            ("kaiwa_engine_panics", "Defects met in a step.", "panics"),
-        ):
-            counter = CounterMetricFamily(name, what)
-            counter.add_metric((), stats[key])
-            yield counter
+        yield from map(_forward, engine.metrics())
 
     def _collect_active(self) -> GaugeMetricFamily:
         """Calls that have a slot, by protocol; those that are held keep theirs."""
@@ -170,15 +124,28 @@ def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, what, value=value)
 
 
-def _add(
-    family: HistogramMetricFamily,
-    labels: tuple[str, ...],
-    histogram: tuple[list[float], list[int], float],
-) -> None:
-    """One histogram, cumulated as Prometheus wants it."""
-    bounds, counts, total = histogram
-    seen, buckets = 0, []
-    for bound, count in zip([*map(repr, bounds), "+Inf"], counts, strict=True):
-        seen += count
-        buckets.append((bound, seen))
-    family.add_metric(labels, buckets=buckets, sum_value=total)
+def _forward(family: _native.MetricFamily) -> Metric:
+    """A metric of the engine, whatever it is."""
+    metric = family.metric
+    if metric.kind == "histogram":
+        histograms = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for sample in family.samples:
+            assert sample.histogram is not None
+            histograms.add_metric(sample.labels, _cumulated(sample.histogram), sample.histogram.sum)
+        return histograms
+    numbers: CounterMetricFamily | GaugeMetricFamily
+    if metric.kind == "counter":
+        name = metric.name.removesuffix("_total")
+        numbers = CounterMetricFamily(name, metric.help, labels=metric.labels)
+    else:
+        numbers = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for sample in family.samples:
+        assert sample.number is not None
+        numbers.add_metric(sample.labels, sample.number)
+    return numbers
+
+
+def _cumulated(histogram: _native.Histogram) -> list[tuple[str, float]]:
+    """Buckets as Prometheus wants them: each counts all smaller values, too."""
+    bounds = [*map(repr, histogram.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))

@@ -96,18 +96,18 @@ def stats(server: Server) -> dict[str, Any]:
     if engine is None:
         return out
     ready, counts = engine.readiness, engine.stats()
-    history = counts["history"]
-    took = sorted(seconds for _, _, seconds in history)
+    history = counts.history
+    took = sorted(step.seconds for step in history)
     # The engine's clock began later than the server's, which the chart shows.
     shift = state.uptime - ready.now
     out.update(
         slots_total=ready.slots_total,
         slots_used=ready.slots_used,
         queue=ready.queue,
-        frames=counts["frames_out"],
-        deadline_missed=counts["deadline_missed"],
-        dropped_input=counts["dropped_input"],
-        dropped_output=counts["dropped_output"],
+        frames=counts.frames_out,
+        deadline_missed=counts.deadline_missed,
+        dropped_input=counts.dropped_input,
+        dropped_output=counts.dropped_output,
     )
     out["memory"]["state"] = ready.state_bytes
     if engine.moshi is not None:
@@ -115,12 +115,14 @@ def stats(server: Server) -> dict[str, Any]:
     if took:
         at = {p: took[min(len(took) - 1, int(len(took) * p))] for p in (0.5, 0.95, 0.99)}
         out["step"] = {
-            "count": sum(counts["step"][1]),
-            "batch": history[-1][1],
-            "last": round(history[-1][2], 6),
+            "count": sum(counts.step.counts),
+            "batch": history[-1].batch,
+            "last": round(history[-1].seconds, 6),
             "p50": round(at[0.5], 6),
             "p95": round(at[0.95], 6),
             "p99": round(at[0.99], 6),
-            "history": [[round(t + shift, 3), n, round(s, 6)] for t, n, s in history],
+            "history": [
+                [round(step.at + shift, 3), step.batch, round(step.seconds, 6)] for step in history
+            ],
         }
     return out

@@ -145,7 +145,6 @@ impl Engine {
             id: session.id(),
             opus: wanted_opus,
             session: Mutex::new(Some(Arc::new(session))),
-            last: Mutex::default(),
         })
     }
 
@@ -204,8 +203,6 @@ pub struct Session {
     opus: bool,
     /// Shared for the length of a call, so that a waiting thread does not keep others out.
     session: Mutex<Option<Arc<engine::Session>>>,
-    /// What was known about it when it was released.
-    last: Mutex<engine::SessionInfo>,
 }
 
 impl Session {
@@ -297,11 +294,8 @@ impl Session {
         session.is_none_or(|s| s.ended())
     }
 
-    /// What is known about the session, or was when it was released.
+    /// What is known about the session.
     fn info(&self, py: Python<'_>) -> PyResult<SessionInfo> {
-        if lock(&self.session).is_none() {
-            return Ok(lock(&self.last).clone().into());
-        }
         Ok(self.get(py)?.info().into())
     }
 
@@ -315,17 +309,7 @@ impl Session {
 
     /// Lets go of the session, which ends it.
     fn release(&self) {
-        let Some(session) = lock(&self.session).take() else {
-            return;
-        };
-        if session.same_process().is_ok() {
-            *lock(&self.last) = engine::SessionInfo {
-                state: "ended",
-                slot: None,
-                position: 0,
-                ..session.info()
-            };
-        }
+        lock(&self.session).take();
     }
 }
 

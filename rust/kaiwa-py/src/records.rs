@@ -1,4 +1,4 @@
-//! What the engine tells, as frozen classes.
+//! Events, readiness, statistics and metrics of an engine, as frozen classes.
 
 use std::collections::BTreeMap;
 

@@ -173,7 +173,7 @@ impl Admission {
         self.draining = true;
     }
 
-    /// When somebody's patience ends next.
+    /// When the next of those who wait gives up.
     pub fn next_deadline(&self) -> Option<f64> {
         self.queue.iter().map(|w| w.until).min_by(f64::total_cmp)
     }

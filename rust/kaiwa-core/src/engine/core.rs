@@ -20,7 +20,7 @@ const NAP: f64 = 0.1;
 const WARM_UP: f64 = 10.0;
 /// Frames of silence at most that fetch the last answers of a session whose input is over.
 const TAIL: u64 = 64;
-/// What sessions are told that end for a defect.
+/// The message of sessions that end for a defect.
 pub(super) const DEFECT: &str =
     "internal error in the engine; this is a defect of kaiwa, please report it";
 

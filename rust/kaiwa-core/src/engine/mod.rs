@@ -116,7 +116,7 @@ impl Engine {
         })
     }
 
-    /// Asks for a session. Its first event tells whether it waits, runs, or was refused.
+    /// Asks for a session. Its first event says whether it waits, runs, or was refused.
     ///
     /// # Errors
     /// [`Error::EngineClosed`]; [`Error::Forked`]; [`Error::OptionValue`] for settings that no
@@ -211,7 +211,7 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(thread) = thread {
-            // It catches its own panics; one in that has nobody left to tell.
+            // It catches its own panics; whoever closes the engine needs no other.
             let _ = thread.join();
         }
     }

@@ -204,7 +204,7 @@ impl Session {
                 return false;
             }
             let state = self.0.lock();
-            // Short naps: room is told of like everything else, but may come before the wait.
+            // Short waits: room may have come, and been notified of, before this thread waited.
             let nap = left.min(Duration::from_millis(20));
             drop(self.0.changed.wait_timeout(state, nap));
         }
