@@ -146,13 +146,20 @@ _SHARED = (
         "kaiwa_shared_state_up",
         "gauge",
         "",
-        "1 while Redis answers",
+        "1 while Redis answers and takes writes",
     ),
     (
         "kaiwa_shared_state_failures_total",
         "counter",
         "",
-        "questions without an answer",
+        "questions without an answer, or refused",
+    ),
+    (
+        "kaiwa_shared_clock_offset_seconds",
+        "gauge",
+        "",
+        "by how much Redis' clock is ahead of this machine's; more than 2 s either way: set the "
+        "clocks",
     ),
     (
         "kaiwa_shared_state_unanswered_total",
