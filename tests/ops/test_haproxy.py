@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kaiwa.server.shared.admission import VOUCHER
+from kaiwa.server.shared.vouchers import HEADER as VOUCHER
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,10 +15,11 @@ from kaiwa.server.limits import LimitReached
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import address
-from kaiwa.server.shared.admission import VOUCHER, Admission
+from kaiwa.server.shared.admission import Admission
 from kaiwa.server.shared.redis_client import SharedStateUnavailable
 from kaiwa.server.shared.signing import Signer
 from kaiwa.server.shared.state import SharedState
+from kaiwa.server.shared.vouchers import HEADER as VOUCHER
 
 MODEL = "moshika"
 
@@ -190,7 +191,7 @@ class Vouching:
     async def refused(self, headers: dict[str, str], **query: str) -> bool:
         """Whether the holder refuses it for its signature."""
         try:
-            await self.holder.authorize(headers, query, 0)
+            await self.holder.authorize(headers, query, 0, protocol="kyutai")
         except Refused as refused:
             return (refused.status, refused.code) == (403, "voucher")
         return False
@@ -202,7 +203,9 @@ def vouching(access: Access, alice: Caller) -> Vouching:
 
 
 async def test_a_voucher_lets_its_caller_in(vouching: Vouching) -> None:
-    caller = await vouching.holder.authorize(vouching.voucher(), {"resume": "token"}, 0)
+    caller = await vouching.holder.authorize(
+        vouching.voucher(), {"resume": "token"}, 0, protocol="kyutai"
+    )
     assert caller.key_id == vouching.alice.key_id
     assert (caller.vouched, caller.operator) == (True, False)
 
@@ -225,7 +228,9 @@ async def test_a_voucher_counts_on_one_server(vouching: Vouching) -> None:
     assert await vouching.refused(vouching.voucher(to="http://10.0.0.3:8998"), resume="token")
     # A server that shares nothing is nowhere to be found by others.
     with pytest.raises(Refused, match="signature"):
-        await vouching.sender.authorize(vouching.voucher(), {"resume": "token"}, 0)
+        await vouching.sender.authorize(
+            vouching.voucher(), {"resume": "token"}, 0, protocol="kyutai"
+        )
 
 
 @pytest.mark.parametrize(("age", "good"), [(11.9, True), (12.1, False), (-1.9, True), (-3, False)])
@@ -246,6 +251,11 @@ async def test_other_signed_values_are_no_vouchers(vouching: Vouching) -> None:
         assert await vouching.refused(headers, resume="token")
     for text in ("", "x", "e30.AAAA"):
         assert await vouching.refused({VOUCHER: text}, resume="token")
+
+
+async def test_a_voucher_is_for_calls_only(vouching: Vouching) -> None:
+    with pytest.raises(Refused, match="wants a key"):
+        await vouching.holder.authorize(vouching.voucher(), {"resume": "token"}, 0)
 
 
 async def test_without_a_secret_a_voucher_is_an_unknown_header(

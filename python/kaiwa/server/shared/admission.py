@@ -8,28 +8,21 @@ whether callers with keys are refused (`closed`).
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kaiwa.server.access import Access
 from kaiwa.server.caller import Caller
 from kaiwa.server.limits import Lease, LimitReached
 from kaiwa.server.refusal import Refused
 from kaiwa.server.shared.redis_client import SharedStateUnavailable
-from kaiwa.server.shared.signed_tokens import SKEW
 from kaiwa.server.shared.state import SharedState
-from kaiwa.server.shared.used_once import TooManyUsed, UsedOnce
+from kaiwa.server.shared.vouchers import HEADER as VOUCHER
+from kaiwa.server.shared.vouchers import Vouchers
 
 if TYPE_CHECKING:
     from kaiwa.server.shared.signing import Signer
-
-#: Header by which a server vouches for a caller to another.
-VOUCHER = "x-kaiwa-voucher"
-#: Seconds that a voucher counts, besides the difference of clocks.
-VOUCHER_SECONDS = 10.0
-_VOUCHER_PURPOSE = "voucher"
 
 
 class Admission:
@@ -56,16 +49,16 @@ class Admission:
             closed: without an answer of the shared state callers with keys are refused.
             on_unanswered: called for each decision that was made without an answer of the shared
                 state, with what it was about: `token`, `limits`.
-            wall: seconds since 1970, on a clock that differs by at most `SKEW` between servers.
+            wall: seconds since 1970, on a clock that differs little between servers.
         """
         self._access = access
         self._model = model
-        self._signer = signer
         self._shared = shared
         self._closed = closed
         self._on_unanswered = on_unanswered
-        self._wall = wall
-        self._vouchers = UsedOnce()
+        self._vouchers: Vouchers | None = None
+        if signer is not None:
+            self._vouchers = Vouchers(signer, self._address, wall)
 
     async def authorize(
         self,
@@ -86,8 +79,8 @@ class Admission:
         Raises:
             Refused: 401, 403, or 503 if nobody can tell.
         """
-        if self._signer is not None and VOUCHER in headers:
-            return self._vouched(self._signer, headers, query.get("resume", ""), protocol)
+        if self._vouchers is not None and VOUCHER in headers and protocol is not None:
+            return self._vouched(self._vouchers, headers, query.get("resume", ""), protocol)
         caller = self._access.authorize(headers, query, now, protocol=protocol)
         token = caller.token
         if self._shared is not None and token is not None:
@@ -141,59 +134,41 @@ class Admission:
             lease.on_release = lambda: shared.remove_lease(lease.id)
         return lease
 
+    def _address(self) -> str | None:
+        """Where other servers reach this one; None if they cannot."""
+        return self._shared.address if self._shared is not None else None
+
     def vouch(self, caller: Caller, resume: str, owner: str) -> str:
-        """Signed words that let a caller take up a call on the server that holds it.
+        """A voucher that lets a caller take up a call on the server that holds it.
 
         Args:
             caller: who asked this server.
             resume: the resume token of the call.
-            owner: address of the server that holds it; on others the voucher does not count.
+            owner: address of the server that holds it.
         """
-        assert self._signer is not None
-        value = {
-            "id": secrets.token_urlsafe(12),
-            "key": caller.key_id,
-            "resume": resume,
-            "to": owner,
-            "end": round(self._wall() + VOUCHER_SECONDS, 3),
-        }
-        return self._signer.sign(_VOUCHER_PURPOSE, value)
+        assert self._vouchers is not None
+        return self._vouchers.issue(caller.key_id, resume, owner)
 
     def _vouched(
-        self, signer: Signer, headers: Mapping[str, str], resume: str, protocol: str | None
+        self, vouchers: Vouchers, headers: Mapping[str, str], resume: str, protocol: str
     ) -> Caller:
-        """The caller for whom another server vouches, to take up one call, once.
+        """The caller for whom another server vouches.
 
         Raises:
             Refused: 403, the voucher does not count here; 401, the key is revoked or unknown.
         """
-        value = signer.check(_VOUCHER_PURPOSE, headers[VOUCHER])
-        said: dict[str, Any] = value if isinstance(value, dict) else {}
-        here = self._shared.address if self._shared is not None else None
-        wall = self._wall()
-        counts = (
-            bool(said)
-            and (said["to"], said["resume"]) == (here, resume)
-            and wall < said["end"] + SKEW <= wall + VOUCHER_SECONDS + 2 * SKEW
-            # Servers send none: this is a web page, whose origin was not checked.
-            and "origin" not in headers
-            and self._use_voucher(said["id"], said["end"] + SKEW, wall)
-        )
-        if not counts:
+        key_id = None
+        # Servers send no origin: this is a web page, and nobody has checked which.
+        if "origin" not in headers:
+            key_id = vouchers.redeem(headers[VOUCHER], resume)
+        if key_id is None:
             raise Refused(
                 403,
                 "voucher",
                 "another server passed this call on with a signature that does not count here; "
                 "give all servers the same token_secret_file, and the same time",
             )
-        return self._access.vouched(said["key"], protocol)
-
-    def _use_voucher(self, name: str, until: float, wall: float) -> bool:
-        """Whether a voucher is used for the first time."""
-        try:
-            return self._vouchers.use(name, until, wall)
-        except TooManyUsed:
-            return False
+        return self._access.vouched(key_id, protocol)
 
     def _unanswered(self, what: str) -> None:
         """Goes on without an answer of the shared state.

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from kaiwa.server.channel import Channel, Disconnected
 from kaiwa.server.refusal import Refused
-from kaiwa.server.shared.admission import VOUCHER
+from kaiwa.server.shared.vouchers import HEADER as VOUCHER
 
 log = logging.getLogger("kaiwa.server")
 
