@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,12 @@ MISSING = (
 BASE = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
 Launch = Callable[..., Browser]
 Serve = Callable[[Script], FakeServer]
+
+
+def in_a_thread(make: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+    """Runs a coroutine on another thread: on that of the tests Playwright has an event loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(make(*arguments))).result(60)
 
 
 def chromium_path() -> str:

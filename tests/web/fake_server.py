@@ -13,10 +13,8 @@ import contextlib
 import json
 import math
 import socket
-import struct
 import threading
 import time
-import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,19 +29,23 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from tests.web.ogg_check import OggCheck
 
+from kaiwa import __version__
+from kaiwa.reasons import REASONS
 from kaiwa.server.refusal import Refused
 
 STATIC = Path(__file__).parents[2] / "python" / "kaiwa" / "server" / "static"
 RATE = 24_000
 FRAME = 1920
-SECURITY = {
-    b"content-security-policy": b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
-    b"permissions-policy": b"microphone=(self), screen-wake-lock=(self)",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
+#: Headers of the pages.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; "
+    "img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
 }
 WORDS = (
     " Good evening, it is nice to hear your voice. I was just thinking about the sea in winter,"
@@ -52,74 +54,16 @@ WORDS = (
 )
 
 
-def ogg_crc(page: bytes) -> int:
-    """Ogg's checksum: CRC-32 without reflection, which is zlib's with the bits of bytes turned."""
-    turned = bytes(int(f"{byte:08b}"[::-1], 2) for byte in page)
-    crc = zlib.crc32(turned, 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{crc:032b}"[::-1], 2)
-
-
-@dataclass
-class OggCheck:
-    """What is wrong with an Ogg/Opus stream that a browser sends: nothing, it is hoped."""
-
-    pages: int = 0
-    packets: int = 0
-    granule: int = 0
-    serial: int | None = None
-    pre_skip: int = -1
-    faults: list[str] = field(default_factory=list)
-
-    def message(self, data: bytes) -> None:
-        """Checks one message, which must hold whole pages."""
-        at = 0
-        while at < len(data):
-            if data[at : at + 4] != b"OggS" or len(data) < at + 27:
-                self.faults.append(f"page {self.pages}: no page begins at {at}")
-                return
-            laces = data[at + 27 : at + 27 + data[at + 26]]
-            end = at + 27 + len(laces) + sum(laces)
-            if end > len(data):
-                self.faults.append(f"page {self.pages}: goes beyond its message")
-                return
-            self._page(data[at:end], laces)
-            at = end
-
-    def _page(self, page: bytes, laces: bytes) -> None:
-        flags, granule, serial, sequence, crc = struct.unpack_from("<BQIII", page, 5)
-        body = page[27 + len(laces) :]
-        wanted = ogg_crc(page[:22] + bytes(4) + page[26:])
-        checks = {
-            "checksum": crc == wanted,
-            "sequence": sequence == self.pages,
-            "serial": self.serial in (None, serial),
-            "flags": flags == (2 if self.pages == 0 else 0),
-            "one packet": sum(lace < 255 for lace in laces) == 1 and laces[-1] < 255,
-        }
-        if self.pages == 0:
-            checks["OpusHead"] = body[:8] == b"OpusHead" and len(body) == 19 and body[9] == 1
-            checks["granule"] = granule == 0
-            self.pre_skip = int.from_bytes(body[10:12], "little")
-        elif self.pages == 1:
-            checks["OpusTags"] = body[:8] == b"OpusTags"
-            checks["granule"] = granule == 0
-        else:
-            checks["granule"] = granule - self.granule in (960, 1920, 3840)
-            checks["not empty"] = len(body) > 0
-            self.packets += 1
-        self.granule = granule
-        self.serial = serial
-        self.faults += [f"page {self.pages}: {name}" for name, good in checks.items() if not good]
-        self.pages += 1
-
-
 @dataclass
 class Refusal:
-    """How a websocket is turned away."""
+    """How a websocket is turned away, or a call ends: a reason of the table."""
 
-    code: int
     reason: str
     sentence: str = ""
+
+    @property
+    def code(self) -> int:
+        return REASONS[self.reason].close
 
 
 @dataclass
@@ -138,8 +82,7 @@ class Script:
     queue_pause: float = 0.4
     refusals: list[Refusal] = field(default_factory=list)
     end_after: list[tuple[int, Refusal]] = field(default_factory=list)
-    knows_sessions: bool = True
-    refuses_unknown: bool = True
+    refuses_unknown: bool = False
     words_every: int = 3
     text: str = WORDS
 
@@ -187,21 +130,6 @@ class Coding:
         return bytes(self.writer.append_pcm(samples))
 
 
-class Headers:
-    """Adds the headers of a careful server, so that the pages are known to work under them."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *SECURITY.items()]}
-            await send(message)
-
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
-
-
 def failure(status: int, code: str, message: str, wait: int | None = None) -> JSONResponse:
     refused = Refused(status, code, message, wait)
     return JSONResponse(refused.body(), status, refused.headers())
@@ -217,6 +145,7 @@ class FakeServer:
         self.tokens: dict[str, str] = {}
         self.sessions: dict[str, int] = {}
         self.reachable = True
+        self.turned_away = 0  # connections while it was not reachable
         self.born = time.monotonic()
         self.stats: dict[str, Any] | None = None
         self._port = port
@@ -270,7 +199,7 @@ class FakeServer:
         inner = socket.socket()
         inner.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            Headers(self._app()),
+            self._app(),
             log_level="critical",
             ws="websockets-sansio",
             lifespan="off",
@@ -296,6 +225,7 @@ class FakeServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
     ) -> None:
         if not self.reachable:
+            self.turned_away += 1
             writer.transport.abort()
             return
         task = asyncio.current_task()
@@ -343,7 +273,7 @@ class FakeServer:
     @staticmethod
     def _page(name: str) -> Any:
         async def page(_request: Request) -> Response:
-            return FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
+            return FileResponse(STATIC / name, headers=PAGE_HEADERS)
 
         return page
 
@@ -354,7 +284,7 @@ class FakeServer:
                 "model": script.model,
                 "synthetic": script.synthetic,
                 "auth": script.auth,
-                "version": "0.1.0",
+                "version": __version__,
                 "sampling": {"temp": 0.8, "temp_text": 0.7, "top_k": 250, "top_k_text": 25},
                 "max_seconds": script.max_seconds,
                 "slots": 8,
@@ -363,7 +293,11 @@ class FakeServer:
         )
 
     async def _token(self, request: Request) -> Response:
+        if self.script.auth == "none":
+            return JSONResponse({"token": "", "expires_at": 0})
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not key:
+            return failure(401, "no_key", "this server wants a key")
         if key == "kw_busy":
             return failure(429, "tokens", "too many tokens are in use", 60)
         if key not in self.script.keys:
@@ -371,7 +305,8 @@ class FakeServer:
         self._made += 1
         token = f"token-{self._made}"
         self.tokens[token] = key
-        return JSONResponse({"token": token, "expires_at": time.time() + 60})
+        body = {"token": token, "expires_at": int(time.time()) + 60}
+        return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
     def _operator(self, request: Request) -> Response | None:
         wanted = self.script.operator_key
@@ -380,6 +315,8 @@ class FakeServer:
             return None
         if not given:
             return failure(401, "no_key", "this server wants a key")
+        if given not in self.script.keys:
+            return failure(401, "unknown_key", "this key is not known")
         return failure(403, "operator", "this is for operators")
 
     async def _stats(self, request: Request) -> Response:
@@ -388,7 +325,10 @@ class FakeServer:
     async def _end(self, request: Request) -> Response:
         if refusal := self._operator(request):
             return refusal
-        self.ended.append(request.path_params["id"])
+        session = request.path_params["id"]
+        if session not in {row["id"] for row in self._figures()["sessions"]}:
+            return failure(404, "no_session", "there is no live session of this id")
+        self.ended.append(session)
         return Response(status_code=204)
 
     def _figures(self) -> dict[str, Any]:
@@ -403,7 +343,7 @@ class FakeServer:
             history.append([at, batch, 0.014 + 0.0052 * batch + 0.006 * noise**3 + spike])
         live = [
             {
-                "id": f"{7919 * (i + 3) % 65536:04x}",
+                "id": str(41 + i),
                 "protocol": "kyutai",
                 "key_name": ("front-desk", "demo", "")[i % 3],
                 "state": ("active", "active", "held")[i % 3],
@@ -413,12 +353,12 @@ class FakeServer:
                 "slot": i,
             }
             for i in range(5)
-            if f"{7919 * (i + 3) % 65536:04x}" not in self.ended
+            if str(41 + i) not in self.ended
         ]
         return {
             "state": self.script.state,
             "model": self.script.model,
-            "version": "0.1.0",
+            "version": __version__,
             "uptime_seconds": up,
             "slots_total": 8,
             "slots_used": len(live),
@@ -471,12 +411,12 @@ class FakeServer:
 
     def _objection(self, call: Call) -> Refusal | None:
         if self.script.auth == "key" and not self.tokens.pop(call.query.get("token", ""), ""):
-            return Refusal(1008, "bad_token", "this token is unknown, used or too old")
+            return Refusal("bad_token", "this token is unknown, used or too old")
         if self.script.refusals:
             return self.script.refusals.pop(0)
         token = call.query.get("resume", "")
         if token and token not in self.sessions and self.script.refuses_unknown:
-            return Refusal(1013, "lost", "That conversation is no longer held.")
+            return Refusal("lost", "That conversation is no longer held.")
         return None
 
     async def _begin(self, ws: WebSocket, call: Call) -> None:

@@ -9,7 +9,8 @@ import pytest
 import sphn
 from playwright.sync_api import Page
 from tests.web.conftest import Serve
-from tests.web.fake_server import OggCheck, Script
+from tests.web.fake_server import Script
+from tests.web.ogg_check import OggCheck
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.web.conftest import Serve
 from tests.web.fake_server import Script
+from tests.web.test_call import eventually, still
 
 
 def test_the_figures_are_shown(page: Page, serve: Serve) -> None:
@@ -30,8 +31,7 @@ def test_the_figures_are_shown(page: Page, serve: Serve) -> None:
     row = page.locator("#sessions tr").first
     expect(row).to_contain_text("front-desk")
     before = row.inner_text()
-    page.wait_for_timeout(2500)
-    assert row.inner_text() != before  # it goes on asking
+    expect(row).not_to_have_text(before, use_inner_text=True)  # it goes on asking
 
 
 def test_the_chart_shows_what_was_too_slow(page: Page, serve: Serve) -> None:
@@ -57,14 +57,11 @@ def test_the_chart_shows_what_was_too_slow(page: Page, serve: Serve) -> None:
         }
         return [rows.size, columns.size];
     }"""
-    page.wait_for_timeout(300)
-    rows, columns = page.evaluate(red)
-    assert rows <= 3  # the line of the deadline, and nothing else
-    assert columns > 500
+    eventually(lambda: page.evaluate(red)[1] > 500, "the line of the deadline is drawn")
+    rows, _ = page.evaluate(red)
+    assert rows <= 3  # that line, and nothing else
     quiet["step"]["history"].append([up - 1, 2, 0.15])
-    page.wait_for_timeout(1500)
-    rows, columns = page.evaluate(red)
-    assert rows > 50
+    eventually(lambda: page.evaluate(red)[0] > 50, "the slow step is drawn")
 
 
 def test_a_call_is_ended_after_a_question(page: Page, serve: Serve) -> None:
@@ -135,7 +132,7 @@ def test_it_fits_the_screen(
     page = context.new_page()
     page.goto(server.url + "/ops")
     expect(page.locator("#used")).to_have_text("5")
-    page.wait_for_timeout(300)
+    still(page)
     page.screenshot(path=artifacts / f"ops-{scheme}-{width}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()

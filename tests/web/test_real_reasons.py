@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect
 from tests.server.live import At, Live, eventually, running
 from tests.server.test_stop import _Stuck
 from tests.server.wire import Call, call
+from tests.web.conftest import in_a_thread
 from tests.web.test_call import press, state, title, until
 
 from kaiwa.cli.serve import load as load_engine
@@ -268,13 +269,6 @@ ELSEWHERE = {
 }
 
 
-def drive(way: Callable[[Path], Any], path: Path) -> Told:
-    """Runs a way on a thread of its own: Playwright has an event loop on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        told: Told = pool.submit(lambda: asyncio.run(way(path))).result(60)
-    return told
-
-
 @pytest.fixture(scope="module")
 def echo() -> Iterator[Live]:
     with running() as live:
@@ -312,7 +306,7 @@ def test_every_reason_is_driven_or_said_why_not() -> None:
 
 @pytest.mark.parametrize("name", WAYS)
 def test_the_page_says_why(blank: Page, tmp_path: Path, name: str) -> None:
-    told, reason = drive(WAYS[name], tmp_path), REASONS[name]
+    told, reason = in_a_thread(WAYS[name], tmp_path), REASONS[name]
     assert (told.code, told.reason) == (reason.close, name)
     shown = verdict(blank, told)
     assert shown == {
@@ -324,7 +318,7 @@ def test_the_page_says_why(blank: Page, tmp_path: Path, name: str) -> None:
 
 
 def test_a_caller_who_waited_in_vain_is_told(blank: Page, tmp_path: Path) -> None:
-    told = drive(full_after_waiting, tmp_path)
+    told = in_a_thread(full_after_waiting, tmp_path)
     assert told[:2] == (1013, "full")
     assert verdict(blank, told)["title"] == "Server full"
 
