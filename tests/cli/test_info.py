@@ -81,6 +81,7 @@ def test_doctor(run: Callable[..., Any]) -> None:
     found = json.loads(outcome.out)
     assert found["kernels"] in found["kernels_available"]
     assert found["threads"] >= 1
+    assert 0 < found["memory"]["available_gib"] <= found["memory"]["total_gib"]
     assert found["kaiwa"] == found["build"]["version"]
     assert {"wav", "flac", "mp3", "ogg", "opus"} <= set(found["audio"]["writes"])
     assert set(found["packages"]) >= {"soundfile", "rustymimi", "torch"}

@@ -7,6 +7,7 @@ import argparse
 from typing import Any
 
 from kaiwa.cli import options
+from kaiwa.load_options import KV_DTYPES
 
 
 def add_parser(commands: Any) -> None:
@@ -115,7 +116,7 @@ def _add_lm(kinds: Any) -> None:
     )
     lm.add_argument(
         "--kv",
-        choices=("bfloat16", "int8", "float32"),
+        choices=KV_DTYPES,
         help="how keys and values are held (default: the model's)",
     )
     lm.add_argument("--json", action="store_true", help="print JSON")

@@ -5,22 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from kaiwa import _native
 from kaiwa.cli import options
 
-#: Formats by name; the core has the same list, which a test compares.
-FORMATS = (
-    "pytorch-bf16",
-    "safetensors-bf16",
-    "safetensors-f32",
-    "pytorch-int8",
-    "candle-bf16",
-    "gguf-q8",
-    "candle-q8",
-    "gguf-q4",
-    "mlx-bf16",
-    "mlx-q8",
-    "mlx-q4",
-)
+#: Formats by name.
+FORMATS = tuple(_native.lm_formats())
 
 #: Entries of a config.json by which two models differ.
 SIZES = ("dim", "num_layers", "n_q", "dep_q", "card", "text_card")
@@ -53,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     import time
     from pathlib import Path
 
-    from kaiwa import _native
     from kaiwa.checkpoints import moshi as checkpoints
     from kaiwa.errors import InputError
     from kaiwa.moshi import open_files

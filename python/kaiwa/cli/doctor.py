@@ -88,18 +88,25 @@ def _processor() -> str | None:
 
 
 def _memory() -> dict[str, float | None]:
-    """Memory of the machine in GiB, where the system tells."""
-    found: dict[str, float | None] = {"total_gib": None, "available_gib": None}
-    names = {"MemTotal:": "total_gib", "MemAvailable:": "available_gib"}
+    """Memory in GiB, where the system tells: the machine's, and what can be had without swapping
+    (in a container: within its limit)."""
+    from kaiwa import _native
+
+    return {"total_gib": _gib(_total_memory()), "available_gib": _gib(_native.available_memory())}
+
+
+def _gib(count: int | None) -> float | None:
+    return None if count is None else round(count / 2**30, 2)
+
+
+def _total_memory() -> int | None:
+    """Bytes of memory of the machine."""
+    import os
+
     try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
-            for line in file:
-                name, value, *_ = line.split()
-                if name in names:
-                    found[names[name]] = round(int(value) / 2**20, 2)
-    except (OSError, ValueError):
-        pass
-    return found
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _audio() -> dict[str, Any]:
