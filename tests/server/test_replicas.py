@@ -430,10 +430,21 @@ async def test_servers_with_different_secrets_do_not_know_one_another(
         assert "give all servers the same token_secret_file" in there.ended()[1]
 
 
+#: The program, which gives a client up after a second in which it has taken nothing.
+IMPATIENT = """
+import sys
+from kaiwa import cli
+from kaiwa.server.call import slow_client
+slow_client.STUCK_CLIENT = 1.0
+sys.exit(cli.main(["serve", *sys.argv[1:]]))
+"""
+
+
 async def test_a_client_that_reads_nothing_is_given_up_where_its_call_is_passed_on(
     empty: RedisServer, tmp_path: Path
 ) -> None:
-    with servers(2, empty, tmp_path, "--resume-seconds", 60) as (here, there):
+    options = (*shared_by(empty, tmp_path), "--resume-seconds", 60)
+    with program(*options) as here, program(*options, script=IMPATIENT) as there:
         async with lost(here, empty) as token:
             pass
         url = there.url(resume=token, resumable=1, clock="server")
