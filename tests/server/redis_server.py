@@ -49,8 +49,9 @@ return nil
 class RedisServer:
     """One, on a port of its own; remembers nothing when it is started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: str) -> None:
         self._folder = folder
+        self._options = options
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -67,6 +68,7 @@ class RedisServer:
 
     def start(self) -> None:
         options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        options.update(self._options)
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen(
             ["redis-server", *words, "--dir", str(self._folder)],
@@ -145,10 +147,10 @@ async def slow(redis: RedisServer, seconds: float) -> AsyncIterator[str]:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[RedisServer]:
-    """A running Redis; gone afterwards."""
+def redis_server(folder: Path, **options: str) -> Iterator[RedisServer]:
+    """A running Redis with options of its own; gone afterwards."""
     require()
-    server = RedisServer(folder)
+    server = RedisServer(folder, **options)
     server.start()
     try:
         yield server

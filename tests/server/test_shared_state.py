@@ -392,6 +392,21 @@ async def test_a_redis_that_refuses_writes_is_unavailable_until_it_takes_them(
     await shared.close()
 
 
+async def test_a_redis_cluster_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of its machines answers for some keys only."""
+    with redis_server(tmp_path, **{"cluster-enabled": "yes"}) as redis:
+        redis.run("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        shared = state(client(redis.url))
+        for _ in range(3):
+            await shared.sync()
+            assert not shared.redis.up
+        await shared.close()
+    (said,) = [r.message for r in caplog.records]
+    assert "is a Redis Cluster: give the address of a single Redis, or a proxy; policy" in said
+
+
 async def test_one_thing_that_redis_refuses_leaves_the_rest(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -124,6 +124,7 @@ async def test_a_held_call_does_not_delay_the_end() -> None:
 
 
 def test_an_engine_that_does_not_end_does_not_keep_the_process() -> None:
+    # Ending the engine takes a minute, far longer than the server waits for it.
     script = SLOW.replace("WAIT", "from kaiwa.server import lifecycle").replace(
         "return load(settings)",
         "lifecycle.CLOSE_SECONDS = 0.2; engine = load(settings); "
@@ -178,6 +179,7 @@ async def test_a_call_while_the_model_loads_is_refused() -> None:
 
 
 def test_a_signal_while_the_model_loads_stops_at_once() -> None:
+    # Loading takes a minute, far longer than the test.
     with program(*ECHO, script=SLOW.replace("WAIT", "time.sleep(60)"), ready=False) as served:
         wait_until(lambda: served.ask("/healthz").status == 200)
         served.signal()

@@ -131,8 +131,11 @@ class RedisClient:
         """
         from redis.exceptions import RedisError, ResponseError
 
-        before = self._wall()
         try:
+            if not self._up and await self._is_cluster():
+                self._failed("is a Redis Cluster", "give the address of a single Redis, or a proxy")
+                return False
+            before = self._wall()
             seconds, micros = await self._limited(_probe)
         except ResponseError as error:
             self._failed("refuses writes", error)
@@ -151,12 +154,26 @@ class RedisClient:
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
+    async def _is_cluster(self) -> bool:
+        """Whether this is one of several machines over which a Redis Cluster divides its keys.
+
+        Each of them would refuse most questions.
+        """
+        from redis.exceptions import ResponseError
+
+        try:
+            found = await self._limited(lambda redis: redis.info("cluster"))
+        except ResponseError:
+            # This user may not ask.
+            return False
+        return bool(found.get("cluster_enabled"))
+
     async def _limited(self, question: Callable[[Redis], Awaitable[T]]) -> T:
         """The answer to a question, or an error in a bounded time."""
         limit = CONNECT_SECONDS + ANSWER_SECONDS
         return await asyncio.wait_for(_awaited(question(self._client)), limit)
 
-    def _failed(self, what: str, error: BaseException) -> None:
+    def _failed(self, what: str, error: BaseException | str) -> None:
         """Counts a question without an answer. From now on Redis is not asked; logged once."""
         self.failures += 1
         if self._up is not False:
