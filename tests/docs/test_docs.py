@@ -86,3 +86,18 @@ def test_the_front_page_shows_the_call_of_its_picture() -> None:
     said = (ROOT / "docs/images/transcript.txt").read_text(encoding="utf-8")
     assert said in (ROOT / "README.md").read_text(encoding="utf-8")
     assert (ROOT / "docs/images/page.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/engine.md"])
+def test_modules_and_files_named_in_a_page_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    core = ROOT / "rust/kaiwa-core/src"
+    modules = re.findall(r"`([a-z_]+(?:::[a-z_]+)+)(?:::[A-Z]\w*)?`", text)
+    for module in modules:
+        path = core / module.replace("::", "/")
+        assert path.is_dir() or path.with_suffix(".rs").exists(), module
+    files = re.findall(r"`((?:rust|python|tests|deploy|scripts|tools)/[\w./-]+)`", text)
+    assert files
+    coming = {"rust/kaiwa-core/src/pipeline/transcribe.rs"}
+    for file in files:
+        assert "NAME" in file or file in coming or (ROOT / file).exists(), file
