@@ -65,7 +65,7 @@ function microphoneProblem(error) {
   }
 }
 
-/** A context without a loudspeaker to play to never runs, and does not say so. */
+/** Waits until the context runs. Without an output device it never does, and reports no error. */
 async function running(context) {
   const slow = new Promise((_, reject) => {
     setTimeout(() => reject(new Error("it never ran")), START_MS);
@@ -97,15 +97,16 @@ async function openMicrophone(device) {
     if (!device || error.name === "NotAllowedError") throw microphoneProblem(error);
   }
   try {
-    return await navigator.mediaDevices.getUserMedia(quality("")); // that one is gone: any other
+    // The chosen one is gone: take any other.
+    return await navigator.mediaDevices.getUserMedia(quality(""));
   } catch (error) {
     throw microphoneProblem(error);
   }
 }
 
 /**
- * A context at the model's rate where the browser can have it, at its own otherwise (the
- * worklets convert).
+ * Options of the audio context, best first: at the model's sample rate, or at the browser's own,
+ * from which the worklets convert.
  */
 function contexts(rate) {
   const wanted = rate || RATE;
@@ -130,12 +131,12 @@ export class AudioDevice {
     this.#onLost = onLost;
   }
 
-  /** Must be called from a click or a key press. */
+  /** Opens microphone and loudspeaker. Browsers allow it only from a click or a key press. */
   async open({ device = "", rate = 0 } = {}) {
     const problem = environmentProblem();
     if (problem) throw problem;
     if (navigator.audioSession) navigator.audioSession.type = "play-and-record";
-    // Made before anything is awaited, while the click still counts.
+    // Before anything is awaited: after that the click does not count any more.
     const options = contexts(rate);
     let context = this.#make(options[0]);
     const stream = await openMicrophone(device);
@@ -144,7 +145,7 @@ export class AudioDevice {
     try {
       this.#source = context.createMediaStreamSource(stream);
     } catch {
-      // Some browsers join a microphone only to a context of the microphone's rate.
+      // Some browsers connect a microphone only to a context with the microphone's sample rate.
       void context.close();
       context = this.#make(options[1]);
       this.#source = context.createMediaStreamSource(stream);
@@ -173,7 +174,7 @@ export class AudioDevice {
     }
     this.#context = context;
     void context.resume();
-    // A phone call or another app can stop the audio; it goes on as soon as it may.
+    // A phone call or another app can suspend the audio: resume it as soon as that is allowed.
     context.onstatechange = () => {
       if (context.state === "suspended" || context.state === "interrupted") {
         setTimeout(() => context.state !== "closed" && context.resume().catch(() => {}), 300);
@@ -214,7 +215,7 @@ export class AudioDevice {
     }
   }
 
-  /** Takes another microphone, in the middle of a call if need be. */
+  /** Changes to another microphone, also during a call. */
   async replaceMicrophone(device) {
     const stream = await openMicrophone(device);
     if (this.#closed || !this.#capture) return stream.getTracks().forEach((t) => t.stop());
@@ -241,7 +242,7 @@ export class AudioDevice {
     this.#playback?.port.postMessage({ samples, rate }, [samples.buffer]);
   }
 
-  /** The next silence is no fault of the network's jitter. */
+  /** Announces that the connection is lost, so that the silence does not count as an underrun. */
   expectGap() {
     this.#playback?.port.postMessage({ type: "gap" });
   }
@@ -261,7 +262,7 @@ export class AudioDevice {
   }
 }
 
-/** Microphones with names, as far as the browser tells. */
+/** The microphones, with names where the browser tells them. */
 export async function microphones() {
   const devices = (await navigator.mediaDevices?.enumerateDevices?.()) ?? [];
   return devices.filter((device) => device.kind === "audioinput" && device.deviceId);

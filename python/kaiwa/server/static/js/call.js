@@ -1,13 +1,14 @@
-// One call as the caller sees it: it survives lost connections and restarts of the server.
+// One call, from the button to the end, over as many connections as it takes: it is resumed after
+// a lost connection, and begun anew after a restart of the server.
 
 import { AudioDevice, AudioProblem, audioProblem } from "./audio.js";
 import { OpusReceiver, OpusSender, PcmReceiver, PcmSender, RATE, opusSupport } from "./codec.js";
 import { Link, TYPE, address, chatAddress, meaning, sentenceOf, verdictOf } from "./protocol.js";
 
-const AGAIN_SECONDS = 60; // how long a new conversation is tried for after a lost one
+const AGAIN_SECONDS = 60; // for which a new call is tried after the old one was lost
 const BACKOFF_FIRST = 250;
 const BACKOFF_MAX = 4000;
-const UNSENT_MAX = { opus: 8000, pcm: 64000 }; // bytes: more than a second
+const UNSENT_MAX = { opus: 8000, pcm: 64000 }; // bytes waiting for the network: more than a second
 const CAPTIONS_MAX = 8192; // characters
 
 const rms = (samples) => {
@@ -16,7 +17,7 @@ const rms = (samples) => {
   return samples.length ? Math.sqrt(sum / samples.length) : 0;
 };
 
-/** A refusal of `POST /v1/tokens`. */
+/** `POST /v1/tokens` was refused, with what follows from it (see `verdictOf`). */
 class TokenRefused extends Error {
   constructor(verdict) {
     super(verdict.title);
@@ -77,11 +78,11 @@ export class Call {
   #link = null;
   #sender = null;
   #receiver = null;
-  #received = 0; // seconds of audio
-  #talking = false; // the handshake has come
-  #resume = null; // {token, seconds}
-  #recovery = null; // while the connection is lost
-  #attempt = 0; // counts connections, so that a late answer finds itself outdated
+  #received = 0; // seconds of audio from the model
+  #talking = false; // the handshake of this connection has come
+  #resume = null; // {token, seconds}: how the call can be taken up again
+  #recovery = null; // set from the loss of the connection until a call goes on
+  #attempt = 0; // number of the newest connection; what comes from older ones is ignored
   #retry;
   #ping;
   #pings = 0;
@@ -203,7 +204,7 @@ export class Call {
     }
     if (!this.startedAt) this.startedAt = performance.now();
     if (!this.#recovery) this.#enter("active");
-    else this.#recovery.timer = setTimeout(() => this.#recovered(false), 2000); // no metadata
+    else this.#recovery.timer = setTimeout(() => this.#recovered(false), 2000); // without metadata
   }
 
   #metadata(data, resume) {
@@ -343,7 +344,7 @@ export class Call {
     this.#on.input(this.muted ? 0 : rms(frame));
     if (!this.#talking || !this.#link) return;
     if (this.#link.waiting > UNSENT_MAX[this.format] || this.#sender.waiting > 12) {
-      this.unsent++; // the network is behind: better a gap than a growing delay
+      this.unsent++; // the network is too slow: drop this frame rather than let the delay grow
       return;
     }
     this.#sender.send(frame);
@@ -372,7 +373,7 @@ export class Call {
 
   #opusFailed() {
     if (this.over || this.format === "pcm") return;
-    // The codec of this browser gave up: the same conversation goes on without it.
+    // The browser's Opus codec failed: reconnect, and go on with the same conversation as PCM.
     this.format = "pcm";
     this.#link?.close();
     this.#link = null;

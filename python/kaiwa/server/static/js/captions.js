@@ -1,9 +1,9 @@
-// The model's words on the page: pieces joined as they come, a new line after a pause.
+// The transcript: pieces of the model's text are joined as they come; a pause begins a new line.
 
 const PAUSE_MS = 1600;
-const LINE_MAX = 600; // characters
+const LINE_MAX = 600; // characters, then a new line begins
 const KEPT = 8192; // characters on the page
-const SPEAK_MS = 1500; // for screen readers: phrases, not pieces of words
+const SPEAK_MS = 1500; // between phrases for screen readers, which would stumble over pieces of words
 
 export function clock(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
@@ -22,7 +22,7 @@ export class Captions {
   #last = 0;
   #kept = 0;
   #follow = true;
-  #at = 0; // where the log was scrolled to
+  #at = 0; // scroll position of the log when it was last looked at
   #unspoken = "";
   #speaking = 0;
   #quiet = 0;
@@ -70,7 +70,7 @@ export class Captions {
     this.#speak(text);
   }
 
-  /** A line that nobody said. */
+  /** A line about the call itself, such as a restored connection. */
   note(text) {
     this.#look();
     this.#rest();
@@ -82,7 +82,7 @@ export class Captions {
     this.#speak(` ${text}.`);
   }
 
-  /** The model fell silent. */
+  /** The newest line is complete. */
   #rest() {
     this.#line?.row.classList.remove("now");
   }
@@ -117,8 +117,8 @@ export class Captions {
     }
   }
 
-  /** Whether the reader has scrolled. Asked before words are added, too: its event may come after
-   * them, and they must not pull the reader back. */
+  /** Finds out whether the reader has scrolled away. Also called before words are added: the scroll
+   * event may come later, and new words must not pull the reader back. */
   #look() {
     const { scrollHeight, scrollTop, clientHeight } = this.#log;
     if (scrollTop === this.#at) return;
@@ -141,7 +141,7 @@ export class Captions {
     if (this.#speaking) return;
     this.#speaking = setTimeout(() => {
       this.#speaking = 0;
-      // Up to the last beginning of a word: the one that is still growing waits.
+      // Only whole words: the last one may still be growing.
       const end = this.#unspoken.length > 200 ? 200 : this.#unspoken.lastIndexOf(" ");
       const cut = performance.now() - this.#last > SPEAK_MS || end <= 0 ? undefined : end;
       const phrase = this.#unspoken.slice(0, cut);

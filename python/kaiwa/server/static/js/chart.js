@@ -1,7 +1,7 @@
 // Step times of the last two minutes, each a thin bar, against the budget and the deadline.
 
 const SPAN = 120; // seconds
-const DEADLINE = 0.08;
+const DEADLINE = 0.08; // seconds: a frame's length
 const MAX_STEPS = 6000;
 
 export class StepChart {
@@ -18,7 +18,7 @@ export class StepChart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  /** Joins the steps that a poll brought to those of earlier polls. */
+  /** Adds the steps of a poll to those of earlier polls. */
   add(history, now, budget) {
     if (now < this.#now) this.#steps = []; // another server, or the same one restarted
     this.#now = now;
@@ -98,7 +98,7 @@ export class StepChart {
     c.fillText("now", box.right, strip.bottom + 10);
   }
 
-  /** One bar a pixel: the slowest step and the fullest batch that fall on it. */
+  /** One bar for every two pixels: the slowest step and the largest batch in that time. */
   #bars(c, { box, strip, x, y, colour }) {
     const columns = new Map();
     let fullest = 1;

@@ -34,13 +34,13 @@ async function firstSupported(codec, configs) {
       const { supported } = await codec.isConfigSupported(config);
       if (supported) return config;
     } catch {
-      // this browser does not know the form of the configuration: the next one
+      // this browser does not know this form of configuration: try the next
     }
   }
   return null;
 }
 
-/** Opus in both directions, or null where the browser lacks one of them. */
+/** What this browser can do with Opus: `{encoder, decoder}`, or null if it lacks one of them. */
 export async function opusSupport() {
   if (!globalThis.AudioEncoder || !globalThis.AudioDecoder || !globalThis.AudioData) return null;
   const encoder = await firstSupported(AudioEncoder, ENCODERS);
@@ -48,7 +48,7 @@ export async function opusSupport() {
   return encoder && decoder ? { encoder, decoder } : null;
 }
 
-/** Frames of the microphone to messages of one Ogg stream. */
+/** Encodes frames of the microphone as messages of one Ogg stream. */
 export class OpusSender {
   #config;
   #encoder;
@@ -80,7 +80,7 @@ export class OpusSender {
     return concat(pages);
   }
 
-  /** How many frames the encoder has not got to. */
+  /** Frames that wait for the encoder. */
   get waiting() {
     return this.#encoder.encodeQueueSize;
   }
@@ -116,7 +116,7 @@ function preSkip(metadata) {
   return view.byteLength >= 12 ? view.getUint16(10, true) : 312;
 }
 
-/** Messages of an Ogg stream to samples. */
+/** Decodes messages of an Ogg stream into samples. */
 export class OpusReceiver {
   #decoder = null;
   #config;
@@ -146,7 +146,7 @@ export class OpusReceiver {
       },
       error: (error) => {
         if (decoder !== this.#decoder) return;
-        // One bad packet closes a decoder; a new one takes its place, but not without end.
+        // A bad packet closes the decoder: open another, up to a limit.
         if (++this.#failures > 5) this.#onError(error);
         else this.#open();
       },
@@ -177,7 +177,7 @@ export class OpusReceiver {
   }
 }
 
-/** Frames to 16-bit little-endian PCM. */
+/** Sends frames as 16-bit little-endian PCM. */
 export class PcmSender {
   #onBytes;
   waiting = 0;
@@ -199,7 +199,7 @@ export class PcmSender {
   close() {}
 }
 
-/** 16-bit little-endian PCM to samples. */
+/** Reads 16-bit little-endian PCM into samples. */
 export class PcmReceiver {
   #onSamples;
 

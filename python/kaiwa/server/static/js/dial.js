@@ -2,11 +2,11 @@
 // caller's flows down the left side, the model's down the right.
 
 const TICKS = 58;
-const FIRST = 5; // degrees from the top
+const FIRST = 5; // degrees between the top and the newest tick
 const STEP = (180 - 2 * FIRST) / (TICKS - 1);
 const FRAME_MS = 80;
-const WIDE = 0.85; // radius of the ring, of half the canvas
-const NARROW = 0.64;
+const WIDE = 0.85; // radius of the ring around the button, as a share of half the canvas
+const NARROW = 0.64; // the same in a call, around the clock
 
 /** Loudness as it is perceived, 0 to 1: decibels between silence and full speech. */
 export function loudness(rms) {
@@ -25,7 +25,7 @@ export class Dial {
     colour: "",
   }));
   #rest = "";
-  #mode = "idle"; // idle, waiting, live
+  #mode = "idle"; // or waiting, live
   #wide = true; // around the button, or around the clock
   #inner = WIDE;
   #running = false;
@@ -69,7 +69,7 @@ export class Dial {
     this.#draw(performance.now());
   }
 
-  /** One more frame of a voice: 0 the caller's, 1 the model's. */
+  /** Adds the loudness of one frame: index 0 is the caller, 1 the model. */
   push(index, rms) {
     const side = this.#sides[index];
     side.levels.copyWithin(1, 0);
@@ -130,7 +130,7 @@ export class Dial {
     c.restore();
   }
 
-  /** While one waits, a brighter place wanders around the ring. */
+  /** Brightness while the caller waits: a light that runs around the ring. */
   #wave(now, angle) {
     if (this.#still.matches) return 0.45;
     const at = ((now / 2400) % 1) * 2 * Math.PI;

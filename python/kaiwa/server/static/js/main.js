@@ -1,4 +1,4 @@
-// The caller's page: shows what the call does, and passes on what the caller wants.
+// The caller's page: shows the state of the call, and turns buttons and keys into actions.
 
 import { audioProblem, environmentProblem, microphones } from "./audio.js";
 import { Call } from "./call.js";
@@ -75,7 +75,7 @@ function words(state, detail) {
   }
 }
 
-/** How long the call was that is over. */
+/** How long the last call was. */
 function lasted() {
   return call?.startedAt ? `You talked for ${clock(call.seconds)}.` : "";
 }
@@ -199,7 +199,7 @@ const SERVER_STATES = {
   overloaded: ["warn", "busy"],
 };
 
-/** What a caller should know of the model before talking to it. */
+/** Tells callers what kind of model they talk to: random weights, or the small demo model. */
 function showModel(about) {
   $("synthetic").hidden = !about?.synthetic;
   $("demo").hidden = about?.model !== "demo";
@@ -234,7 +234,7 @@ $("key").addEventListener("input", () => {
   try {
     sessionStorage.setItem(KEY_STORE, $("key").value.trim());
   } catch {
-    // kept in the field
+    // no storage: the key stays in the field only
   }
 });
 $("key-form").addEventListener("submit", (event) => {
@@ -348,7 +348,7 @@ document.addEventListener("keydown", (event) => {
 
 window.addEventListener("pagehide", () => call?.end());
 
-// ---- for tests and the curious: live figures, read only ----
+// ---- window.kaiwa: live figures of the call, read only, for tests and the console ----
 
 const FIGURES = [
   ["state", "idle"],

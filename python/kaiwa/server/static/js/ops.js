@@ -1,4 +1,4 @@
-// The operator's page: asks for the figures each second and shows them.
+// The operator's page: fetches the server's statistics every second and shows them.
 
 import { StepChart } from "./chart.js";
 import { clock } from "./captions.js";

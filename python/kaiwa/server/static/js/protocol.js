@@ -1,4 +1,4 @@
-// The wire: message types, the address of a call, and what a close means for the caller.
+// The websocket protocol: message types, the address of a call, and what a close means.
 
 import { REASONS } from "./reasons.js";
 
@@ -18,7 +18,7 @@ export function sentenceOf(text) {
   return said[0].toUpperCase() + said.slice(1) + (/[.!?…]$/.test(said) ? "" : ".");
 }
 
-/** An address beside this page, which may lie under a prefix. */
+/** An address of this server; the page may be served under a path prefix. */
 export const address = (path) => new URL(path, document.baseURI);
 
 export function chatAddress({ sampling, format, resume, token }) {
@@ -81,7 +81,7 @@ export function meaning(code, reason, sentence) {
   }
 }
 
-/** One websocket, from opening to close. Every callback stops once it is closed from here. */
+/** One websocket, from opening to close. After `close()` no callback is called any more. */
 export class Link {
   #socket;
   #listener;
@@ -131,7 +131,7 @@ export class Link {
         if (payload.length) on.pong(payload);
         return undefined;
       default:
-        return undefined; // from a newer server
+        return undefined; // a type that only newer servers send
     }
   }
 
@@ -147,7 +147,7 @@ export class Link {
     else this.#listener.metadata(data);
   }
 
-  /** For a connection that is dead without knowing it. */
+  /** Gives up a connection from which nothing comes although it counts as open. */
   #abandon() {
     this.#closed(1006, "");
   }

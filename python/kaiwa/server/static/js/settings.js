@@ -87,7 +87,7 @@ export class Settings {
     return Number.isFinite(chosen) ? chosen : this.#defaults[name];
   }
 
-  /** What the server uses if nothing is said. */
+  /** The server's own values, shown until the caller chooses others. */
   set defaults(sampling) {
     for (const [name, { info }] of Object.entries(NUMBERS)) {
       if (Number.isFinite(sampling?.[info])) this.#defaults[name] = sampling[info];
@@ -99,7 +99,7 @@ export class Settings {
     return typeof this.#chosen.device === "string" ? this.#chosen.device : "";
   }
 
-  /** Only what the caller changed: the rest is the server's to decide. */
+  /** Only what the caller changed, for the address of a call; the server decides the rest. */
   get sampling() {
     const out = {};
     for (const name of Object.keys(NUMBERS)) {

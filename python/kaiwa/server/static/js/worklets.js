@@ -1,4 +1,5 @@
-// What runs on the audio thread: cutting the microphone into frames, and the jitter buffer.
+// Runs on the audio thread: cuts the microphone's audio into frames, and plays the model's audio
+// through a jitter buffer.
 
 import { Resampler } from "./resampler.js";
 
@@ -35,22 +36,23 @@ class Capture extends AudioWorkletProcessor {
   }
 }
 
+// Of the jitter buffer, in seconds.
 const MARGIN_MIN = 0.06;
 const MARGIN_START = 0.07;
 const MARGIN_MAX = 0.24;
-const MARGIN_GROWTH = 0.04; // for each underrun
-const MARGIN_DECAY = 0.001; // for each second without one
-const CHUNK = 0.08; // what a message holds: the buffer's level swings by as much
-const HEADROOM = 0.16; // above margin and chunk: the oldest is dropped
-const STANDING = 0.03; // more than the margin for WATCH seconds: a little is dropped
-const WATCH = 3;
-const FADE = 0.005;
-const REPORT = 0.08;
-const CAPACITY = 2;
+const MARGIN_GROWTH = 0.04; // added after each underrun
+const MARGIN_DECAY = 0.001; // taken away for each second without an underrun
+const CHUNK = 0.08; // audio in a message, by which the level goes up and down
+const HEADROOM = 0.16; // above margin and chunk; what is beyond is dropped, oldest first
+const STANDING = 0.03; // above the margin for all of WATCH: a little is dropped
+const WATCH = 3; // how long the lowest level is watched
+const FADE = 0.005; // length of fades, which keep cuts from clicking
+const REPORT = 0.08; // between reports to the page
+const CAPACITY = 2; // of the whole buffer
 
 /**
- * Plays what arrives. `margin` is how much should still be there when the next chunk arrives:
- * it grows when the buffer runs dry, and shrinks slowly afterwards.
+ * The jitter buffer. `margin` is the audio that should be left when the next chunk arrives: it
+ * grows when the buffer runs dry, and shrinks slowly afterwards.
  */
 class Playback extends AudioWorkletProcessor {
   constructor() {
@@ -60,10 +62,10 @@ class Playback extends AudioWorkletProcessor {
     this.level = 0;
     this.margin = MARGIN_START;
     this.playing = false;
-    this.hold = -1; // samples until playing starts; -1: nothing has come
+    this.hold = -1; // samples until playing starts; -1 while there is nothing to play
     this.gapExpected = false;
     this.gain = 0;
-    this.skip = 0; // samples being crossed over
+    this.skip = 0; // samples that the cross-fade under way leaves out
     this.cross = 0; // samples of the cross-fade that are left
     this.fade = Math.round(FADE * sampleRate);
     this.lowest = Infinity;
@@ -102,7 +104,7 @@ class Playback extends AudioWorkletProcessor {
     this.trim();
   }
 
-  /** Drops the oldest at once: only where playing has not begun, or nothing else is possible. */
+  /** Drops the oldest audio without a fade: before playing has begun, or when the buffer is full. */
   forget(count) {
     const n = Math.min(count, this.level);
     this.read = (this.read + n) % this.ring.length;
@@ -112,7 +114,7 @@ class Playback extends AudioWorkletProcessor {
     if (this.playing) this.gain = 0;
   }
 
-  /** Brings the delay back to where it should be. */
+  /** Shortens a delay that has grown too long, at once. */
   trim() {
     const keep = (this.margin + CHUNK) * sampleRate;
     if (this.level <= keep + HEADROOM * sampleRate) return;
@@ -127,7 +129,7 @@ class Playback extends AudioWorkletProcessor {
     this.cross = this.fade;
   }
 
-  /** Takes away delay that has stood for a while, a few milliseconds at a time. */
+  /** Shortens a delay that stays slightly too long, a few milliseconds at a time. */
   watch(samples) {
     this.lowest = Math.min(this.lowest, this.level);
     this.watched += samples;
