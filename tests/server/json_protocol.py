@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from kaiwa.server.channel import Message
 from kaiwa.server.protocols import base
@@ -30,6 +30,11 @@ class JsonProtocol(base.WireProtocol):
         @router.get("/test/slots")
         async def slots() -> int:
             return services.info().slots_total
+
+        @router.get("/test/name")
+        async def name(request: Request) -> str:
+            query = request.query_params
+            return (await services.authorize(request.headers, query, self.name)).name
 
 
 class JsonCodec(base.CallCodec):

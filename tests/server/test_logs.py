@@ -220,7 +220,7 @@ def test_only_known_facts_are_written() -> None:
 def test_long_messages_are_cut() -> None:
     stream = start()
     logging.getLogger("kaiwa").info("x" * 100_000)
-    assert len(stream.getvalue()) < logs.MOST + 200
+    assert len(stream.getvalue()) < logs.MAX_MESSAGE + 200
     assert "(100000 characters)" in stream.getvalue()
 
 

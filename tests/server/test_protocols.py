@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.server.conftest import MakeKey
-from tests.server.json_protocol import JsonProtocol
+from tests.server.json_protocol import JsonCodec, JsonProtocol
 from tests.server.live import Live, eventually, running
 from tests.server.wire import FRAME, call, from_pcm16, pcm16, refusal, tone
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from kaiwa.server.call import call as calls
 from kaiwa.server.call import slow_client
+from kaiwa.server.protocols.base import CallCodec, CallRequest, Entry
 from kaiwa.server.protocols.registry import PROTOCOLS
 
 BOTH = (*PROTOCOLS, JsonProtocol())
@@ -159,6 +161,37 @@ async def test_a_key_may_be_for_one_protocol(key_path: Path, make_key: MakeKey) 
         headers = {"Authorization": f"Bearer {key}"}
         async with call(live.url(), additional_headers=headers):
             pass
+        # The same for the routes of a protocol, and by name where the key is for it.
+        assert live.ask("/test/name", key=key).status == 403
+        other = make_key("other", protocols=("json",))
+        assert live.ask("/test/name", key=other).json == "other"
+        assert live.ask("/test/name").status == 401
+
+
+class Offered(JsonProtocol):
+    """Reads nothing before the call accepts, with a subprotocol."""
+
+    name = "offered"
+    paths = ("/test/offered",)
+
+    def codec(self) -> CallCodec:
+        return OfferedCodec()
+
+
+class OfferedCodec(JsonCodec):
+    async def open(self, entry: Entry) -> CallRequest:
+        await entry.authorize()
+        if "offered" in entry.headers.get("sec-websocket-protocol", ""):
+            self.subprotocol = "offered"
+        return CallRequest()
+
+
+async def test_a_subprotocol_is_answered_if_it_was_offered() -> None:
+    with running(protocols=(Offered(),)) as live:
+        url = f"ws://127.0.0.1:{live.port}/test/offered"
+        offered = connect(url, proxy=None, subprotocols=[Subprotocol("offered")])
+        async with offered as with_one, connect(url, proxy=None) as without:
+            assert (with_one.subprotocol, without.subprotocol) == ("offered", None)
 
 
 async def test_a_server_without_room_says_so_before_the_first_message() -> None:

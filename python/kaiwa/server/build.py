@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kaiwa import __version__, _native
 from kaiwa.engine import Engine
-from kaiwa.server.access import Access
+from kaiwa.server.access import Access, Caller
 from kaiwa.server.call.call import Call
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.call.held import HeldCalls
@@ -60,6 +60,12 @@ class Server(Services):
     def check_page(self, headers: Mapping[str, str]) -> None:
         """Refuses web pages of other origins."""
         self.access.check_page(headers)
+
+    async def authorize(
+        self, headers: Mapping[str, str], query: Mapping[str, str], protocol: str
+    ) -> Caller:
+        """Who sent a request."""
+        return await self.admission.authorize(headers, query, self.state.clock(), protocol=protocol)
 
     async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
         """Leads a call to its end."""

@@ -1,4 +1,4 @@
-"""uvicorn's protocols, hardened: what a client may not do to a server that others use."""
+"""uvicorn's HTTP and websocket protocols with limits, so that one client cannot harm the others."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-#: Bytes to a client that may wait in this process and in the kernel: more would be delay.
+#: Bytes that may wait for a client in this process, and in the kernel. Audio that waits there is
+#: heard late.
 WRITE_BUFFER = 8192
 SEND_BUFFER = 16 << 10
-#: Seconds from connecting, or from a request's first byte, to its end.
+#: Seconds that a request may take to arrive, from the connection or from its first byte.
 REQUEST_SECONDS = 10.0
-#: Bytes of answers to pings that a client may leave unread.
-UNREAD = 64 << 10
-#: Pieces in which a message may come.
-PIECES = 1024
-#: Seconds from our close frame until a client that does not answer it is cut off.
-PARTING = 10.0
+#: Bytes of pongs that a client may leave unread.
+MAX_UNREAD_PONGS = 64 << 10
+#: Frames of which a message may consist.
+MAX_FRAGMENTS = 1024
+#: Seconds that a client has to answer the server's close frame.
+CLOSE_SECONDS = 10.0
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class CallWebSocket(WebSocketsSansIOProtocol):
-    """Websockets with small buffers: what a slow client has not taken must stay in our own
+    """Websockets with small buffers: what a slow client has not taken has to stay in the engine's
     queues, where it can be dropped."""
 
     def connection_made(self, transport: Any) -> None:
@@ -42,7 +43,7 @@ class CallWebSocket(WebSocketsSansIOProtocol):
                 raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SEND_BUFFER)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a client; a request that is none is answered, which uvicorn leaves out."""
+        """Bytes of a client. What is not HTTP is answered too, which uvicorn leaves out."""
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self.handshake_complete = self.close_sent = True
@@ -50,7 +51,7 @@ class CallWebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def handle_connect(self, event: Any) -> None:
-        """Lets the application cut the connection off."""
+        """Hands the application what `call.websocket` needs beyond ASGI."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: Any = self.scope["extensions"]
@@ -59,13 +60,13 @@ class CallWebSocket(WebSocketsSansIOProtocol):
             extensions["kaiwa.close_at_once"] = self.close_at_once
 
     def handle_ping(self) -> None:
-        """Answers, unless the client does not read what it asked for."""
+        """Answers a ping; cuts off a client that sends them and reads no answers."""
         super().handle_ping()
-        if self.transport.get_write_buffer_size() > UNREAD:
+        if self.transport.get_write_buffer_size() > MAX_UNREAD_PONGS:
             self.transport.abort()
 
     def handle_pong(self, event: Any) -> None:
-        """Tells the application how long its ping took, if it wants to know."""
+        """Tells the application how long the answer to a ping took."""
         asked = self.pending_ping_payload
         super().handle_pong(event)
         extensions: Any = self.scope["extensions"]
@@ -104,7 +105,7 @@ class CallWebSocket(WebSocketsSansIOProtocol):
         `transport.close` would wait for."""
         if self.close_timer is not None:
             self.close_timer.cancel()
-        self.close_timer = self.loop.call_later(PARTING, self._cut)
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self._cut)
 
     def _cut(self) -> None:
         # What the system has taken over still gets to a client that reads again.
@@ -114,17 +115,17 @@ class CallWebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def handle_cont(self, event: Any) -> None:
-        """A piece of a message; empty ones cost memory too."""
+        """A further frame of a message. Their number is limited: empty ones take memory too."""
         if self.close_sent:
             return
-        if len(self.frames) >= PIECES:
+        if len(self.frames) >= MAX_FRAGMENTS:
             self.conn.fail(1009, "too many pieces")
             self.handle_parser_exception()
             return
         super().handle_cont(event)
 
     async def send(self, message: Any) -> None:
-        """Tells uvicorn that a refusal completes the handshake as well."""
+        """Sends for the application. A refusal ends the handshake, too; uvicorn misses that."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             self.handshake_complete = True
@@ -132,7 +133,8 @@ class CallWebSocket(WebSocketsSansIOProtocol):
             self._cut_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Without a close frame it was lost (1006); uvicorn would say 1005, a normal end."""
+        """Without a close frame the connection was lost, which is code 1006; uvicorn would give
+        1005, the code for a close frame without one."""
         if self.conn.close_rcvd is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
         super().connection_lost(exc)

@@ -36,10 +36,10 @@ FIELDS = (
 )
 
 #: Longest message, in characters.
-MOST = 4000
+MAX_MESSAGE = 4000
 
-# Below INFO these write what goes over the wire.
-_TALKATIVE = (
+# Libraries whose debug messages hold what goes over the wire.
+_VERBOSE = (
     "uvicorn",
     "websockets",
     "wsproto",
@@ -59,7 +59,7 @@ class Redaction(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record may be written."""
-        if record.levelno < logging.INFO and record.name.split(".")[0] in _TALKATIVE:
+        if record.levelno < logging.INFO and record.name.split(".")[0] in _VERBOSE:
             return False
         if isinstance(record.args, Mapping):
             record.args = {name: _clean(value) for name, value in record.args.items()}
@@ -67,13 +67,13 @@ class Redaction(logging.Filter):
             record.args = tuple(_clean(value) for value in record.args)
         message, whole = _message(record), True
         cleaned = redact(message)
-        if len(cleaned) > MOST:
-            cleaned, whole = f"{cleaned[:MOST]}... ({len(cleaned)} characters)", False
+        if len(cleaned) > MAX_MESSAGE:
+            cleaned, whole = f"{cleaned[:MAX_MESSAGE]}... ({len(cleaned)} characters)", False
         if cleaned != message or not whole or not isinstance(record.msg, str):
             # Else arguments stay as they are: some formatters take them apart.
             record.msg, record.args = cleaned, ()
         for name, value in vars(record).items():
-            if name not in _OWN:
+            if name not in _RECORD_FIELDS:
                 setattr(record, name, _clean(value))
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
@@ -133,13 +133,13 @@ def set_up(form: str, level: str, stream: TextIO | None = None) -> logging.Handl
     least = logging.getLevelName(level.upper())
     root.setLevel(max(least, logging.WARNING))
     logging.getLogger("kaiwa").setLevel(least)
-    # Its lines about every connection say what Kaiwa's own say better.
-    talk = least if least < logging.INFO else max(least, logging.WARNING)
-    logging.getLogger("uvicorn").setLevel(talk)
+    # Kaiwa logs every call itself, with more facts.
+    uvicorn_level = least if least < logging.INFO else max(least, logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(uvicorn_level)
     return handler
 
 
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def resident() -> int | None:
-    """Bytes that the process holds in memory; ``None`` where the system does not tell."""
+    """Resident memory in bytes; ``None`` where there is no `/proc`."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")

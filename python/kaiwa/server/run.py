@@ -1,4 +1,4 @@
-"""Listening, draining, stopping.
+"""Runs a server: sockets, uvicorn, signals.
 
 uvicorn alone closes every websocket at once on SIGTERM; here the first signal starts a drain, and
 the second stops.
@@ -69,7 +69,8 @@ class DrainingServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._start_drain)
 
     async def shutdown(self, sockets: list[sockets.socket] | None = None) -> None:
-        """Ends what is left. Uvicorn leaves the application running when told twice."""
+        """Closes what is left, and the application, which uvicorn does not do after a second
+        signal."""
         await super().shutdown(sockets)
         if self.force_exit:
             await self.lifespan.shutdown()
@@ -79,7 +80,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def config_of(settings: ServerSettings, app: Any, **more: Any) -> uvicorn.Config:
-    """Settings of uvicorn."""
+    """How uvicorn serves an application."""
     return uvicorn.Config(
         app,
         ws=CallWebSocket,
@@ -103,7 +104,7 @@ def listen(host: str, port: int) -> sockets.socket:
     """A listening socket.
 
     Raises:
-        KaiwaError: the address cannot be had.
+        KaiwaError: nothing can listen at the address.
     """
     try:
         family = sockets.getaddrinfo(host, port, type=sockets.SOCK_STREAM)[0][0]
@@ -120,7 +121,7 @@ def listen(host: str, port: int) -> sockets.socket:
 
 
 def _remedy(error: OSError) -> str:
-    """What to do where an address cannot be had."""
+    """What to do where nothing can listen at an address."""
     if isinstance(error, sockets.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return "name an address of this machine with --host (0.0.0.0 is all of them)"
     if error.errno == errno.EACCES:
@@ -149,18 +150,18 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
     listening = listen(settings.host, settings.port)
     port = listening.getsockname()[1]
     parts = build(settings, load, port=port)
-    # Both addresses are had before anything runs that would have to be taken down again.
-    at = None
+    # Before anything runs that would have to be stopped again if this fails.
+    side_socket = None
     if settings.metrics_port is not None:
-        at = listen(settings.host, settings.metrics_port)
+        side_socket = listen(settings.host, settings.metrics_port)
     server = DrainingServer(config_of(settings, make_app(parts)), parts)
     main = asyncio.create_task(server.serve(sockets=[listening]))
-    side = None
-    if at is not None:
-        own = uvicorn.Server(config_of(settings, make_side_app(parts), lifespan="off"))
+    side, side_task = None, None
+    if side_socket is not None:
+        side = uvicorn.Server(config_of(settings, make_side_app(parts), lifespan="off"))
         # Only the main server listens to signals.
-        own.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
-        side = (own, asyncio.create_task(own.serve(sockets=[at])))
+        side.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
+        side_task = asyncio.create_task(side.serve(sockets=[side_socket]))
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
     scheme = "https" if settings.secure else "http"
@@ -177,15 +178,15 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
             await main
         if link is not None:
             await link.stop()
-        if side is not None:
-            side[0].should_exit = True
-            await side[1]
+        if side is not None and side_task is not None:
+            side.should_exit = True
+            await side_task
     if parts.state.failure is not None:
         raise parts.state.failure
     return 0
 
 
 def _say(line: str) -> None:
-    """For people at a terminal; everything else is in the log."""
+    """Prints a line for people at a terminal; everything else goes to the log."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What must hold before a server listens."""
+"""Checks before a server listens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_startup(settings: ServerSettings) -> None:
                 f"`kaiwa key add NAME --file {settings.keys}`"
             )
     elif not settings.is_loopback and not (settings.no_auth and settings.insecure):
-        raise InputError(_everybody(settings))
+        raise InputError(_open_to_all(settings))
     replicas.signer(settings)
     replicas.password(settings)
     for name in ("ssl_cert", "ssl_key"):
@@ -38,7 +38,7 @@ def check_startup(settings: ServerSettings) -> None:
 def _check_pair(cert: str, key: str) -> None:
     """Refuses what TLS cannot use, before anything listens."""
     try:
-        # A key with a password would be asked for at a terminal that a server has not.
+        # With an empty password OpenSSL does not ask for one at a terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=b"")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
@@ -48,8 +48,8 @@ def _check_pair(cert: str, key: str) -> None:
         ) from None
 
 
-def _everybody(settings: ServerSettings) -> str:
-    """What to say when everyone could call."""
+def _open_to_all(settings: ServerSettings) -> str:
+    """The refusal of settings by which everyone could call."""
     reach = "--tunnel" if settings.tunnel else f"--host {settings.host}"
     missing = "--insecure" if settings.no_auth else "--no-auth --insecure"
     return (

@@ -140,7 +140,7 @@ class Call(LiveCall):
 
     async def _accept(self) -> None:
         if not self._channel.accepted:
-            await self._channel.accept()
+            await self._channel.accept(self._codec.subprotocol)
 
     async def _refuse(self, refused: Refused) -> None:
         """Tells a client why it is not let in: by the answer to its request if it can read that,
@@ -152,7 +152,7 @@ class Call(LiveCall):
             if not self._channel.accepted:
                 if await self._channel.deny(refused):
                     return
-                await self._channel.accept()
+                await self._accept()
             ending = self._codec.refuse(refused)
             for message in ending.messages:
                 await self._channel.send(message)

@@ -27,6 +27,7 @@ from fastapi import APIRouter
 from numpy.typing import NDArray
 
 from kaiwa import reasons
+from kaiwa.server.access import Caller
 from kaiwa.server.channel import Channel, Message
 from kaiwa.server.refusal import Refused
 from kaiwa.session import AudioEvent, StateEvent, TextEvent
@@ -212,7 +213,14 @@ class Entry(ABC):
 
 
 class CallCodec(ABC):
-    """Translates for one connection."""
+    """Translates for one connection.
+
+    Attributes:
+        subprotocol: of the websocket, with which the call accepts a client that the codec has not
+            accepted itself; None is none. Set it in :meth:`open`, to one that the client offered.
+    """
+
+    subprotocol: str | None = None
 
     @abstractmethod
     async def open(self, entry: Entry) -> CallRequest:
@@ -284,6 +292,21 @@ class Services(ABC):
 
         Raises:
             Refused: 403.
+        """
+
+    @abstractmethod
+    async def authorize(
+        self, headers: Mapping[str, str], query: Mapping[str, str], protocol: str
+    ) -> Caller:
+        """Who sent a request, by key or token.
+
+        Args:
+            headers: by lower-case names.
+            query: parameters, decoded.
+            protocol: name of the protocol; keys may be limited to some.
+
+        Raises:
+            Refused: 401, 403, or 503 if nobody can tell.
         """
 
     @abstractmethod
