@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from kaiwa import __version__, _native
 from kaiwa.engine import Engine
-from kaiwa.server.access import Access, Caller
+from kaiwa.server.access import Access
 from kaiwa.server.call.call import Call
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.call.held import HeldCalls
 from kaiwa.server.call.live import LiveCalls
+from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel
 from kaiwa.server.collector import ServerCollector
 from kaiwa.server.metrics import Metrics

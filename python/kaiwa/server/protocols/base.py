@@ -27,7 +27,7 @@ from fastapi import APIRouter
 from numpy.typing import NDArray
 
 from kaiwa import reasons
-from kaiwa.server.access import Caller
+from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel, Message
 from kaiwa.server.refusal import Refused
 from kaiwa.session import AudioEvent, StateEvent, TextEvent
