@@ -7,11 +7,10 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
+use kaiwa_core::checkpoint::{Encoding, RawRows};
+use kaiwa_core::formats::KvFormat;
 use kaiwa_core::lm::synth::{RandomLm, Size};
-use kaiwa_core::lm::{
-    Encoding, KvType, LmConfig, LmTensors, Moshi, MoshiOptions, RawRows, Sampling, StepInput,
-    TensorInfo,
-};
+use kaiwa_core::lm::{LmConfig, LmTensors, Moshi, MoshiOptions, Sampling, StepInput, TensorInfo};
 
 /// Weights that are noise in the wanted encoding.
 struct Noise {
@@ -105,7 +104,7 @@ fn main() {
         };
         let started = Instant::now();
         let options = MoshiOptions {
-            kv: Some(KvType::parse(&arg(4, "bfloat16")).unwrap()),
+            kv: Some(KvFormat::parse(&arg(4, "bfloat16")).unwrap()),
             ..MoshiOptions::default()
         };
         let moshi = Moshi::load(&noise, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();

@@ -34,6 +34,7 @@ pub mod cpu;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod formats;
 pub mod lm;
 pub mod pipeline;
 

@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use kaiwa_core::Error;
+use kaiwa_core::checkpoint::{Encoding, RawRows};
 use kaiwa_core::checkpoint::{GgufFile, SafeTensorsFile};
 use kaiwa_core::lm::convert::{Target, config_json, convert};
 use kaiwa_core::lm::synth::{RandomLm, Size};
-use kaiwa_core::lm::{Encoding, LmCheckpoint, LmConfig, LmTensors, RawRows};
+use kaiwa_core::lm::{LmCheckpoint, LmConfig, LmTensors};
 
 fn data(case: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -5,9 +5,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use kaiwa_core::checkpoint::SafeTensorsFile;
-use kaiwa_core::lm::{
-    KvType, LmCheckpoint, LmDtype, Moshi, MoshiOptions, MoshiStream, Quantize, Sampling, StepInput,
-};
+use kaiwa_core::formats::{KvFormat, WeightFormat};
+use kaiwa_core::lm::{LmCheckpoint, Moshi, MoshiOptions, MoshiStream, Sampling, StepInput};
 
 const GREEDY: Sampling = Sampling {
     temp: 0.0,
@@ -18,13 +17,12 @@ const GREEDY: Sampling = Sampling {
 
 const EXACT: MoshiOptions = MoshiOptions {
     device: kaiwa_core::device::Device::Cpu,
-    dtype: Some(LmDtype::F32),
-    quantize: None,
+    weights: Some(WeightFormat::F32),
     kv: None,
 };
 
 const AS_FILE: MoshiOptions = MoshiOptions {
-    dtype: None,
+    weights: None,
     ..EXACT
 };
 
@@ -217,14 +215,14 @@ fn every_format_as_it_is_gives_the_genuine_tokens() {
         let quantised = !folder.ends_with("bf16");
         // Integer kernels against f32 arithmetic on the same values; keys and values in f32.
         let exact_kv = MoshiOptions {
-            kv: Some(KvType::F32),
+            kv: Some(KvFormat::F32),
             ..AS_FILE
         };
         let moshi = load(&checkpoint, &exact_kv);
         let weights = match folder {
-            "mlx_q4" => "int4",
-            _ if quantised => "int8",
-            _ => "bfloat16",
+            "mlx_q4" => WeightFormat::Int4,
+            _ if quantised => WeightFormat::Int8,
+            _ => WeightFormat::Bf16,
         };
         assert_eq!(moshi.weights(), weights);
         let worst = compare(&case, &moshi, prefix, true);
@@ -233,7 +231,7 @@ fn every_format_as_it_is_gives_the_genuine_tokens() {
             assert!(worst > 1e-6, "{case}: integers were not used");
         }
         // And with the smaller rings.
-        for (kv, tolerance) in [(KvType::Bf16, 0.3), (KvType::Int8, 0.5)] {
+        for (kv, tolerance) in [(KvFormat::Bf16, 0.3), (KvFormat::Int8, 0.5)] {
             let options = MoshiOptions {
                 kv: Some(kv),
                 ..AS_FILE
@@ -249,15 +247,15 @@ fn every_format_as_it_is_gives_the_genuine_tokens() {
 #[test]
 fn quantising_while_loading_is_near() {
     let case = "formats/pytorch_bf16";
-    for (quantize, tolerance) in [(Quantize::Int8, 1.0), (Quantize::Int4, 12.0)] {
+    for (weights, tolerance) in [(WeightFormat::Int8, 1.0), (WeightFormat::Int4, 12.0)] {
         let options = MoshiOptions {
-            quantize: Some(quantize),
-            kv: Some(KvType::F32),
+            weights: Some(weights),
+            kv: Some(KvFormat::F32),
             ..AS_FILE
         };
         let moshi = load(&open(case, "model.safetensors"), &options);
-        assert_eq!(moshi.weights(), quantize.name());
+        assert_eq!(moshi.weights(), weights);
         let worst = compare(case, &moshi, "", true);
-        assert!(worst < tolerance, "{quantize:?}: {worst}");
+        assert!(worst < tolerance, "{weights:?}: {worst}");
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use kaiwa_core::device::Device;
-use kaiwa_core::lm::{self, KvType, LmDtype, Logits, MoshiOptions, Quantize, Sampling, StepInput};
+use kaiwa_core::formats::{KvFormat, WeightFormat};
+use kaiwa_core::lm::{self, Logits, MoshiOptions, Sampling, StepInput};
 use numpy::{PyArray1, PyArray2, PyArray3, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 
@@ -53,9 +54,8 @@ impl Moshi {
         detached_long(py, progress, |hook| {
             let options = MoshiOptions {
                 device: Device::parse(&device)?,
-                dtype: dtype.as_deref().map(LmDtype::parse).transpose()?,
-                quantize: quantize.as_deref().map(Quantize::parse).transpose()?,
-                kv: kv_dtype.as_deref().map(KvType::parse).transpose()?,
+                weights: WeightFormat::of_options(dtype.as_deref(), quantize.as_deref())?,
+                kv: kv_dtype.as_deref().map(KvFormat::parse).transpose()?,
             };
             let moshi = lm::Moshi::load(files.tensors.as_ref(), &options, &mut |done, total| {
                 hook(done as usize, total as usize)
@@ -98,8 +98,8 @@ impl Moshi {
         self.0.device().name()
     }
     #[getter]
-    fn weights(&self) -> String {
-        self.0.weights()
+    fn weights(&self) -> &'static str {
+        self.0.weights().name()
     }
     #[getter]
     fn kv_dtype(&self) -> &'static str {

@@ -8,8 +8,8 @@ use half::bf16;
 use super::pack::{Layout, Packed, Packer, Taps, WeightBits, panel_width};
 use super::pool;
 use super::quant::{MAX_GROUP, Quant, ScaleKind, WIDTH};
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::Result;
-use crate::lm::{Encoding, RawRows};
 
 /// Bytes of packed data that one task makes.
 const TASK_BYTES: usize = 1 << 18;

@@ -22,6 +22,7 @@ use super::isa::{Isa, integer_kernel, kernel};
 use super::ops::exp;
 use super::pool::{self, Shared};
 use super::simd::Simd;
+use crate::formats::KvFormat;
 
 /// Multiply-adds of a step below which other threads are not asked.
 const TASK_WORK: usize = 1 << 15;
@@ -42,15 +43,6 @@ const TASKS: usize = 16;
 /// processor's own foresight ends with a run; without this it reads half as fast.
 const AHEAD: usize = 12 << 10;
 
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KvBits {
-    F32,
-    Bf16,
-    /// One scale per position and head.
-    Int8,
-}
-
 /// Sizes of a model's attention.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KvLayout {
@@ -62,18 +54,14 @@ pub(crate) struct KvLayout {
     pub head_dim: usize,
     /// Keys that a step sees at most, itself included.
     pub context: usize,
-    pub bits: KvBits,
+    pub bits: KvFormat,
     /// Rotary pairs are neighbours; otherwise the two halves of a head.
     pub interleaved: bool,
 }
 
 impl KvLayout {
     fn element(&self) -> usize {
-        match self.bits {
-            KvBits::F32 => 4,
-            KvBits::Bf16 => 2,
-            KvBits::Int8 => 1,
-        }
+        self.bits.bytes()
     }
 
     /// Steps of a block.
@@ -94,7 +82,7 @@ impl KvLayout {
     /// Byte offsets of value scales, keys, values, and the end of a head's run, which begins with
     /// the scales of the keys.
     fn offsets(&self) -> [usize; 4] {
-        let each = if self.bits == KvBits::Int8 {
+        let each = if self.bits == KvFormat::Int8 {
             4 * self.block()
         } else {
             0
@@ -249,9 +237,9 @@ pub(crate) fn attend_step(isa: Isa, job: KvAttention<'_>, slots: &mut [&mut KvSl
             unsafe {
                 let out = out.get().add(slot * out_width + first * layout.repeat * hd);
                 match layout.bits {
-                    KvBits::F32 => heads_f32(isa, &heads, scratch, out),
-                    KvBits::Bf16 => heads_bf16(isa, &heads, scratch, out),
-                    KvBits::Int8 => heads_int8(isa, &heads, scratch, out),
+                    KvFormat::F32 => heads_f32(isa, &heads, scratch, out),
+                    KvFormat::Bf16 => heads_bf16(isa, &heads, scratch, out),
+                    KvFormat::Int8 => heads_int8(isa, &heads, scratch, out),
                 }
             }
         });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cpu::rope_table;
 
-fn layout(bits: KvBits, heads: usize, repeat: usize, hd: usize, context: usize) -> KvLayout {
+fn layout(bits: KvFormat, heads: usize, repeat: usize, hd: usize, context: usize) -> KvLayout {
     KvLayout {
         layers: 2,
         heads,
@@ -109,9 +109,9 @@ fn equals_plain_attention_through_growth_and_wrap() {
         (1, 1, 128, 65, true),
     ] {
         for (bits, tolerance) in [
-            (KvBits::F32, 3e-6),
-            (KvBits::Bf16, 8e-3),
-            (KvBits::Int8, 2e-2),
+            (KvFormat::F32, 3e-6),
+            (KvFormat::Bf16, 8e-3),
+            (KvFormat::Int8, 2e-2),
         ] {
             let mut layout = layout(bits, heads, repeat, hd, context);
             layout.interleaved = interleaved;
@@ -152,7 +152,7 @@ fn stored(layout: &KvLayout, slot: &KvSlot, head: usize, pos: usize) -> [Vec<f64
 #[test]
 fn integer_attention_equals_double_precision_on_what_is_stored() {
     for (hd, context, steps) in [(8, 12, 30), (32, 100, 90), (128, 130, 300), (640, 64, 70)] {
-        let layout = layout(KvBits::Int8, 2, 2, hd, context);
+        let layout = layout(KvFormat::Int8, 2, 2, hd, context);
         let rows: Vec<_> = (0..steps)
             .map(|t| noise(layout.qkv_width(), t as u32 + 1))
             .collect();
@@ -200,7 +200,7 @@ fn integer_attention_equals_double_precision_on_what_is_stored() {
 
 #[test]
 fn heads_of_a_task_and_slots_of_a_step_do_not_matter() {
-    for bits in [KvBits::F32, KvBits::Bf16, KvBits::Int8] {
+    for bits in [KvFormat::F32, KvFormat::Bf16, KvFormat::Int8] {
         let layout = layout(bits, 24, 1, 16, 70);
         let isa = Isa::detect();
         let mut pool = KvPool::default();
@@ -249,15 +249,15 @@ fn heads_of_a_task_and_slots_of_a_step_do_not_matter() {
 fn a_window_of_one_more_is_seen() {
     let rows: Vec<_> = (0..100).map(|t| noise(3 * 16, t + 1)).collect();
     let isa = Isa::detect();
-    let a = run(isa, &layout(KvBits::F32, 1, 1, 16, 30), &rows);
-    let b = run(isa, &layout(KvBits::F32, 1, 1, 16, 31), &rows);
+    let a = run(isa, &layout(KvFormat::F32, 1, 1, 16, 30), &rows);
+    let b = run(isa, &layout(KvFormat::F32, 1, 1, 16, 31), &rows);
     assert_eq!(a[..30], b[..30]);
     assert!(a[30..].iter().zip(&b[30..]).all(|(a, b)| a != b));
 }
 
 #[test]
 fn memory_grows_in_blocks_and_stops() {
-    let layout = layout(KvBits::Int8, 2, 1, 16, 200);
+    let layout = layout(KvFormat::Int8, 2, 1, 16, 200);
     let (mut pool, mut slot) = (KvPool::default(), KvSlot::default());
     assert_eq!(slot.bytes(&layout), 0);
     slot.skip(1, &layout, &mut pool);

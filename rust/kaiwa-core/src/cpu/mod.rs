@@ -27,7 +27,7 @@ pub(crate) use fill::quant_of;
 pub(crate) use fit::{Q4_STEPS, q4_0_blocks};
 pub(crate) use gemm::{Activation, Out, Residual, Rows, matmul};
 pub use isa::Isa;
-pub(crate) use kv::{KvAttention, KvBits, KvLayout, KvPool, KvSlot, attend_step};
+pub(crate) use kv::{KvAttention, KvLayout, KvPool, KvSlot, attend_step};
 pub(crate) use memory::available_memory;
 pub(crate) use ops::{argmax_rows, layer_norm, rms_norm, rope_table, silu_gate};
 pub(crate) use pack::{Packed, Packer, Taps, WeightBits};

@@ -520,7 +520,7 @@ mod tests {
     use super::super::pack::{Packed, Packer, WeightBits};
     use super::super::{Arena, Isa};
     use super::{LARGEST, Quant, ScaleKind, with_activations};
-    use crate::lm::{Encoding, RawRows};
+    use crate::checkpoint::{Encoding, RawRows};
 
     fn noise(seed: u64) -> impl FnMut() -> u64 {
         let mut state = seed;

@@ -5,10 +5,12 @@ use std::ops::{ControlFlow, Range};
 
 use super::synth::{RandomLm, Size};
 use super::{
-    KvType, LmConfig, LmDtype, LmTensors, Logits, Moshi, MoshiOptions, MoshiStream, Quantize,
-    RawRows, Sampling, StepInput, StepOutput, TensorInfo,
+    LmConfig, LmTensors, Logits, Moshi, MoshiOptions, MoshiStream, Sampling, StepInput, StepOutput,
+    TensorInfo,
 };
+use crate::checkpoint::RawRows;
 use crate::error::Result;
+use crate::formats::{KvFormat, WeightFormat};
 
 const SLOTS: usize = 5;
 const STEPS: usize = 90;
@@ -127,17 +129,17 @@ fn ways() -> Vec<MoshiOptions> {
     let default = MoshiOptions::default();
     vec![
         MoshiOptions {
-            dtype: Some(LmDtype::F32),
+            weights: Some(WeightFormat::F32),
             ..default
         },
         default,
         MoshiOptions {
-            quantize: Some(Quantize::Int8),
-            kv: Some(KvType::Int8),
+            weights: Some(WeightFormat::Int8),
+            kv: Some(KvFormat::Int8),
             ..default
         },
         MoshiOptions {
-            quantize: Some(Quantize::Int4),
+            weights: Some(WeightFormat::Int4),
             ..default
         },
     ]

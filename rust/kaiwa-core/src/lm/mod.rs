@@ -11,7 +11,6 @@ mod config;
 mod config_json;
 pub mod convert;
 mod delays;
-mod encoding;
 #[cfg(test)]
 mod independence;
 mod moshi;
@@ -26,6 +25,6 @@ mod tensors;
 pub use checkpoint::{Layout, LmCheckpoint};
 pub use config::{Condition, DepthConfig, FeedForward, LmConfig, Norm, NormKind, Rope, Sampling};
 pub use config_json::Envelope;
-pub use moshi::{KvType, LmDtype, Moshi, MoshiOptions, Quantize, available_memory};
+pub use moshi::{Moshi, MoshiOptions, available_memory};
 pub use stream::{Logits, MAX_SLOTS, MoshiStream, StepInput, StepOutput, check_sampling};
-pub use tensors::{Encoding, LmTensors, RawRows, TensorInfo};
+pub use tensors::{LmTensors, TensorInfo};

@@ -76,8 +76,8 @@ fn nearest(v: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lm::encoding::decode_row;
-    use crate::lm::{Encoding, RawRows};
+    use crate::checkpoint::encoding::decode_row;
+    use crate::checkpoint::{Encoding, RawRows};
 
     fn values() -> Vec<f32> {
         let mut state = 9u32;

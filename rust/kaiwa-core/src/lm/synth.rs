@@ -15,7 +15,8 @@ use std::ops::Range;
 use half::bf16;
 
 use super::schema::{self, Kind, Spec};
-use super::{Encoding, LmConfig, LmTensors, RawRows, TensorInfo};
+use super::{LmConfig, LmTensors, TensorInfo};
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
 
 /// A ready-made size.

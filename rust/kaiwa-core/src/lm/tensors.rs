@@ -28,39 +28,9 @@
 
 use std::ops::Range;
 
-use candle_core::quantized::GgmlDType;
-
 use super::LmConfig;
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::Result;
-
-/// How a matrix's numbers lie in its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// Plain little-endian floats.
-    F32,
-    /// Plain halves.
-    F16,
-    /// Plain bfloat16.
-    Bf16,
-    /// GGUF blocks of 32: f16 scale `d`, 32 int8; `w = d q`. 34 bytes.
-    Q8_0,
-    /// GGUF blocks of 32: f16 scale `d`, 16 bytes (low nibbles first half); `w = d (q - 8)`.
-    Q4_0,
-    /// GGUF blocks of 32: f16 scale `d`, f16 minimum `m`, 16 bytes; `w = d q + m`.
-    Q4_1,
-    /// Another GGUF block type; raw rows are its blocks.
-    Ggml(GgmlDType),
-    /// int8 with one f32 scale a row: `w = q * scale / 127` (docs/spec/checkpoints.md 2).
-    Int8Rows,
-    /// MLX: unsigned `bits`-bit integers in little-endian words, with a bf16 scale and bias per
-    /// `group` inputs: `w = scale q + bias` (docs/spec/checkpoints.md 5).
-    Affine {
-        /// 4 or 8.
-        bits: u8,
-        /// Inputs per scale.
-        group: usize,
-    },
-}
 
 /// What is known of a tensor without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,17 +44,6 @@ pub struct TensorInfo {
     /// True if an adapter changes it: then raw rows are not its values, and only
     /// [`LmTensors::read_f32`] is.
     pub merged: bool,
-}
-
-/// Rows of a matrix as they lie in their file, reused between reads.
-#[derive(Debug, Default, Clone)]
-pub struct RawRows {
-    /// The numbers or blocks, `rows` times the bytes of a row.
-    pub data: Vec<u8>,
-    /// `Int8Rows`: f32 per row. `Affine`: bf16 per group. Otherwise empty.
-    pub scales: Vec<u8>,
-    /// `Affine`: bf16 per group. Otherwise empty.
-    pub biases: Vec<u8>,
 }
 
 /// A model's tensors by name (see the module's table). Reading takes `&self` and may happen on

@@ -8,12 +8,14 @@
 pub(crate) mod candle;
 pub(crate) mod cpu;
 pub(crate) mod host_sampled;
+mod table;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use super::Sampling;
 use crate::error::Result;
+use crate::formats::WeightFormat;
 
 /// A model's weights on a device; shared by all its streams.
 pub(crate) trait LmBackend: Send + Sync {
@@ -25,8 +27,8 @@ pub(crate) trait LmBackend: Send + Sync {
     fn step_bytes(&self) -> Vec<(&'static str, usize)> {
         Vec::new()
     }
-    /// How matrices are held, e.g. `int8`.
-    fn weights(&self) -> String;
+    /// How most matrices are held.
+    fn weights(&self) -> WeightFormat;
 }
 
 /// Running state of the slots of a stream. (`Any`, so that tests can reach a backend's own.)

@@ -3,9 +3,10 @@
 use super::files::Files;
 use super::layout::Layout;
 use super::{Place, hint};
+use crate::checkpoint::Encoding;
 use crate::error::{Error, Result};
+use crate::lm::LmConfig;
 use crate::lm::schema::Spec;
-use crate::lm::{Encoding, LmConfig};
 
 /// Bits and group of a file, from the text head: its inputs are the model's width.
 pub(super) fn detect(files: &Files, config: &LmConfig) -> Result<Layout> {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
 
+use crate::checkpoint::Encoding;
 use crate::checkpoint::{GgufFile, SafeTensorsFile};
 use crate::error::{Error, Result};
-use crate::lm::Encoding;
 
 /// One file.
 pub(super) enum Backing {

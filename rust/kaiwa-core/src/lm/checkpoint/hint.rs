@@ -286,7 +286,7 @@ pub(super) fn check_repeats(files: &Files, layout: Layout, config: &LmConfig) ->
             continue;
         };
         let size = |name: &str| match files.encoding(name) {
-            Some(crate::lm::Encoding::F32) => spec.cols * 4,
+            Some(crate::checkpoint::Encoding::F32) => spec.cols * 4,
             _ => spec.cols * 2,
         };
         for name in names.iter().filter(|n| files.entries.contains_key(*n)) {

@@ -11,10 +11,10 @@ use candle_core::{Device, Tensor};
 use super::files::{Backing, Files};
 use super::open::NO_ADAPTER;
 use super::{LmCheckpoint, Place};
+use crate::checkpoint::encoding::{decode_row, row_bytes};
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
 use crate::lm::config_json::Envelope;
-use crate::lm::encoding::{decode_row, row_bytes};
-use crate::lm::{Encoding, RawRows};
 
 /// Scaling of an adapter whose configuration is missing (docs/spec/checkpoints.md 7).
 const DEFAULT_SCALING: f64 = 2.0;

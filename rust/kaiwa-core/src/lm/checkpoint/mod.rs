@@ -19,7 +19,8 @@ pub use layout::Layout;
 use files::Files;
 use lora::Adapter;
 
-use super::{Encoding, LmConfig};
+use super::LmConfig;
+use crate::checkpoint::Encoding;
 use crate::error::Result;
 
 /// An open checkpoint.

@@ -8,10 +8,11 @@ use super::files::Files;
 use super::hint::{self, listed};
 use super::layout::{Candidate, Layout, candidates, repeats, written};
 use super::{LmCheckpoint, Place};
+use crate::checkpoint::Encoding;
 use crate::error::{Error, Result};
+use crate::lm::LmConfig;
 use crate::lm::config_json::Envelope;
 use crate::lm::schema::{self, Kind, Spec};
-use crate::lm::{Encoding, LmConfig};
 
 /// A warning that an adapter given beside the files takes back.
 pub(super) const NO_ADAPTER: &str =

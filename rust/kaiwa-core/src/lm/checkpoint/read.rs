@@ -6,9 +6,10 @@ use std::path::Path;
 use half::f16;
 
 use super::{LmCheckpoint, Place};
+use crate::checkpoint::encoding::{decode_row, row_bytes};
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
-use crate::lm::encoding::{decode_row, row_bytes};
-use crate::lm::{Encoding, LmConfig, LmTensors, RawRows, TensorInfo};
+use crate::lm::{LmConfig, LmTensors, TensorInfo};
 
 impl LmCheckpoint {
     fn place(&self, name: &str) -> Result<&Place> {

@@ -17,7 +17,8 @@ pub use target::Target;
 use encode::encode;
 use plan::{Item, Plan, plan};
 
-use super::{LmTensors, RawRows};
+use super::LmTensors;
+use crate::checkpoint::RawRows;
 use crate::cpu::for_each_chunk;
 use crate::error::{Error, Result};
 

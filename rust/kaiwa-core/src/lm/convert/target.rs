@@ -1,9 +1,10 @@
 //! The formats that a model can be written in.
 
+use crate::checkpoint::Encoding;
+use crate::checkpoint::encoding::row_bytes;
 use crate::error::{Error, Result};
-use crate::lm::encoding::row_bytes;
+use crate::lm::Layout;
 use crate::lm::schema::{Kind, Spec};
-use crate::lm::{Encoding, Layout};
 
 /// A published format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use super::internal_error;
 use super::layer::{Layer, Spec};
 use super::linear::Linear;
 use super::norm::Norm;
-use super::table::Table;
 use super::weights::Loader;
 use crate::error::Result;
+use crate::lm::backend::table::Table;
 use crate::lm::{DepthConfig, LmConfig};
 
 /// What is particular to a sub-step.
@@ -92,7 +92,7 @@ impl Depth {
                 set,
                 norm: norm.transpose()?,
                 low_rank: low_rank.transpose()?,
-                table: Table::load(loader, &format!("{table}.weight"))?,
+                table: loader.table(&format!("{table}.weight"))?,
                 head: loader.matrix(&format!("linears.{k}.weight"))?,
             });
         }

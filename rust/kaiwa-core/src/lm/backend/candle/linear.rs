@@ -4,6 +4,7 @@ use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Tensor};
 
 use crate::error::Result;
+use crate::formats::WeightFormat;
 
 /// A matrix `[outputs, inputs]`, without a bias.
 pub(super) enum Linear {
@@ -64,19 +65,19 @@ impl Linear {
         })
     }
 
-    /// How the numbers are held, in the words of `Moshi::weights`.
-    pub(super) fn kind(&self) -> &'static str {
+    /// How the numbers are held.
+    pub(super) fn format(&self) -> WeightFormat {
         match self {
-            Self::Dense(weight) if weight.dtype() == DType::F32 => "float32",
-            Self::Dense(_) => "bfloat16",
+            Self::Dense(weight) if weight.dtype() == DType::F32 => WeightFormat::F32,
+            Self::Dense(_) => WeightFormat::Bf16,
             // Of GGML's block types only those of four bits are below this.
             Self::Blocks { product, .. } => match product {
                 QMatMul::QTensor(blocks)
                     if blocks.dtype().type_size() * 8 <= 5 * blocks.dtype().block_size() =>
                 {
-                    "int4"
+                    WeightFormat::Int4
                 }
-                _ => "int8",
+                _ => WeightFormat::Int8,
             },
         }
     }

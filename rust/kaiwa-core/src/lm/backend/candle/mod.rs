@@ -22,7 +22,6 @@ mod norm;
 mod raw;
 mod reblock;
 mod state;
-mod table;
 mod temporal;
 #[cfg(test)]
 mod tests;
@@ -41,39 +40,23 @@ use super::host_sampled::HostSampled;
 use super::{LmBackend, LmState};
 use crate::device::{Device, OpenDevice};
 use crate::error::{Error, Result};
+use crate::formats::{KvFormat, WeightFormat};
 use crate::lm::{LmConfig, LmTensors};
 
-/// What matrices are held as. Vectors are f32, embedding tables stay as their file has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CandleWeights {
-    /// Exactly the file's values.
-    F32,
-    /// Rounded to bf16; on Candle's processor device in f32, which is the same arithmetic.
-    Bf16,
-    /// Integers as they are, in GGML blocks (GGUF's that an adapter changes are quantised again);
-    /// everything else as bf16, or on Candle's processor device exactly, in f32.
-    AsFile,
-    /// Q8_0 blocks, or the file's own integers; matrices with other than a multiple of 32 inputs
-    /// as with `Bf16`.
-    Q8,
-    /// Q4_0 blocks, or MLX's own 4-bit integers; as above.
-    Q4,
-}
-
-/// What keys and values are held as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CandleKv {
-    F32,
-    /// Half the memory. On CUDA and Metal the attention's products are then bf16 too, with
-    /// scores rounded to bf16; on the processor the stored values are widened.
-    Bf16,
-}
-
-/// How a model is held on its device.
+/// How a model is held on its device. Vectors are f32, embedding tables stay as their file has
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CandleOptions {
-    pub weights: CandleWeights,
-    pub kv: CandleKv,
+    /// `F32`: exactly the file's values. `Bf16`: rounded to bf16; on Candle's processor device in
+    /// f32, which is the same arithmetic. `Int8`: Q8_0 blocks, or the file's own integers;
+    /// matrices with other than a multiple of 32 inputs as with `Bf16`. `Int4`: Q4_0 blocks, or
+    /// MLX's own 4-bit integers; otherwise likewise. `None`: integers as they are, in GGML blocks
+    /// (GGUF's that an adapter changes are quantised again); everything else as bf16, or on
+    /// Candle's processor device exactly, in f32.
+    pub weights: Option<WeightFormat>,
+    /// With `Bf16` the attention's products on CUDA and Metal are bf16 too, with scores rounded to
+    /// bf16; on the processor the stored values are widened. `Int8` is refused.
+    pub kv: KvFormat,
 }
 
 /// A language model's weights on a device; shared by all streams.
@@ -93,7 +76,7 @@ impl CandleLm {
     /// stop the loading.
     ///
     /// # Errors
-    /// Those of [`LmTensors`], [`Error::DeviceUnavailable`], [`Error::Interrupted`], and
+    /// Those of [`LmTensors`], [`Error::OptionValue`], [`Error::DeviceUnavailable`], [`Error::Interrupted`], and
     /// [`Error::Backend`] if the device has no room.
     pub(crate) fn load(
         tensors: &dyn LmTensors,
@@ -101,6 +84,17 @@ impl CandleLm {
         options: &CandleOptions,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
+        let kv = match options.kv {
+            KvFormat::F32 => DType::F32,
+            KvFormat::Bf16 => DType::BF16,
+            KvFormat::Int8 => {
+                return Err(Error::OptionValue {
+                    name: "kv_dtype",
+                    got: format!("{:?} on {}", options.kv.name(), device.name()),
+                    allowed: "\"bfloat16\" or \"float32\" (int8 is for device=\"cpu\")".into(),
+                });
+            }
+        };
         let device = device.open()?;
         let config = tensors.config().clone();
         let mut loader = Loader::new(tensors, device.candle(), options.weights, progress)?;
@@ -113,10 +107,7 @@ impl CandleLm {
             temporal,
             depth,
             bytes,
-            kv: match options.kv {
-                CandleKv::F32 => DType::F32,
-                CandleKv::Bf16 => DType::BF16,
-            },
+            kv,
             config,
             device,
         })
@@ -133,8 +124,8 @@ impl LmBackend for CandleLm {
         self.bytes
     }
 
-    fn weights(&self) -> String {
-        self.temporal.weights().into()
+    fn weights(&self) -> WeightFormat {
+        self.temporal.weights()
     }
 }
 

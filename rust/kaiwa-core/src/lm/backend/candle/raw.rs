@@ -8,8 +8,8 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::internal_error;
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::Result;
-use crate::lm::{Encoding, RawRows};
 
 /// The block type of an encoding that GGML defines and that is not plain floats.
 pub(super) fn block_type(encoding: Encoding) -> Option<GgmlDType> {

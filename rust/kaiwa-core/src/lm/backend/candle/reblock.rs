@@ -14,7 +14,8 @@
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
-use crate::lm::{Encoding, RawRows, TensorInfo};
+use crate::checkpoint::{Encoding, RawRows};
+use crate::lm::TensorInfo;
 
 /// Values of a block.
 const BLOCK: usize = 32;

@@ -10,9 +10,10 @@ use super::kv::{Rings, Run};
 use super::layer::{Layer, Spec};
 use super::linear::Linear;
 use super::norm::Norm;
-use super::table::Table;
 use super::weights::Loader;
 use crate::error::Result;
+use crate::formats::WeightFormat;
+use crate::lm::backend::table::Table;
 use crate::lm::{LmConfig, Rope};
 
 /// Weights of the temporal transformer, its tables and its text head.
@@ -48,8 +49,8 @@ struct RunPlan {
 
 impl Temporal {
     /// How most matrices are held.
-    pub(super) fn weights(&self) -> &'static str {
-        self.text_linear.kind()
+    pub(super) fn weights(&self) -> WeightFormat {
+        self.text_linear.format()
     }
 
     pub(super) fn load(loader: &mut Loader<'_>, config: &LmConfig) -> Result<Self> {
@@ -59,8 +60,8 @@ impl Temporal {
             layer_scale: config.layer_scale,
             sets: None,
         };
-        let text = Table::load(loader, "text_emb.weight")?;
-        let audio = (0..config.n_q).map(|i| Table::load(loader, &format!("emb.{i}.weight")));
+        let text = loader.table("text_emb.weight")?;
+        let audio = (0..config.n_q).map(|i| loader.table(&format!("emb.{i}.weight")));
         let audio = audio.collect::<Result<_>>()?;
         let layers = (0..config.num_layers)
             .map(|l| Layer::load(loader, &format!("transformer.layers.{l}"), &spec));

@@ -9,11 +9,13 @@ use rayon::prelude::*;
 
 use super::linear::{Correction, Linear};
 use super::reblock::{self, Reblocked};
-use super::table::Table;
-use super::{CandleWeights, internal_error, raw};
+use super::{internal_error, raw};
+use crate::checkpoint::encoding::row_bytes;
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
-use crate::lm::encoding::row_bytes;
-use crate::lm::{Encoding, LmTensors, RawRows, TensorInfo};
+use crate::formats::WeightFormat;
+use crate::lm::backend::table::Table;
+use crate::lm::{LmTensors, TensorInfo};
 
 /// Numbers that are f32 at once while a matrix is converted; per thread.
 const AT_ONCE: usize = 1 << 20;
@@ -36,7 +38,7 @@ enum Form {
 pub(super) struct Loader<'a> {
     tensors: &'a dyn LmTensors,
     device: &'a Device,
-    weights: CandleWeights,
+    weights: Option<WeightFormat>,
     progress: Progress<'a>,
     done: u64,
     total: u64,
@@ -47,7 +49,7 @@ impl<'a> Loader<'a> {
     pub(super) fn new(
         tensors: &'a dyn LmTensors,
         device: &'a Device,
-        weights: CandleWeights,
+        weights: Option<WeightFormat>,
         progress: Progress<'a>,
     ) -> Result<Self> {
         let mut total = 0;
@@ -116,11 +118,9 @@ impl<'a> Loader<'a> {
         } else {
             (info.encoding, self.raw(name, &info)?)
         };
-        self.count(
-            &info,
-            rows.data.len() + rows.scales.len() + rows.biases.len(),
-        )?;
-        Ok(Table::new(info.rows, info.cols, encoding, rows))
+        let table = Table::new(encoding, info.rows, info.cols, rows);
+        self.count(&info, table.bytes())?;
+        Ok(table)
     }
 
     fn count(&mut self, info: &TensorInfo, bytes: usize) -> Result<()> {
@@ -134,25 +134,23 @@ impl<'a> Loader<'a> {
 
     fn form(&self, info: &TensorInfo) -> Form {
         let coarse = match self.weights {
-            CandleWeights::AsFile | CandleWeights::Q8 => reblock::kind(info),
-            CandleWeights::Q4 => reblock::kind(info).filter(|kind| *kind == GgmlDType::Q4_1),
-            CandleWeights::F32 | CandleWeights::Bf16 => None,
+            None | Some(WeightFormat::Int8) => reblock::kind(info),
+            Some(WeightFormat::Int4) => reblock::kind(info).filter(|kind| *kind == GgmlDType::Q4_1),
+            Some(WeightFormat::F32) | Some(WeightFormat::Bf16) => None,
         };
         if let Some(kind) = coarse {
             return Form::Reblocked(kind);
         }
         let wanted = match self.weights {
-            CandleWeights::F32 => return Form::F32,
-            CandleWeights::Bf16 => None,
-            CandleWeights::Q8 => Some(GgmlDType::Q8_0),
-            CandleWeights::Q4 => Some(GgmlDType::Q4_0),
+            Some(WeightFormat::F32) => return Form::F32,
+            Some(WeightFormat::Bf16) => None,
+            Some(WeightFormat::Int8) => Some(GgmlDType::Q8_0),
+            Some(WeightFormat::Int4) => Some(GgmlDType::Q4_0),
             // Nothing is gained by bf16 where it is held in f32: the file's values stay exact.
-            CandleWeights::AsFile => {
-                match raw::block_type(info.encoding).filter(|k| multiplies(*k)) {
-                    None if self.device.is_cpu() => return Form::F32,
-                    kind => kind,
-                }
-            }
+            None => match raw::block_type(info.encoding).filter(|k| multiplies(*k)) {
+                None if self.device.is_cpu() => return Form::F32,
+                kind => kind,
+            },
         };
         match wanted {
             Some(kind) if info.cols.is_multiple_of(kind.block_size()) => Form::Blocks(kind),

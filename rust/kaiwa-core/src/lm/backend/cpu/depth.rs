@@ -2,9 +2,10 @@
 
 use super::layer::{self, LayerStep, LayerWork, Matrices, NormsAndScales};
 use super::load::{Loader, NormWeights};
-use super::table::Table;
-use crate::cpu::{Isa, KvBits, KvLayout, KvPool, KvSlot, Packed};
+use crate::cpu::{Isa, KvLayout, KvPool, KvSlot, Packed};
 use crate::error::Result;
+use crate::formats::KvFormat;
+use crate::lm::backend::table::Table;
 use crate::lm::{DepthConfig, LmConfig};
 
 /// Weights of the depth transformer: only of the sub-steps that are run.
@@ -89,7 +90,7 @@ impl Depth {
                 repeat: depth.kv_repeat,
                 head_dim,
                 context: steps,
-                bits: KvBits::F32,
+                bits: KvFormat::F32,
                 interleaved: true,
             },
             schedule,

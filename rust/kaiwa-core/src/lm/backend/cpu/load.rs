@@ -2,33 +2,21 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::table::Table;
+use crate::checkpoint::encoding::row_bytes;
+use crate::checkpoint::{Encoding, RawRows};
 use crate::cpu::{self, Arena, Isa, Packed, Packer, WeightBits, quant_of};
 use crate::error::{Error, Result};
-use crate::lm::encoding::row_bytes;
+use crate::formats::WeightFormat;
+use crate::lm::backend::table::Table;
 use crate::lm::quantise::{q4_0_fitted, q8_0};
-use crate::lm::{Encoding, LmTensors, Norm, NormKind, RawRows, TensorInfo};
-
-/// How matrices are held in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hold {
-    /// In the file's own form where the kernels have it.
-    AsFile,
-    /// Dequantised to f32: exact.
-    F32,
-    /// Dequantised, rounded to bf16.
-    Bf16,
-    /// 8-bit integers, 32 to a scale; files that are quantised stay as they are.
-    Int8,
-    /// 4-bit integers, 32 to a scale; files that have four bits stay as they are.
-    Int4,
-}
+use crate::lm::schema::{self, Kind};
+use crate::lm::{LmTensors, Norm, NormKind, TensorInfo};
 
 /// What every part of the model loads itself with.
 pub(super) struct Loader<'a> {
     tensors: &'a dyn LmTensors,
     packer: Packer,
-    hold: Hold,
+    weights: Option<WeightFormat>,
     progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     done: u64,
     total: u64,
@@ -48,10 +36,10 @@ impl<'a> Loader<'a> {
     pub(super) fn new(
         isa: Isa,
         tensors: &'a dyn LmTensors,
-        hold: Hold,
+        weights: Option<WeightFormat>,
         progress: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
-        check_memory(tensors, hold)?;
+        check_memory(tensors, weights)?;
         let mut total = 0;
         for name in tensors.names() {
             let info = tensors.info(&name)?;
@@ -64,7 +52,7 @@ impl<'a> Loader<'a> {
                 isa,
                 bits: WeightBits::F32,
             },
-            hold,
+            weights,
             progress,
             done: 0,
             total,
@@ -86,11 +74,11 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A matrix without bias, in the form that `hold` asks for.
+    /// A matrix without bias, in the form that the options ask for.
     pub(super) fn linear(&mut self, name: &str) -> Result<Packed> {
         let info = self.tensors.info(name)?;
         let (n, k, tensors) = (info.rows, info.cols, self.tensors);
-        let wanted = Form::of(self.hold, &info);
+        let wanted = Form::of(self.weights, &info);
         // A few rows at a time, so that the floats stay in a cache.
         let each = (FLOATS / k.max(1)).max(1);
         let fetch = |rows: Range<usize>, raw: &mut RawRows, make: fn(&[f32], &mut Vec<u8>)| {
@@ -204,18 +192,18 @@ enum Form {
 }
 
 impl Form {
-    fn of(hold: Hold, info: &TensorInfo) -> Self {
+    fn of(weights: Option<WeightFormat>, info: &TensorInfo) -> Self {
         let blocks = info.cols.is_multiple_of(32);
         let native = quant_of(info.encoding, info.cols).filter(|_| !info.merged);
-        match (hold, native) {
-            (Hold::F32, _) => Self::F32,
-            (Hold::Bf16, _) => Self::Bf16,
-            (Hold::Int4, Some(q)) if q.bits == 4 => Self::Raw,
-            (Hold::AsFile | Hold::Int8, Some(_)) => Self::Raw,
-            (Hold::Int8, None) if blocks => Self::Int8,
-            (Hold::Int4, _) if blocks => Self::Int4,
-            (Hold::Int8 | Hold::Int4, _) => Self::Bf16,
-            (Hold::AsFile, None) => match info.encoding {
+        match (weights, native) {
+            (Some(WeightFormat::F32), _) => Self::F32,
+            (Some(WeightFormat::Bf16), _) => Self::Bf16,
+            (Some(WeightFormat::Int4), Some(q)) if q.bits == 4 => Self::Raw,
+            (None | Some(WeightFormat::Int8), Some(_)) => Self::Raw,
+            (Some(WeightFormat::Int8), None) if blocks => Self::Int8,
+            (Some(WeightFormat::Int4), _) if blocks => Self::Int4,
+            (Some(WeightFormat::Int8) | Some(WeightFormat::Int4), _) => Self::Bf16,
+            (None, None) => match info.encoding {
                 Encoding::F32 | Encoding::F16 => Self::F32,
                 Encoding::Bf16 => Self::Bf16,
                 // Merged with an adapter, or a block type without kernels: the nearest form.
@@ -242,31 +230,34 @@ impl Form {
 }
 
 /// Bytes that the model takes in memory when held so.
-fn memory_of(tensors: &dyn LmTensors, hold: Hold) -> Result<u64> {
+fn memory_of(tensors: &dyn LmTensors, weights: Option<WeightFormat>) -> Result<u64> {
     let mut sum = 0;
-    for name in tensors.names() {
-        let info = tensors.info(&name)?;
-        let table = name.ends_with("emb.weight") || name.contains("emb.") && !name.contains("low");
-        sum += match table && !info.merged || info.rows == 1 {
-            true => Form::Raw.bytes(&info),
-            false => Form::of(hold, &info).bytes(&info),
+    for spec in schema::tensors(tensors.config()) {
+        let info = tensors.info(&spec.name)?;
+        sum += match spec.kind {
+            Kind::Table if info.merged => info.rows as u64 * info.cols as u64 * 4,
+            Kind::Table | Kind::Vector => Form::Raw.bytes(&info),
+            Kind::Matrix => Form::of(weights, &info).bytes(&info),
         };
     }
     Ok(sum)
 }
 
 /// Refuses a model that the machine has no room for, and says which form it has room for.
-fn check_memory(tensors: &dyn LmTensors, hold: Hold) -> Result<()> {
+fn check_memory(tensors: &dyn LmTensors, weights: Option<WeightFormat>) -> Result<()> {
     let Some(available) = cpu::available_memory() else {
         return Ok(());
     };
-    let need = memory_of(tensors, hold)?;
+    let need = memory_of(tensors, weights)?;
     if need <= available {
         return Ok(());
     }
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     let mut smaller = Vec::new();
-    for (name, form) in [("int8", Hold::Int8), ("int4", Hold::Int4)] {
+    for (name, form) in [
+        ("int8", Some(WeightFormat::Int8)),
+        ("int4", Some(WeightFormat::Int4)),
+    ] {
         let less = memory_of(tensors, form)?;
         if less < need {
             smaller.push(format!("quantize=\"{name}\" needs {}", gigabytes(less)));
@@ -297,5 +288,33 @@ impl NormWeights {
             NormKind::Rms => cpu::rms_norm(isa, x, out, &self.weight, eps),
             NormKind::Layer => cpu::layer_norm(isa, x, out, &self.weight, &self.bias, eps),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::lm::Condition;
+    use crate::lm::synth::{RandomLm, Size};
+
+    /// A conditioner whose name looks like that of a table.
+    #[test]
+    fn what_a_tensor_is_does_not_follow_from_parts_of_its_name() {
+        let memory = |conditions| {
+            let mut config = Size::Tiny.config();
+            config.conditions = conditions;
+            memory_of(&RandomLm::new(config, 1), Some(WeightFormat::Int8)).unwrap()
+        };
+        let condition = Condition {
+            name: "emb.weight".into(),
+            values: vec!["a".into(), "b".into()],
+            bins: 2,
+            dim: 32,
+        };
+        let dim = 128;
+        // The table and the vector of "absent" as bf16, the projection in blocks of 34 bytes.
+        let wanted = 3 * 32 * 2 + dim * 2 + dim * 34;
+        assert_eq!(memory(vec![condition]) - memory(vec![]), wanted);
     }
 }

@@ -5,13 +5,11 @@ mod layer;
 mod load;
 mod stages;
 mod state;
-mod table;
 mod temporal;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-pub(crate) use load::Hold;
 pub(crate) use state::CpuState;
 
 use depth::Depth;
@@ -20,8 +18,9 @@ use temporal::Temporal;
 
 use super::host_sampled::HostSampled;
 use super::{LmBackend, LmState};
-use crate::cpu::{Isa, KvBits};
+use crate::cpu::Isa;
 use crate::error::Result;
+use crate::formats::{KvFormat, WeightFormat};
 use crate::lm::{LmConfig, LmTensors};
 
 /// A language model's weights, packed for the CPU kernels; shared by all streams.
@@ -30,7 +29,7 @@ pub(crate) struct CpuLm {
     config: LmConfig,
     temporal: Temporal,
     depth: Option<Depth>,
-    kv: KvBits,
+    kv: KvFormat,
     weight_bytes: usize,
 }
 
@@ -38,23 +37,23 @@ impl CpuLm {
     /// Reads and packs every weight; `progress` hears (bytes done, bytes in all).
     pub(crate) fn load(
         tensors: &dyn LmTensors,
-        hold: Hold,
-        kv: KvBits,
+        weights: Option<WeightFormat>,
+        kv: KvFormat,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
-        Self::load_for(Isa::detect(), tensors, hold, kv, progress)
+        Self::load_for(Isa::detect(), tensors, weights, kv, progress)
     }
 
     /// [`Self::load`] for a given instruction set, which must be one of [`Isa::available`].
     pub(crate) fn load_for(
         isa: Isa,
         tensors: &dyn LmTensors,
-        hold: Hold,
-        kv: KvBits,
+        weights: Option<WeightFormat>,
+        kv: KvFormat,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
         let config = tensors.config().clone();
-        let mut loader = Loader::new(isa, tensors, hold, progress)?;
+        let mut loader = Loader::new(isa, tensors, weights, progress)?;
         let temporal = Temporal::load(&mut loader, &config)?;
         let depth = match &config.depth {
             Some(depth) => Some(Depth::load(&mut loader, &config, depth)?),
@@ -90,7 +89,7 @@ impl LmBackend for CpuLm {
         stages
     }
 
-    fn weights(&self) -> String {
+    fn weights(&self) -> WeightFormat {
         self.temporal.weights()
     }
 }

@@ -3,10 +3,11 @@
 use super::layer::{self, LayerStep, LayerWork, Matrices, NormsAndScales};
 use super::load::{Loader, NormWeights};
 use super::stages::{self, Stages};
-use super::table::Table;
 use crate::cpu::{Isa, KvLayout, KvSlot, Packed, WeightBits, rope_table};
 use crate::error::Result;
+use crate::formats::WeightFormat;
 use crate::lm::LmConfig;
+use crate::lm::backend::table::Table;
 
 /// Weights of the temporal transformer.
 pub(super) struct Temporal {
@@ -74,15 +75,16 @@ impl Temporal {
     }
 
     /// How most matrices are held.
-    pub(super) fn weights(&self) -> String {
+    pub(super) fn weights(&self) -> WeightFormat {
         let bits = self
             .layers
             .first()
             .map_or(WeightBits::F32, |(_, m)| m.in_proj.bits());
         match bits {
-            WeightBits::F32 => "float32".into(),
-            WeightBits::Bf16 => "bfloat16".into(),
-            WeightBits::Quant(q) => format!("int{}", q.bits),
+            WeightBits::F32 => WeightFormat::F32,
+            WeightBits::Bf16 => WeightFormat::Bf16,
+            WeightBits::Quant(q) if q.bits == 4 => WeightFormat::Int4,
+            WeightBits::Quant(_) => WeightFormat::Int8,
         }
     }
 

@@ -11,11 +11,9 @@ use serde_json::Value;
 use super::super::raw;
 use super::data;
 use crate::checkpoint::SafeTensorsFile;
+use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
-use crate::lm::{
-    DepthConfig, Encoding, FeedForward, LmConfig, LmTensors, Norm, RawRows, Rope, Sampling,
-    TensorInfo,
-};
+use crate::lm::{DepthConfig, FeedForward, LmConfig, LmTensors, Norm, Rope, Sampling, TensorInfo};
 
 /// One tensor: what a file would hold of it, and the values this stands for.
 #[derive(Clone)]

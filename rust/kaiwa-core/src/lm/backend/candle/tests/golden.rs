@@ -7,11 +7,13 @@ use candle_core::quantized::GgmlDType;
 
 use super::conversations::{Chosen, solo, tokens};
 use super::fixtures::{Tensors, gguf, layout_a, requantised};
-use super::{CandleKv, CandleLm, CandleOptions, CandleWeights, EXACT, data, load, with};
+use super::{CandleLm, CandleOptions, EXACT, data, load, with};
+use crate::checkpoint::Encoding;
 use crate::checkpoint::SafeTensorsFile;
 use crate::device::Device;
+use crate::formats::{KvFormat, WeightFormat};
+use crate::lm::LmCheckpoint;
 use crate::lm::backend::LmBackend;
-use crate::lm::{Encoding, LmCheckpoint};
 
 pub(super) struct Expected(SafeTensorsFile);
 
@@ -100,21 +102,17 @@ fn hibiki_is_the_reference() {
 fn bf16_files_in_every_form() {
     let case = "formats/pytorch_bf16";
     let tensors = layout_a(case);
-    for weights in [
-        CandleWeights::F32,
-        CandleWeights::Bf16,
-        CandleWeights::AsFile,
-    ] {
+    for weights in [Some(WeightFormat::F32), Some(WeightFormat::Bf16), None] {
         check(case, &tensors, with(weights), "", 2e-4);
     }
     // No argmax is nearer than 0.34 there.
     let half = CandleOptions {
-        kv: CandleKv::Bf16,
+        kv: KvFormat::Bf16,
         ..EXACT
     };
     let off = check(case, &tensors, half, "", 0.5);
     assert!(off > 1e-3, "bf16 keys cannot be exact, but differ by {off}");
-    check(case, &tensors, with(CandleWeights::Q8), "", 1.6);
+    check(case, &tensors, with(Some(WeightFormat::Int8)), "", 1.6);
 }
 
 /// The real runtime's tokens on the real runtime's file, blocks as they are. Both round every
@@ -127,18 +125,18 @@ fn gguf_blocks_stay_blocks() {
     let blocks = tensors.held.values();
     let blocks = blocks.filter(|h| h.info.encoding == Encoding::Ggml(GgmlDType::Q8_0));
     assert!(blocks.count() > 50);
-    let kept = check(case, &tensors, with(CandleWeights::AsFile), "", 1.2);
+    let kept = check(case, &tensors, with(None), "", 1.2);
     assert!(
         kept > 0.01,
         "blocks multiply 8-bit activations, but differ by {kept}"
     );
-    check(case, &tensors, with(CandleWeights::AsFile), "dequant_", 1.2);
+    check(case, &tensors, with(None), "dequant_", 1.2);
     // Already of the kind that is wanted: the same blocks.
-    let made = check(case, &tensors, with(CandleWeights::Q8), "", 1.2);
+    let made = check(case, &tensors, with(Some(WeightFormat::Int8)), "", 1.2);
     assert_eq!(kept, made);
     check(case, &tensors, EXACT, "dequant_", 2e-4);
     let bytes = |weights| load(&tensors, with(weights)).weight_bytes() as f64;
-    let part = bytes(CandleWeights::AsFile) / bytes(CandleWeights::F32);
+    let part = bytes(None) / bytes(Some(WeightFormat::F32));
     assert!(part < 0.35, "{part}");
 }
 
@@ -146,29 +144,19 @@ fn gguf_blocks_stay_blocks() {
 #[test]
 fn integers_of_every_format_stay_integers() {
     for (name, file, weights, part) in [
+        ("mlx_q4", "model.q4.safetensors", None, 0.22),
         (
             "mlx_q4",
             "model.q4.safetensors",
-            CandleWeights::AsFile,
+            Some(WeightFormat::Int4),
             0.22,
         ),
-        ("mlx_q4", "model.q4.safetensors", CandleWeights::Q4, 0.22),
-        (
-            "mlx_q8",
-            "model.q8.safetensors",
-            CandleWeights::AsFile,
-            0.35,
-        ),
+        ("mlx_q8", "model.q8.safetensors", None, 0.35),
+        ("pytorch_int8", "model.q8.safetensors", None, 0.35),
         (
             "pytorch_int8",
             "model.q8.safetensors",
-            CandleWeights::AsFile,
-            0.35,
-        ),
-        (
-            "pytorch_int8",
-            "model.q8.safetensors",
-            CandleWeights::Q8,
+            Some(WeightFormat::Int8),
             0.35,
         ),
     ] {
@@ -180,7 +168,7 @@ fn integers_of_every_format_stay_integers() {
             let options = with(weights);
             Arc::new(CandleLm::load(&file, Device::CandleCpu, &options, &mut go_on).unwrap())
         };
-        let (held, exact) = (load(weights), load(CandleWeights::F32));
+        let (held, exact) = (load(weights), load(Some(WeightFormat::F32)));
         let expected = Expected::of(&case);
         let made = solo(&held, &expected.columns("user_codes"));
         for (step, (wanted, made)) in expected.tokens("").iter().zip(tokens(&made)).enumerate() {
@@ -192,7 +180,11 @@ fn integers_of_every_format_stay_integers() {
         assert!(bytes < part + 0.1, "{case}: {bytes}");
         assert_eq!(
             held.weights(),
-            if name == "mlx_q4" { "int4" } else { "int8" }
+            if name == "mlx_q4" {
+                WeightFormat::Int4
+            } else {
+                WeightFormat::Int8
+            }
         );
     }
 }
@@ -221,9 +213,9 @@ fn four_bit_blocks() {
         let quantised = requantised(&tensors, kind, encoding);
         let exact = solo(&load(&quantised, EXACT), &users[..1]);
         let plain = solo(&load(&tensors, EXACT), &users[..1]);
-        let mut ways = vec![load(&quantised, with(CandleWeights::AsFile))];
+        let mut ways = vec![load(&quantised, with(None))];
         if kind == GgmlDType::Q4_0 {
-            ways.push(load(&tensors, with(CandleWeights::Q4)));
+            ways.push(load(&tensors, with(Some(WeightFormat::Int4))));
         }
         let spread = |a: &[f32], b: &[f32]| {
             let pairs = a.iter().zip(b);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::conversations::{Chosen, Conversations, solo, tokens};
 use super::fixtures::layout_a;
 use super::golden::Expected;
-use super::{CandleKv, CandleLm, CandleOptions, EXACT, load};
+use super::{CandleLm, CandleOptions, EXACT, load};
 use crate::error::Error;
+use crate::formats::KvFormat;
 use crate::lm::backend::LmState;
 use crate::lm::backend::host_sampled::Transformers;
 
@@ -65,7 +66,7 @@ fn alone(model: &Arc<CandleLm>, made: &[Vec<Chosen>]) -> Vec<Vec<Chosen>> {
 #[test]
 fn slots_out_of_step_are_slots_alone() {
     let tensors = layout_a("moshi_small");
-    for kv in [CandleKv::F32, CandleKv::Bf16] {
+    for kv in [KvFormat::F32, KvFormat::Bf16] {
         let model = load(&tensors, CandleOptions { kv, ..EXACT });
         let made = together(&model, |_, _| ());
         for (made, alone) in made.iter().zip(alone(&model, &made)) {
@@ -150,7 +151,7 @@ fn storage_grows_with_the_call() {
         assert_eq!(size, wanted, "step {step}");
     }
     let half = CandleOptions {
-        kv: CandleKv::Bf16,
+        kv: KvFormat::Bf16,
         ..EXACT
     };
     let conversations = Conversations::new(&load(&layout_a("moshi_small"), half), 1);

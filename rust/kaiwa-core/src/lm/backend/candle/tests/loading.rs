@@ -7,14 +7,14 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
-use super::super::table::Table;
 use super::super::weights::Loader;
 use super::super::{raw, reblock};
 use super::fixtures::{Held, Tensors, gguf, layout_a};
-use super::{CandleLm, CandleWeights, EXACT, load, with};
+use super::{CandleLm, EXACT, load, with};
+use crate::checkpoint::{Encoding, RawRows};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::lm::{Encoding, RawRows};
+use crate::lm::backend::table::Table;
 
 const ROWS: usize = 5;
 const COLS: usize = 64;
@@ -118,8 +118,8 @@ fn load_table(held: &Held) -> Result<Table> {
     tensors.held.insert("table".into(), held.clone());
     let mut go_on = |_, _| ControlFlow::Continue(());
     let device = Device::Cpu;
-    let mut loader = Loader::new(&tensors, &device, CandleWeights::AsFile, &mut go_on)?;
-    Table::load(&mut loader, "table")
+    let mut loader = Loader::new(&tensors, &device, None, &mut go_on)?;
+    loader.table("table")
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn merged_blocks() {
     held.info.merged = true;
     held.values.iter_mut().for_each(|v| *v *= -1.0);
     let logits = |tensors: &Tensors| {
-        let model = load(tensors, with(CandleWeights::AsFile));
+        let model = load(tensors, with(None));
         super::conversations::solo(&model, &[vec![0; 8]])
             .remove(0)
             .text_logits

@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::fixtures::Tensors;
-use super::{CandleKv, CandleLm, CandleOptions, CandleWeights};
+use super::{CandleLm, CandleOptions};
 use crate::device::Device;
+use crate::formats::{KvFormat, WeightFormat};
 
 fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -25,11 +26,11 @@ fn data(name: &str) -> PathBuf {
 }
 
 const EXACT: CandleOptions = CandleOptions {
-    weights: CandleWeights::F32,
-    kv: CandleKv::F32,
+    weights: Some(WeightFormat::F32),
+    kv: KvFormat::F32,
 };
 
-fn with(weights: CandleWeights) -> CandleOptions {
+fn with(weights: Option<WeightFormat>) -> CandleOptions {
     CandleOptions { weights, ..EXACT }
 }
 

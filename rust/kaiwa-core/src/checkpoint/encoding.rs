@@ -1,8 +1,55 @@
-//! How rows lie in files, for every encoding: their size in bytes, and what they stand for.
+//! How numbers lie in files, for every encoding: the size of a row in bytes, and what it stands
+//! for.
 
+use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
-use super::{Encoding, RawRows};
+/// How a matrix's numbers lie in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Plain little-endian floats.
+    F32,
+    /// Plain halves.
+    F16,
+    /// Plain bfloat16.
+    Bf16,
+    /// GGUF blocks of 32: f16 scale `d`, 32 int8; `w = d q`. 34 bytes.
+    Q8_0,
+    /// GGUF blocks of 32: f16 scale `d`, 16 bytes (low nibbles first half); `w = d (q - 8)`.
+    Q4_0,
+    /// GGUF blocks of 32: f16 scale `d`, f16 minimum `m`, 16 bytes; `w = d q + m`.
+    Q4_1,
+    /// Another GGUF block type; raw rows are its blocks.
+    Ggml(GgmlDType),
+    /// int8 with one f32 scale a row: `w = q * scale / 127` (docs/spec/checkpoints.md 2).
+    Int8Rows,
+    /// MLX: unsigned `bits`-bit integers in little-endian words, with a bf16 scale and bias per
+    /// `group` inputs: `w = scale q + bias` (docs/spec/checkpoints.md 5).
+    Affine {
+        /// 4 or 8.
+        bits: u8,
+        /// Inputs per scale.
+        group: usize,
+    },
+}
+
+/// Rows of a matrix as they lie in their file, reused between reads.
+#[derive(Debug, Default, Clone)]
+pub struct RawRows {
+    /// The numbers or blocks, `rows` times the bytes of a row.
+    pub data: Vec<u8>,
+    /// `Int8Rows`: f32 per row. `Affine`: bf16 per group. Otherwise empty.
+    pub scales: Vec<u8>,
+    /// `Affine`: bf16 per group. Otherwise empty.
+    pub biases: Vec<u8>,
+}
+
+impl RawRows {
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.len() + self.scales.len() + self.biases.len()
+    }
+}
 
 /// Bytes of a row of `cols` values: its data, its scales, its biases.
 pub(crate) fn row_bytes(encoding: Encoding, cols: usize) -> [usize; 3] {
@@ -113,7 +160,7 @@ fn decode(encoding: Encoding, [data, scales, biases]: [&[u8]; 3], out: &mut [f32
 }
 
 /// The block types of GGUF that have no kernels here, through the tensor library.
-fn decode_ggml(kind: candle_core::quantized::GgmlDType, data: &[u8], out: &mut [f32]) {
+fn decode_ggml(kind: GgmlDType, data: &[u8], out: &mut [f32]) {
     use candle_core::quantized::{QStorage, QTensor};
     use candle_core::{Device, Tensor};
     // The library reads blocks in place and wants them aligned, which rows of bytes need not be.
