@@ -10,6 +10,7 @@
 //! | [`audio`] | Ogg, Opus, resampling |
 //! | [`cpu`], [`device`] | kernels on plain slices; opening CUDA and Metal devices |
 //! | [`checkpoint`] | files of weights: safetensors, GGUF |
+//! | [`formats`] | how weights, keys and values are held: one name for each choice |
 //! | [`error`] | one enum for all of them |
 //!
 //! # How a frame travels
