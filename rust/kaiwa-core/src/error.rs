@@ -151,7 +151,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// Reading a file failed.
-    #[error("cannot read {path}: {source}; check permissions and that the disk is healthy")]
+    #[error(
+        "cannot read {path}: {source}; {}",
+        remedy(source, "check that the disk is healthy")
+    )]
     Io {
         /// Path as given.
         path: PathBuf,
@@ -159,7 +162,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Writing a file failed.
-    #[error("cannot write {path}: {source}; check permissions and free space")]
+    #[error(
+        "cannot write {path}: {source}; {}",
+        remedy(source, "check that the disk is healthy and has room")
+    )]
     Write {
         /// Path as given.
         path: PathBuf,
@@ -423,9 +429,35 @@ impl Error {
     }
 }
 
+/// What to do about a failure of the file system; `otherwise` where its reason does not say more.
+fn remedy(source: &std::io::Error, otherwise: &'static str) -> &'static str {
+    use std::io::ErrorKind as Io;
+    match source.kind() {
+        Io::NotFound => "check the path, and that its folder exists",
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => {
+            "allow this user to, or choose another place"
+        }
+        Io::IsADirectory => "give the path of a file",
+        Io::StorageFull | Io::QuotaExceeded => "make room, or choose another place",
+        _ => otherwise,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_of_the_file_system_asks_for_what_would_mend_it() {
+        let says = |kind: std::io::ErrorKind| {
+            let (path, source) = ("model.gguf".into(), kind.into());
+            Error::Write { path, source }.to_string()
+        };
+        assert!(says(std::io::ErrorKind::NotFound).contains("its folder exists"));
+        assert!(says(std::io::ErrorKind::StorageFull).contains("make room"));
+        assert!(says(std::io::ErrorKind::PermissionDenied).contains("allow this user"));
+        assert!(says(std::io::ErrorKind::Other).contains("the disk is healthy"));
+    }
 
     #[test]
     fn the_type_of_a_tensor_is_refused_in_the_words_of_its_format() {

@@ -11,8 +11,7 @@ pub const LARGEST: f32 = 1e6;
 /// # Errors
 /// [`Error::Sample`], with the place of the first such value.
 pub fn check(what: &'static str, row: usize, values: &[f32]) -> Result<()> {
-    // False for NaN, too.
-    match values.iter().position(|v| !(v.abs() <= LARGEST)) {
+    match values.iter().position(|v| v.is_nan() || v.abs() > LARGEST) {
         None => Ok(()),
         Some(index) => Err(Error::Sample {
             what,
