@@ -34,7 +34,6 @@ fn streams(mimi: &Mimi, slots: usize) -> Result<()> {
         let start = Instant::now();
         let codes = stream.encode(&pcm, None)?;
         encode.push(start.elapsed());
-        let codes: Vec<i64> = codes.into_iter().map(i64::from).collect();
         let start = Instant::now();
         stream.decode(&codes, mimi.num_codebooks(), None)?;
         decode.push(start.elapsed());
@@ -53,7 +52,6 @@ fn file(mimi: &Mimi, seconds: usize) -> Result<()> {
     let start = Instant::now();
     let codes = mimi.encode(&pcm, 1, &mut go)?;
     let encode = start.elapsed().as_secs_f64();
-    let codes: Vec<i64> = codes.into_iter().map(i64::from).collect();
     let start = Instant::now();
     mimi.decode(&codes, 1, mimi.num_codebooks(), &mut go)?;
     let decode = start.elapsed().as_secs_f64();

@@ -28,6 +28,10 @@
 //! gives tensors one after the other to the backend, which packs each into the form that its
 //! kernels read. The weights never change afterwards, and all streams share them.
 
+// The tests' helpers are shared with tests of the public face, which name the crate.
+#[cfg(test)]
+extern crate self as kaiwa_core;
+
 pub mod audio;
 pub mod checkpoint;
 pub mod codec;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use kaiwa_core::Error;
 use kaiwa_core::codec::{self, MimiConfig, WeightType, Window};
 use kaiwa_core::device::Device;
 use numpy::{PyArray2, PyArray3, PyReadonlyArrayDyn};
@@ -118,9 +119,12 @@ impl Mimi {
         codes: PyReadonlyArrayDyn<'py, i64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let (data, [batch, books, frames]) = take(py, "codes", &codes)?;
+        let (data, shape) = take(py, "codes", &codes)?;
+        let [batch, books, frames] = shape;
         let pcm = detached_long(py, progress, |hook| {
-            self.0.decode(&data, batch, books, hook)
+            narrow(&data, shape, |codes| {
+                self.0.decode(codes, batch, books, hook)
+            })
         })?;
         give2(py, pcm, [batch, frames * self.frame_size()])
     }
@@ -135,6 +139,30 @@ impl Mimi {
             })
         })
     }
+}
+
+/// Runs `work` on codes `[rows, codebooks, frames]` in the core's width. Codes that do not fit are
+/// outside every codebook, and so are what they become here; the error names the code as passed.
+fn narrow<R>(
+    codes: &[i64],
+    [_, codebooks, frames]: [usize; 3],
+    work: impl FnOnce(&[i32]) -> kaiwa_core::Result<R>,
+) -> kaiwa_core::Result<R> {
+    let clamp = |code: &i64| (*code).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+    let narrow: Vec<i32> = codes.iter().map(clamp).collect();
+    work(&narrow).map_err(|mut error| {
+        if let Error::CodeRange {
+            row,
+            codebook,
+            frame,
+            value,
+            ..
+        } = &mut error
+        {
+            *value = codes[(*row * codebooks + *codebook) * frames + *frame];
+        }
+        error
+    })
 }
 
 /// Running state of the conversations over one `Mimi`.
@@ -181,10 +209,13 @@ impl MimiStream {
         codes: PyReadonlyArrayDyn<'py, i64>,
         active: Option<Vec<bool>>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let (data, [rows, books, frames]) = take(py, "codes", &codes)?;
+        let (data, shape) = take(py, "codes", &codes)?;
+        let [rows, books, frames] = shape;
         let (pcm, size) = detached(py, || {
             let mut stream = lock(&self.stream);
-            let pcm = stream.decode(&data, books, active.as_deref())?;
+            let pcm = narrow(&data, shape, |codes| {
+                stream.decode(codes, books, active.as_deref())
+            })?;
             Ok((pcm, stream.mimi().config().frame_size()))
         })?;
         give2(py, pcm, [rows, frames * size])

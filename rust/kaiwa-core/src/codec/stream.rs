@@ -1,33 +1,12 @@
 //! Streaming: N independent slots stepped together, each with its own state.
 
-use super::Mimi;
-use super::backend::{State, Step};
+use std::borrow::Cow;
+
+use super::backend::CodecState;
+use super::checks;
+use super::mimi::Mimi;
+use super::window::Window;
 use crate::error::{Error, Result};
-
-/// Which keys a latent step may attend to (docs/spec/mimi.md 3.1). The two differ once a stream is
-/// longer than `context / 2` frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Window {
-    /// The rule of whole-signal calls: the last `context` steps.
-    Whole,
-    /// The rule of the reference's streaming mode, one frame at a time.
-    Streaming,
-}
-
-impl Window {
-    /// Parses `whole` or `streaming`.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "whole" => Ok(Self::Whole),
-            "streaming" => Ok(Self::Streaming),
-            _ => Err(Error::OptionValue {
-                name: "window",
-                got: format!("{text:?}"),
-                allowed: "\"streaming\" or \"whole\"".into(),
-            }),
-        }
-    }
-}
 
 /// Encoder and decoder state of `slots` conversations over one [`Mimi`].
 ///
@@ -37,7 +16,7 @@ pub struct MimiStream {
     mimi: Mimi,
     slots: usize,
     window: Window,
-    pub(super) state: State,
+    state: Box<dyn CodecState>,
 }
 
 /// Largest number of slots of a stream: a guard against sizes given in the wrong unit.
@@ -46,8 +25,13 @@ const MAX_SLOTS: usize = 1 << 16;
 /// Slot-frames worked on at once; longer calls are cut, which changes nothing but memory.
 const FRAMES_AT_ONCE: usize = 32;
 
-impl MimiStream {
-    pub(super) fn new(mimi: Mimi, slots: usize, window: Window) -> Result<Self> {
+impl Mimi {
+    /// A stream of `slots` independent conversations.
+    ///
+    /// # Errors
+    /// [`Error::OptionValue`] for a number of slots outside `1..=65536`; [`Error::Backend`] if
+    /// the device has no room.
+    pub fn stream(&self, slots: usize, window: Window) -> Result<MimiStream> {
         if slots == 0 || slots > MAX_SLOTS {
             return Err(Error::OptionValue {
                 name: "slots",
@@ -55,15 +39,16 @@ impl MimiStream {
                 allowed: format!("1..={MAX_SLOTS}"),
             });
         }
-        let state = mimi.backend.state(slots)?;
-        Ok(Self {
-            mimi,
+        Ok(MimiStream {
+            mimi: self.clone(),
             slots,
             window,
-            state,
+            state: self.backend.clone().state(slots, window)?,
         })
     }
+}
 
+impl MimiStream {
     /// Number of slots.
     pub fn slots(&self) -> usize {
         self.slots
@@ -85,75 +70,78 @@ impl MimiStream {
         self.state.bytes()
     }
 
+    /// The next frames of some slots: `slots` ascending and distinct, `pcm` `[rows, frames *
+    /// frame_size]` with a row for each of them; gives codes `[rows, num_codebooks, frames]`.
+    ///
+    /// # Errors
+    /// [`Error::SlotIndex`] and [`Error::OptionValue`] for wrong slots, [`Error::Empty`],
+    /// [`Error::Shape`] and [`Error::Sample`] for wrong audio, all before anything changes (the
+    /// row that an error names is the slot); [`Error::Backend`] if the device fails, after which
+    /// these slots must be reset.
+    pub fn encode_rows(&mut self, slots: &[usize], pcm: &[f32]) -> Result<Vec<i32>> {
+        checks::slots(slots, self.slots)?;
+        let samples = checks::audio(pcm, slots.len(), None).map_err(|e| name_slot(e, slots))?;
+        self.encode_checked(slots, pcm, samples)
+    }
+
+    /// The audio of the next frames of some slots: `slots` ascending and distinct, `codes`
+    /// `[rows, codebooks, frames]` with a row for each of them; gives `[rows, frames *
+    /// frame_size]`.
+    ///
+    /// # Errors
+    /// As for [`Self::encode_rows`], with [`Error::CodebookCount`] and [`Error::CodeRange`] for
+    /// wrong codes.
+    pub fn decode_rows(
+        &mut self,
+        slots: &[usize],
+        codes: &[i32],
+        codebooks: usize,
+    ) -> Result<Vec<f32>> {
+        checks::slots(slots, self.slots)?;
+        let limits = &self.mimi.config.quantizer;
+        let frames = checks::codes(limits, codes, slots.len(), codebooks, None)
+            .map_err(|e| name_slot(e, slots))?;
+        self.decode_checked(slots, codes, codebooks, frames)
+    }
+
     /// `pcm` is `[slots, frames * frame_size]`; gives codes `[slots, num_codebooks, frames]`.
     /// Rows of slots with `active == false` are not read, keep their state, and come out as -1.
+    ///
+    /// # Errors
+    /// As for [`Self::encode_rows`].
     pub fn encode(&mut self, pcm: &[f32], active: Option<&[bool]>) -> Result<Vec<i32>> {
-        let active = self.mask(active)?;
-        let samples = self.mimi.check_audio(pcm, self.slots, Some(&active))?;
-        let size = self.mimi.config.frame_size();
-        if !samples.is_multiple_of(size) {
-            return Err(Error::Shape {
-                what: "pcm",
-                got: format!("[{}, 1, {samples}]", self.slots),
-                wanted: format!("[{}, 1, n*{size}]", self.slots),
-                remedy: "a stream takes whole frames: buffer the rest for the next call, or pad \
-                         the end of the signal with zeros",
-            });
-        }
-        let frames = samples / size;
-        let books = self.mimi.num_codebooks;
-        let on: Vec<usize> = (0..self.slots).filter(|&s| active[s]).collect();
-        let mut out = vec![-1; self.slots * books * frames];
-        self.in_pieces(frames, on.len(), |this, start, count| {
-            let piece = cut(pcm, samples, start * size, count * size);
-            let put = |slot: usize, book: usize, frame: usize, value: usize| {
-                out[(on[slot] * books + book) * frames + start + frame] = value as i32;
-            };
-            let (backend, state) = (&this.mimi.backend, &mut this.state);
-            let step = Step {
-                frames: count,
-                active: &active,
-                window: this.window,
-            };
-            backend.encode(state, &piece, books, step, put)
-        })?;
-        Ok(out)
+        let slots = self.chosen(active)?;
+        let samples = checks::audio(pcm, self.slots, active)?;
+        let rows = gather(pcm, samples, &slots);
+        let codes = self.encode_checked(&slots, &rows, samples)?;
+        let width = self.mimi.num_codebooks * (samples / self.mimi.config.frame_size());
+        Ok(self.spread(codes, width, &slots, -1))
     }
 
     /// `codes` is `[slots, codebooks, frames]`; gives audio `[slots, frames * frame_size]`.
     /// Rows of slots with `active == false` are not read, keep their state, and come out as 0.
+    ///
+    /// # Errors
+    /// As for [`Self::decode_rows`].
     pub fn decode(
         &mut self,
-        codes: &[i64],
+        codes: &[i32],
         codebooks: usize,
         active: Option<&[bool]>,
     ) -> Result<Vec<f32>> {
-        let active = self.mask(active)?;
-        let frames = self
-            .mimi
-            .check_codes(codes, self.slots, codebooks, Some(&active))?;
-        let size = self.mimi.config.frame_size();
-        let on: Vec<usize> = (0..self.slots).filter(|&s| active[s]).collect();
-        let mut out = vec![0.0; self.slots * frames * size];
-        self.in_pieces(frames, on.len(), |this, start, count| {
-            let piece = cut(codes, frames, start, count);
-            let (backend, state) = (&this.mimi.backend, &mut this.state);
-            let step = Step {
-                frames: count,
-                active: &active,
-                window: this.window,
-            };
-            backend.decode(state, &piece, codebooks, step, |pcm| {
-                for (pcm, slot) in pcm.chunks_exact(count * size).zip(&on) {
-                    let at = (slot * frames + start) * size;
-                    out[at..at + pcm.len()].copy_from_slice(pcm);
-                }
-            })
-        })?;
-        Ok(out)
+        let slots = self.chosen(active)?;
+        let limits = &self.mimi.config.quantizer;
+        let frames = checks::codes(limits, codes, self.slots, codebooks, active)?;
+        let rows = gather(codes, codebooks * frames, &slots);
+        let pcm = self.decode_checked(&slots, &rows, codebooks, frames)?;
+        let width = frames * self.mimi.config.frame_size();
+        Ok(self.spread(pcm, width, &slots, 0.0))
     }
 
     /// Returns the given slots (all if `None`) to their initial state, encoder and decoder.
+    ///
+    /// # Errors
+    /// [`Error::SlotIndex`] for a slot that does not exist; [`Error::Backend`].
     pub fn reset(&mut self, slots: Option<&[usize]>) -> Result<()> {
         let all: Vec<usize> = (0..self.slots).collect();
         let chosen = slots.unwrap_or(&all);
@@ -167,56 +155,94 @@ impl MimiStream {
     }
 
     /// One checked piece of all slots: codes `[slots, num_codebooks, frames]` into `out`.
-    pub(super) fn encode_into(
+    pub(super) fn codes_of_all(
         &mut self,
         pcm: &[f32],
         frames: usize,
         out: &mut Vec<i32>,
     ) -> Result<()> {
-        let (books, all) = (self.mimi.num_codebooks, vec![true; self.slots]);
+        let (books, all) = (self.mimi.num_codebooks, self.chosen(None)?);
         out.resize(self.slots * books * frames, 0);
-        let put = |slot: usize, book: usize, frame: usize, value: usize| {
-            out[(slot * books + book) * frames + frame] = value as i32;
-        };
-        let (backend, state) = (&self.mimi.backend, &mut self.state);
-        let step = Step {
-            frames,
-            active: &all,
-            window: self.window,
-        };
-        backend.encode(state, pcm, books, step, put)
+        self.state.encode(&all, pcm, books, out)
     }
 
     /// One checked piece of all slots: latents `[slots, dimension, frames]` into `out`.
-    pub(super) fn latent_into(
+    pub(super) fn latents_of_all(
         &mut self,
         pcm: &[f32],
         frames: usize,
         out: &mut Vec<f32>,
     ) -> Result<()> {
-        let (width, all) = (self.mimi.config.seanet.dimension, vec![true; self.slots]);
-        out.resize(self.slots * width * frames, 0.0);
-        let (backend, state) = (&self.mimi.backend, &mut self.state);
-        let step = Step {
-            frames,
-            active: &all,
-            window: self.window,
-        };
-        backend.encode_latent(state, pcm, step, |latent| {
-            for (row, column) in latent.chunks_exact(width).enumerate() {
-                let (slot, frame) = (row / frames, row % frames);
-                for (c, &v) in column.iter().enumerate() {
-                    out[(slot * width + c) * frames + frame] = v;
-                }
+        let (width, all) = (self.mimi.config.seanet.dimension, self.chosen(None)?);
+        let mut latents = vec![0.0; self.slots * frames * width];
+        self.state.encode_latent(&all, pcm, &mut latents)?;
+        out.resize(latents.len(), 0.0);
+        for (row, column) in latents.chunks_exact(width).enumerate() {
+            let (slot, frame) = (row / frames, row % frames);
+            for (c, &v) in column.iter().enumerate() {
+                out[(slot * width + c) * frames + frame] = v;
             }
-        })
+        }
+        Ok(())
     }
 
-    /// One flag per slot.
-    fn mask(&self, active: Option<&[bool]>) -> Result<Vec<bool>> {
+    /// Codes of checked rows of `samples` samples, which must be whole frames.
+    fn encode_checked(&mut self, slots: &[usize], pcm: &[f32], samples: usize) -> Result<Vec<i32>> {
+        let (size, books) = (self.mimi.config.frame_size(), self.mimi.num_codebooks);
+        if !samples.is_multiple_of(size) {
+            return Err(Error::Shape {
+                what: "pcm",
+                got: format!("[{}, 1, {samples}]", self.slots),
+                wanted: format!("[{}, 1, n*{size}]", self.slots),
+                remedy: "a stream takes whole frames: buffer the rest for the next call, or pad \
+                         the end of the signal with zeros",
+            });
+        }
+        let frames = samples / size;
+        let mut out = vec![0; slots.len() * books * frames];
+        for (start, count) in pieces(frames, slots.len()) {
+            let piece = columns(pcm, samples, start * size, count * size);
+            if count == frames {
+                self.state.encode(slots, &piece, books, &mut out)?;
+            } else {
+                let mut codes = vec![0; slots.len() * books * count];
+                self.state.encode(slots, &piece, books, &mut codes)?;
+                put_columns(&codes, count, &mut out, frames, start);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Audio of checked rows of codes.
+    fn decode_checked(
+        &mut self,
+        slots: &[usize],
+        codes: &[i32],
+        codebooks: usize,
+        frames: usize,
+    ) -> Result<Vec<f32>> {
+        let size = self.mimi.config.frame_size();
+        let mut out = vec![0.0; slots.len() * frames * size];
+        for (start, count) in pieces(frames, slots.len()) {
+            let piece = columns(codes, frames, start, count);
+            if count == frames {
+                self.state.decode(slots, &piece, codebooks, &mut out)?;
+            } else {
+                let mut pcm = vec![0.0; slots.len() * count * size];
+                self.state.decode(slots, &piece, codebooks, &mut pcm)?;
+                put_columns(&pcm, count * size, &mut out, frames * size, start * size);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The slots whose flag is set.
+    fn chosen(&self, active: Option<&[bool]>) -> Result<Vec<usize>> {
         match active {
-            None => Ok(vec![true; self.slots]),
-            Some(flags) if flags.len() == self.slots => Ok(flags.to_vec()),
+            None => Ok((0..self.slots).collect()),
+            Some(flags) if flags.len() == self.slots => {
+                Ok((0..self.slots).filter(|&slot| flags[slot]).collect())
+            }
             Some(flags) => Err(Error::Shape {
                 what: "active",
                 got: format!("[{}]", flags.len()),
@@ -226,31 +252,59 @@ impl MimiStream {
         }
     }
 
-    /// Cuts a call into pieces of bounded size: `work(self, first frame, frames)`.
-    fn in_pieces(
-        &mut self,
-        frames: usize,
-        active: usize,
-        mut work: impl FnMut(&mut Self, usize, usize) -> Result<()>,
-    ) -> Result<()> {
-        if active == 0 {
-            return Ok(());
+    /// Rows of `width` elements of the chosen slots, put where they belong among all slots;
+    /// `nothing` in the rows of the others.
+    fn spread<T: Copy>(&self, rows: Vec<T>, width: usize, slots: &[usize], nothing: T) -> Vec<T> {
+        if slots.len() == self.slots {
+            return rows;
         }
-        let most = (FRAMES_AT_ONCE / active).max(1);
-        for start in (0..frames).step_by(most) {
-            work(self, start, most.min(frames - start))?;
+        let mut out = vec![nothing; self.slots * width];
+        for (row, &slot) in rows.chunks_exact(width).zip(slots) {
+            out[slot * width..][..width].copy_from_slice(row);
         }
-        Ok(())
+        out
     }
 }
 
+/// The error of a row, under the number of its slot.
+fn name_slot(mut error: Error, slots: &[usize]) -> Error {
+    if let Error::Sample { row, .. } | Error::CodeRange { row, .. } = &mut error {
+        *row = slots[*row];
+    }
+    error
+}
+
+/// Cuts a call of `frames` frames of `rows` rows into pieces of bounded size: (first frame,
+/// frames) of each.
+fn pieces(frames: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let most = (FRAMES_AT_ONCE / rows.max(1)).max(1);
+    let frames = if rows == 0 { 0 } else { frames };
+    (0..frames)
+        .step_by(most)
+        .map(move |start| (start, most.min(frames - start)))
+}
+
+/// The rows, of `width` elements each, of the chosen slots.
+fn gather<'a, T: Copy>(all: &'a [T], width: usize, slots: &[usize]) -> Cow<'a, [T]> {
+    if slots.len() * width == all.len() {
+        return all.into();
+    }
+    let rows = slots.iter().flat_map(|slot| &all[slot * width..][..width]);
+    rows.copied().collect()
+}
+
 /// Elements `start..start + len` of every row of `row` elements.
-fn cut<T: Copy>(x: &[T], row: usize, start: usize, len: usize) -> std::borrow::Cow<'_, [T]> {
+fn columns<T: Copy>(x: &[T], row: usize, start: usize, len: usize) -> Cow<'_, [T]> {
     if len == row {
         return x.into();
     }
-    x.chunks_exact(row)
-        .flat_map(|r| &r[start..start + len])
-        .copied()
-        .collect()
+    let rows = x.chunks_exact(row).flat_map(|r| &r[start..start + len]);
+    rows.copied().collect()
+}
+
+/// Writes rows of `len` elements to `start..start + len` of every row of `row` elements.
+fn put_columns<T: Copy>(from: &[T], len: usize, to: &mut [T], row: usize, start: usize) {
+    for (from, to) in from.chunks_exact(len).zip(to.chunks_exact_mut(row)) {
+        to[start..start + len].copy_from_slice(from);
+    }
 }

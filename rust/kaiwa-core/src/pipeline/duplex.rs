@@ -118,8 +118,16 @@ impl Duplex {
         if rows == 0 {
             return Ok(DuplexStep::default());
         }
+        if pcm.len() != rows * size {
+            return Err(Error::Shape {
+                what: "pcm",
+                got: format!("[{}]", pcm.len()),
+                wanted: format!("[{rows}, {size}]"),
+                remedy: "give every slot of the step one frame",
+            });
+        }
         let started = Instant::now();
-        let codes = self.encode(slots, pcm)?;
+        let codes = self.codec.encode_rows(slots, pcm)?;
         let encoded = started.elapsed().as_secs_f64();
 
         let heard = codes.len() / rows;
@@ -151,7 +159,9 @@ impl Duplex {
         if !ready.is_empty() {
             let spoken = self.moshi.config().spoken;
             let codes = chosen(&out.audio, spoken, &ready);
-            let frames = self.decode(&chosen(slots, 1, &ready), &codes, spoken)?;
+            let frames = self
+                .codec
+                .decode_rows(&chosen(slots, 1, &ready), &codes, spoken)?;
             for (row, frame) in ready.iter().zip(frames.chunks_exact(size)) {
                 audio[row * size..][..size].copy_from_slice(frame);
             }
@@ -167,38 +177,6 @@ impl Duplex {
             ready: out.ready,
             finite: out.finite,
         })
-    }
-
-    /// Codes `[rows, codebooks]` of a frame of some slots.
-    fn encode(&mut self, slots: &[usize], pcm: &[f32]) -> Result<Vec<i32>> {
-        let size = self.mimi.config().frame_size();
-        let (all, active) = self.spread(slots, pcm, size);
-        let codes = self.codec.encode(&all, Some(&active))?;
-        Ok(chosen(&codes, codes.len() / active.len(), slots))
-    }
-
-    /// Frames `[rows, frame_size]` from codes `[rows, codebooks]` of some slots.
-    fn decode(&mut self, slots: &[usize], codes: &[i32], codebooks: usize) -> Result<Vec<f32>> {
-        let codes: Vec<i64> = codes.iter().map(|code| i64::from(*code)).collect();
-        let (all, active) = self.spread(slots, &codes, codebooks);
-        let audio = self.codec.decode(&all, codebooks, Some(&active))?;
-        Ok(chosen(&audio, audio.len() / active.len(), slots))
-    }
-
-    /// Rows of some slots as rows of all, and a mask of the slots.
-    fn spread<T: Copy + Default>(
-        &self,
-        slots: &[usize],
-        rows: &[T],
-        width: usize,
-    ) -> (Vec<T>, Vec<bool>) {
-        let count = self.lm.slots();
-        let (mut all, mut active) = (vec![T::default(); count * width], vec![false; count]);
-        for (slot, row) in slots.iter().zip(rows.chunks_exact(width)) {
-            active[*slot] = true;
-            all[slot * width..][..width].copy_from_slice(row);
-        }
-        (all, active)
     }
 }
 

@@ -1,205 +1,78 @@
-//! The two ways to run the codec behind one set of calls: own kernels on the processor, Candle's
-//! operators elsewhere.
+//! What the codec asks of the arithmetic, and the ways to do it: a folder each.
+//!
+//! A backend works on rows: the slots that take part in a call, one after the other. It is given
+//! only what was checked, and knows nothing of paused slots' rows in its callers' arrays.
 
-pub mod candle;
+mod candle;
 mod cpu;
 
 use std::sync::Arc;
 
-use self::candle::{DeviceMimi, DeviceState};
-use self::cpu::NativeMimi;
-pub(super) use self::cpu::Step;
-use super::{MimiConfig, MimiTensors, WeightType};
+use self::candle::CandleMimi;
+use self::cpu::CpuMimi;
+use super::config::MimiConfig;
+use super::names::MimiTensors;
+use super::weight_type::WeightType;
+use super::window::Window;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Weights on a device.
-#[derive(Clone)]
-pub(super) enum Backend {
-    Native(Arc<NativeMimi>),
-    Device(Arc<DeviceMimi>),
+/// The codec's weights on a device; shared by all streams.
+pub(super) trait CodecBackend: Send + Sync {
+    /// Fresh running state of `slots` conversations.
+    fn state(self: Arc<Self>, slots: usize, window: Window) -> Result<Box<dyn CodecState>>;
 }
 
-/// Running state and scratch of a stream on the same device.
-pub(super) enum State {
-    Native {
-        encoder: cpu::DirectionState,
-        decoder: cpu::DirectionState,
-        work: Box<cpu::Work>,
-    },
-    Device {
-        encoder: Box<DeviceState>,
-        decoder: Box<DeviceState>,
-    },
-}
-
-impl Backend {
-    pub(super) fn load(
-        tensors: &mut MimiTensors,
-        config: &MimiConfig,
-        device: Device,
-        dtype: WeightType,
-    ) -> Result<Self> {
-        Ok(match device {
-            Device::Cpu => Self::Native(Arc::new(NativeMimi::load(tensors, config, dtype)?)),
-            _ => {
-                let device = device.open()?;
-                Self::Device(Arc::new(DeviceMimi::load(tensors, config, dtype, device)?))
-            }
-        })
-    }
-
-    /// Fresh state of `slots` slots.
-    pub(super) fn state(&self, slots: usize) -> Result<State> {
-        Ok(match self {
-            Self::Native(m) => State::Native {
-                encoder: m.encoder_state(slots),
-                decoder: m.decoder_state(slots),
-                work: Box::default(),
-            },
-            Self::Device(m) => State::Device {
-                encoder: Box::new(m.encoder_state(slots)?),
-                decoder: Box::new(m.decoder_state(slots)?),
-            },
-        })
-    }
-
-    /// Latents of the active slots, `[active, frames, dimension]`, given to `use_it`.
-    pub(super) fn encode_latent<R: Send>(
-        &self,
-        state: &mut State,
-        pcm: &[f32],
-        step: Step<'_>,
-        use_it: impl FnOnce(&[f32]) -> R + Send,
-    ) -> Result<R> {
-        match (self, state) {
-            (Self::Native(m), State::Native { encoder, work, .. }) => {
-                Ok(use_it(m.encode_latent(encoder, work, pcm, step)))
-            }
-            (Self::Device(m), State::Device { encoder, .. }) => {
-                let Step {
-                    frames,
-                    active,
-                    window,
-                } = step;
-                let all = m.encode_latent(encoder, pcm, frames, active, window)?;
-                Ok(use_it(&rows_of(&all, active)))
-            }
-            _ => Err(mixed()),
-        }
-    }
-
-    /// Codes of the active slots: `code(active index, codebook, frame, value)`.
-    pub(super) fn encode(
-        &self,
-        state: &mut State,
+/// Running state of the slots of a stream, encoder and decoder, and how to advance it.
+///
+/// `slots` are ascending and distinct; row `i` of the other arguments belongs to `slots[i]`. All
+/// arrays are row-major and have exactly the sizes named. Slots that are not in the list keep
+/// their state. Cutting a signal into calls of any number of frames changes nothing. After an
+/// error the state of all slots is undefined until they are reset.
+pub(super) trait CodecState: Send {
+    /// Codes `[rows, codebooks, frames]` of audio `[rows, frames * frame_size]`.
+    fn encode(
+        &mut self,
+        slots: &[usize],
         pcm: &[f32],
         codebooks: usize,
-        step: Step<'_>,
-        mut code: impl FnMut(usize, usize, usize, usize) + Send,
-    ) -> Result<()> {
-        let rows = step.frames * step.active.iter().filter(|&&on| on).count();
-        match (self, state) {
-            (Self::Native(m), State::Native { encoder, work, .. }) => {
-                m.encode_latent(encoder, work, pcm, step);
-                m.quantize(work, codebooks, rows, |row, book, value| {
-                    code(row / step.frames, book, row % step.frames, value);
-                });
-                Ok(())
-            }
-            (Self::Device(m), State::Device { encoder, .. }) => {
-                let Step {
-                    frames,
-                    active,
-                    window,
-                } = step;
-                let all = m.encode_latent(encoder, pcm, frames, active, window)?;
-                let codes = m.quantize(&rows_of(&all, active), rows, codebooks)?;
-                for (i, &value) in codes.iter().enumerate() {
-                    let (row, book) = (i / codebooks, i % codebooks);
-                    code(row / frames, book, row % frames, value as usize);
-                }
-                Ok(())
-            }
-            _ => Err(mixed()),
-        }
-    }
+        codes: &mut [i32],
+    ) -> Result<()>;
 
-    /// Audio of the active slots, `[active, frames * frame_size]`, given to `use_it`. `codes` is
-    /// `[slots, codebooks, frames]`, checked.
-    pub(super) fn decode<R: Send>(
-        &self,
-        state: &mut State,
-        codes: &[i64],
+    /// Latents before quantisation, `[rows, frames, dimension]`, of audio `[rows, frames *
+    /// frame_size]`.
+    fn encode_latent(&mut self, slots: &[usize], pcm: &[f32], latents: &mut [f32]) -> Result<()>;
+
+    /// Audio `[rows, frames * frame_size]` of codes `[rows, codebooks, frames]`, all of which lie
+    /// in their codebook.
+    fn decode(
+        &mut self,
+        slots: &[usize],
+        codes: &[i32],
         codebooks: usize,
-        step: Step<'_>,
-        use_it: impl FnOnce(&[f32]) -> R + Send,
-    ) -> Result<R> {
-        match (self, state) {
-            (Self::Native(m), State::Native { decoder, work, .. }) => {
-                let code = |slot: usize, book: usize, frame: usize| {
-                    codes[(slot * codebooks + book) * step.frames + frame] as usize
-                };
-                Ok(use_it(m.decode(decoder, work, code, codebooks, step)))
-            }
-            (Self::Device(m), State::Device { decoder, .. }) => {
-                let Step {
-                    frames,
-                    active,
-                    window,
-                } = step;
-                let codes: Vec<u32> = codes.iter().map(|&c| c as u32).collect();
-                let all = m.decode(decoder, &codes, codebooks, frames, active, window)?;
-                Ok(use_it(&rows_of(&all, active)))
-            }
-            _ => Err(mixed()),
-        }
-    }
+        pcm: &mut [f32],
+    ) -> Result<()>;
+
+    /// Returns a slot to its beginning, encoder and decoder.
+    fn reset(&mut self, slot: usize) -> Result<()>;
+
+    /// Bytes of running state of all slots, encoder and decoder, when fully used.
+    fn bytes(&self) -> usize;
 }
 
-/// The rows of the active slots, one after the other.
-fn rows_of(all: &[f32], active: &[bool]) -> Vec<f32> {
-    let rows = all.chunks_exact((all.len() / active.len().max(1)).max(1));
-    rows.zip(active)
-        .filter(|(_, on)| **on)
-        .flat_map(|(row, _)| row)
-        .copied()
-        .collect()
-}
-
-/// A stream only ever meets the backend that made its state.
-fn mixed() -> Error {
-    Error::DeviceUnavailable {
-        device: "of this stream".into(),
-        reason: "its state belongs to another device; make a new stream".into(),
-    }
-}
-
-impl State {
-    /// Bytes of running state, both directions.
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Native {
-                encoder, decoder, ..
-            } => encoder.bytes() + decoder.bytes(),
-            Self::Device { encoder, decoder } => encoder.bytes() + decoder.bytes(),
-        }
-    }
-
-    /// Returns a slot to its beginning, both directions.
-    pub(super) fn reset(&mut self, slot: usize) -> Result<()> {
-        match self {
-            Self::Native {
-                encoder, decoder, ..
-            } => {
-                encoder.reset(slot);
-                decoder.reset(slot);
-                Ok(())
-            }
-            Self::Device { encoder, decoder } => {
-                encoder.reset(slot)?;
-                decoder.reset(slot)
-            }
-        }
-    }
+/// Reads every weight and puts it where `device` computes.
+///
+/// # Errors
+/// Those of [`MimiTensors::take`]; [`Error::DeviceUnavailable`](crate::Error::DeviceUnavailable);
+/// [`Error::Backend`](crate::Error::Backend) if the device has no room.
+pub(super) fn load(
+    tensors: &mut MimiTensors,
+    config: &MimiConfig,
+    device: Device,
+    dtype: WeightType,
+) -> Result<Arc<dyn CodecBackend>> {
+    Ok(match device {
+        Device::Cpu => Arc::new(CpuMimi::load(tensors, config, dtype)?),
+        _ => Arc::new(CandleMimi::load(tensors, config, dtype, device.open()?)?),
+    })
 }

@@ -8,8 +8,9 @@
 
 use candle_core::{Device, Tensor};
 
-use super::state::DeviceState;
-use crate::codec::{TransformerConfig, Window};
+use super::state::DirectionState;
+use crate::codec::config::TransformerConfig;
+use crate::codec::window::Window;
 use crate::error::Result;
 
 /// Widths and rules of attention.
@@ -56,7 +57,7 @@ impl Attention {
     /// Works out a call of `steps` latent steps.
     pub(super) fn plan(
         &self,
-        state: &DeviceState,
+        state: &DirectionState,
         active: &[bool],
         steps: usize,
         window: Window,

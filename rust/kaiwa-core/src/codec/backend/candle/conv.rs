@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::state::{DeviceState, Step};
+use super::state::{DirectionState, Masks};
 use super::weights::{Loader, matmul};
 use crate::error::Result;
 
@@ -57,19 +57,24 @@ impl Conv {
 
     /// `[slots, inputs, steps]` to `[slots, outputs, steps / stride]`; `steps` is a multiple of
     /// the stride.
-    pub(super) fn run(&self, x: &Tensor, state: &mut DeviceState, step: &Step) -> Result<Tensor> {
+    pub(super) fn run(
+        &self,
+        x: &Tensor,
+        state: &mut DirectionState,
+        masks: &Masks,
+    ) -> Result<Tensor> {
         let steps = x.dim(2)?;
         let mut padded = x.clone();
         if let Some(index) = self.carry {
             let carried = state.carry(index)?;
             let past = if self.shape.replicate {
                 let first = x.narrow(2, 0, 1)?.broadcast_as(carried.shape())?;
-                step.begin(&first, carried)?
+                masks.begin(&first, carried)?
             } else {
                 carried.clone()
             };
             padded = Tensor::cat(&[&past, x], 2)?;
-            *carried = step.keep(&padded.narrow(2, steps, self.pad)?, carried)?;
+            *carried = masks.keep(&padded.narrow(2, steps, self.pad)?, carried)?;
         }
         let ConvShape {
             stride, dilation, ..
@@ -114,7 +119,12 @@ impl ConvTranspose {
     }
 
     /// `[slots, inputs, steps]` to `[slots, outputs, steps * stride]`.
-    pub(super) fn run(&self, x: &Tensor, state: &mut DeviceState, step: &Step) -> Result<Tensor> {
+    pub(super) fn run(
+        &self,
+        x: &Tensor,
+        state: &mut DirectionState,
+        masks: &Masks,
+    ) -> Result<Tensor> {
         let (slots, inputs, steps) = x.dims3()?;
         let rows = x
             .transpose(1, 2)?
@@ -124,7 +134,7 @@ impl ConvTranspose {
         let parts = parts.reshape((slots, steps, self.outputs, 2, self.stride))?;
         let now = parts.narrow(3, 0, 1)?.squeeze(3)?;
         let later = parts.narrow(3, 1, 1)?.squeeze(3)?;
-        let y = overlap(&now, &later, self.carry, state, step)?;
+        let y = overlap(&now, &later, self.carry, state, masks)?;
         add_bias(y, self.bias.as_ref())
     }
 }
@@ -158,11 +168,16 @@ impl Upsample {
     }
 
     /// `[slots, frames, channels]` to `[slots, channels, frames * stride]`.
-    pub(super) fn run(&self, x: &Tensor, state: &mut DeviceState, step: &Step) -> Result<Tensor> {
+    pub(super) fn run(
+        &self,
+        x: &Tensor,
+        state: &mut DirectionState,
+        masks: &Masks,
+    ) -> Result<Tensor> {
         let x = x.unsqueeze(3)?;
         let now = x.broadcast_mul(&self.now)?;
         let later = x.broadcast_mul(&self.later)?;
-        overlap(&now, &later, self.carry, state, step)
+        overlap(&now, &later, self.carry, state, masks)
     }
 }
 
@@ -173,8 +188,8 @@ fn overlap(
     now: &Tensor,
     later: &Tensor,
     carry: usize,
-    state: &mut DeviceState,
-    step: &Step,
+    state: &mut DirectionState,
+    masks: &Masks,
 ) -> Result<Tensor> {
     let (slots, steps, channels, stride) = now.dims4()?;
     let carried = state.carry(carry)?;
@@ -184,7 +199,7 @@ fn overlap(
     }
     let y = (now + before)?;
     let last = later.narrow(1, steps - 1, 1)?.squeeze(1)?;
-    *carried = step.keep(&last, carried)?;
+    *carried = masks.keep(&last, carried)?;
     Ok(y.transpose(1, 2)?
         .contiguous()?
         .reshape((slots, channels, steps * stride))?)

@@ -1,41 +1,45 @@
 //! Mimi on Candle's operators, for CUDA and Metal (and, for tests, Candle on the processor).
 //!
-//! Works on all slots at once, paused ones included, because a device wants few large
-//! operations; paused slots are fed silence and their state is kept as it was.
+//! Works on all slots at once, because a device wants few large operations: slots that take no part
+//! in a call are fed silence, and their state is kept as it was.
 
 mod attention;
 mod conv;
 mod quantizer;
 mod seanet;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transformer;
 mod weights;
 
-pub use state::DeviceState;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use self::conv::{Conv, ConvShape, Upsample};
 use self::quantizer::Quantizer;
 use self::seanet::Seanet;
-use self::state::{StateShape, Step};
+use self::state::{DirectionState, Masks, StateShape};
 use self::transformer::Transformer;
 use self::weights::Loader;
-use crate::codec::{MimiConfig, MimiTensors, WeightType, Window};
+use super::{CodecBackend, CodecState};
+use crate::codec::config::MimiConfig;
+use crate::codec::names::MimiTensors;
+use crate::codec::weight_type::WeightType;
+use crate::codec::window::Window;
 use crate::device::OpenDevice;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Slot-frames worked on at once; longer calls are cut, which changes nothing but memory.
 const FRAMES_AT_ONCE: usize = 64;
 
 /// The codec's weights on a device; shared by all streams.
-pub struct DeviceMimi {
+pub(super) struct CandleMimi {
     device: OpenDevice,
     frame_size: usize,
     steps_per_frame: usize,
     dimension: usize,
-    n_q: usize,
-    bins: usize,
     encoder: Seanet,
     encoder_transformer: Transformer,
     downsample: Conv,
@@ -47,15 +51,15 @@ pub struct DeviceMimi {
     decoder_shape: StateShape,
 }
 
-impl DeviceMimi {
-    /// Reads every weight and puts it on `device` (see [`crate::device`]).
+impl CandleMimi {
+    /// Reads every weight and puts it on `device`.
     ///
     /// With [`WeightType::Bf16`] matrices and kernels are bf16 (rounded to bf16 but held in f32
     /// on the processor); biases, norms, scales, the residual stream and the quantiser stay f32.
     ///
     /// # Errors
     /// Those of [`MimiTensors::take`]; [`Error::Backend`] if the device has no room.
-    pub fn load(
+    pub(super) fn load(
         tensors: &mut MimiTensors,
         config: &MimiConfig,
         dtype: WeightType,
@@ -85,8 +89,6 @@ impl DeviceMimi {
             frame_size: config.frame_size(),
             steps_per_frame: stride,
             dimension: dim,
-            n_q: config.quantizer.n_q,
-            bins: config.quantizer.bins,
             encoder,
             encoder_transformer,
             downsample,
@@ -100,192 +102,189 @@ impl DeviceMimi {
         })
     }
 
-    /// Fresh encoder state of `slots` slots.
-    pub fn encoder_state(&self, slots: usize) -> Result<DeviceState> {
-        DeviceState::new(&self.encoder_shape, slots, self.device.candle())
-    }
-
-    /// Fresh decoder state of `slots` slots.
-    pub fn decoder_state(&self, slots: usize) -> Result<DeviceState> {
-        DeviceState::new(&self.decoder_shape, slots, self.device.candle())
-    }
-
-    /// Latents before quantisation, `[slots, frames, dimension]`, of audio `[slots, frames *
-    /// frame_size]`. Rows of slots with `active == false` are not read, keep their state, and
-    /// come out as 0. Cutting a signal into calls of any number of frames changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the lengths disagree, [`Error::Backend`] if the device fails; the
-    /// state is then undefined and every slot must be reset.
-    pub fn encode_latent(
+    /// Latents `[slots, frames, dimension]` of audio `[slots, frames * frame_size]`. Slots whose
+    /// flag is not set keep their state; their latents mean nothing.
+    fn latents(
         &self,
-        state: &mut DeviceState,
-        pcm: &[f32],
-        frames: usize,
+        state: &mut DirectionState,
         active: &[bool],
+        pcm: Vec<f32>,
         window: Window,
     ) -> Result<Vec<f32>> {
-        let slots = state.slots();
-        let row = frames * self.frame_size;
-        check("pcm", pcm.len(), slots * row, "[slots, frames*frame_size]")?;
-        check("active", active.len(), slots, "[slots]")?;
-        let mut out = vec![0.0; slots * frames * self.dimension];
-        self.in_pieces(frames, active, |start, count| {
-            let (from, len) = (start * self.frame_size, count * self.frame_size);
-            let mut piece = vec![0.0; slots * len];
-            copy_rows(pcm, row, from, &mut piece, len, 0, len, active);
-            let step = Step::new(state, active, self.device.candle())?;
-            let steps = count * self.steps_per_frame;
-            let attention = &self.encoder_transformer.attention;
-            let plan = attention.plan(state, active, steps, window, self.device.candle())?;
-            let x = Tensor::from_vec(piece, (slots, 1, len), self.device.candle())?;
-            let x = self.encoder.run(x, state, &step)?;
-            let x = self.encoder_transformer.run(&x, state, &plan)?;
-            let x = self.downsample.run(&x, state, &step)?;
-            let latents: Vec<f32> = x.transpose(1, 2)?.contiguous()?.flatten_all()?.to_vec1()?;
-            let (width, from) = (count * self.dimension, start * self.dimension);
-            let all = frames * self.dimension;
-            copy_rows(&latents, width, 0, &mut out, all, from, width, active);
-            advance(state, active, steps);
-            Ok(())
-        })?;
-        Ok(out)
+        let (slots, device) = (active.len(), self.device.candle());
+        let samples = pcm.len() / slots;
+        let steps = samples / self.frame_size * self.steps_per_frame;
+        let masks = Masks::new(state, active, device)?;
+        let attention = &self.encoder_transformer.attention;
+        let plan = attention.plan(state, active, steps, window, device)?;
+        let x = Tensor::from_vec(pcm, (slots, 1, samples), device)?;
+        let x = self.encoder.run(x, state, &masks)?;
+        let x = self.encoder_transformer.run(&x, state, &plan)?;
+        let x = self.downsample.run(&x, state, &masks)?;
+        let latents = x.transpose(1, 2)?.contiguous()?.flatten_all()?.to_vec1()?;
+        state.advance(active, steps);
+        Ok(latents)
+    }
+
+    /// Audio `[slots, frames * frame_size]` of checked codes `[codebooks, slots, frames]`; for the
+    /// rest as [`Self::latents`].
+    fn audio(
+        &self,
+        state: &mut DirectionState,
+        active: &[bool],
+        codes: Vec<u32>,
+        frames: usize,
+        window: Window,
+    ) -> Result<Vec<f32>> {
+        let (slots, device) = (active.len(), self.device.candle());
+        let steps = frames * self.steps_per_frame;
+        let masks = Masks::new(state, active, device)?;
+        let attention = &self.decoder_transformer.attention;
+        let plan = attention.plan(state, active, steps, window, device)?;
+        let x = self.quantizer.decode(codes, slots * frames, device)?;
+        let x = x.reshape((slots, frames, self.dimension))?;
+        let x = self.upsample.run(&x, state, &masks)?;
+        let x = self.decoder_transformer.run(&x, state, &plan)?;
+        let x = self.decoder.run(x, state, &masks)?;
+        let pcm = x.flatten_all()?.to_vec1()?;
+        state.advance(active, steps);
+        Ok(pcm)
     }
 
     /// The first `codebooks` codes of `rows` latents `[rows, dimension]`: `[rows, codebooks]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::CodebookCount`], [`Error::Backend`].
-    pub fn quantize(&self, latents: &[f32], rows: usize, codebooks: usize) -> Result<Vec<u32>> {
-        check(
-            "latents",
-            latents.len(),
-            rows * self.dimension,
-            "[rows, dimension]",
-        )?;
-        self.check_codebooks(codebooks)?;
-        if rows == 0 {
-            return Ok(Vec::new());
-        }
+    fn quantize(&self, latents: &[f32], rows: usize, codebooks: usize) -> Result<Vec<u32>> {
         let latents = Tensor::from_slice(latents, (rows, self.dimension), self.device.candle())?;
         self.quantizer.encode(&latents, codebooks)
     }
+}
 
-    /// Audio `[slots, frames * frame_size]` of codes `[slots, codebooks, frames]`. Rows of slots
-    /// with `active == false` are not read, keep their state, and come out as 0. Cutting a
-    /// sequence into calls of any number of frames changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::CodebookCount`], and [`Error::CodeRange`] for a code of an
-    /// active slot outside the codebook, all before any state changes; [`Error::Backend`] if the
-    /// device fails; the state is then undefined and every slot must be reset.
-    pub fn decode(
-        &self,
-        state: &mut DeviceState,
-        codes: &[u32],
-        codebooks: usize,
-        frames: usize,
-        active: &[bool],
-        window: Window,
-    ) -> Result<Vec<f32>> {
-        let slots = state.slots();
-        check(
-            "codes",
-            codes.len(),
-            slots * codebooks * frames,
-            "[slots, codebooks, frames]",
-        )?;
-        check("active", active.len(), slots, "[slots]")?;
-        self.check_codebooks(codebooks)?;
-        self.check_codes(codes, codebooks, frames, active)?;
-        let mut out = vec![0.0; slots * frames * self.frame_size];
-        self.in_pieces(frames, active, |start, count| {
-            // Code-major for the lookups, with code 0 for slots that are not read.
-            let mut piece = vec![0; codebooks * slots * count];
-            for (row, chunk) in codes.chunks_exact(frames).enumerate() {
-                let (slot, book) = (row / codebooks, row % codebooks);
-                let at = (book * slots + slot) * count;
-                let target = piece.get_mut(at..at + count);
-                let source = chunk.get(start..start + count);
-                if let (Some(true), Some(target), Some(source)) = (active.get(slot), target, source)
-                {
-                    target.copy_from_slice(source);
-                }
+impl CodecBackend for CandleMimi {
+    fn state(self: Arc<Self>, slots: usize, window: Window) -> Result<Box<dyn CodecState>> {
+        Ok(Box::new(CandleState::new(self, slots, window)?))
+    }
+}
+
+/// Running state of a stream's slots.
+struct CandleState {
+    mimi: Arc<CandleMimi>,
+    slots: usize,
+    window: Window,
+    encoder: DirectionState,
+    decoder: DirectionState,
+}
+
+impl CandleState {
+    fn new(mimi: Arc<CandleMimi>, slots: usize, window: Window) -> Result<Self> {
+        let device = mimi.device.candle();
+        Ok(Self {
+            slots,
+            window,
+            encoder: DirectionState::new(&mimi.encoder_shape, slots, device)?,
+            decoder: DirectionState::new(&mimi.decoder_shape, slots, device)?,
+            mimi,
+        })
+    }
+
+    /// One flag a slot: whether it is in the list.
+    fn mask(&self, slots: &[usize]) -> Vec<bool> {
+        let mut mask = vec![false; self.slots];
+        for &slot in slots {
+            if let Some(flag) = mask.get_mut(slot) {
+                *flag = true;
             }
-            let step = Step::new(state, active, self.device.candle())?;
-            let steps = count * self.steps_per_frame;
-            let attention = &self.decoder_transformer.attention;
-            let plan = attention.plan(state, active, steps, window, self.device.candle())?;
-            let x = self
-                .quantizer
-                .decode(piece, slots * count, self.device.candle())?;
-            let x = x.reshape((slots, count, self.dimension))?;
-            let x = self.upsample.run(&x, state, &step)?;
-            let x = self.decoder_transformer.run(&x, state, &plan)?;
-            let x = self.decoder.run(x, state, &step)?;
-            let pcm: Vec<f32> = x.flatten_all()?.to_vec1()?;
-            let (len, from) = (count * self.frame_size, start * self.frame_size);
-            copy_rows(
-                &pcm,
-                len,
-                0,
-                &mut out,
-                frames * self.frame_size,
-                from,
-                len,
-                active,
-            );
-            advance(state, active, steps);
-            Ok(())
-        })?;
-        Ok(out)
-    }
-
-    /// Cuts a call into pieces of bounded size: `work(first frame, frames)`.
-    fn in_pieces(
-        &self,
-        frames: usize,
-        active: &[bool],
-        mut work: impl FnMut(usize, usize) -> Result<()>,
-    ) -> Result<()> {
-        if !active.contains(&true) {
-            return Ok(());
         }
-        let most = (FRAMES_AT_ONCE / active.len()).max(1);
-        (0..frames)
-            .step_by(most)
-            .try_for_each(|start| work(start, most.min(frames - start)))
+        mask
     }
 
-    fn check_codebooks(&self, got: usize) -> Result<()> {
-        if (1..=self.n_q).contains(&got) {
-            return Ok(());
-        }
-        Err(Error::CodebookCount { got, max: self.n_q })
+    /// Pieces of bounded size of a call of `frames` frames: (first frame, frames) of each.
+    fn pieces(&self, frames: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let most = (FRAMES_AT_ONCE / self.slots.max(1)).max(1);
+        let pieces = (0..frames).step_by(most);
+        pieces.map(move |start| (start, most.min(frames - start)))
     }
+}
 
-    /// A lookup past the end of a codebook is undefined on a device, so it is refused here.
-    fn check_codes(
-        &self,
-        codes: &[u32],
+impl CodecState for CandleState {
+    fn encode(
+        &mut self,
+        slots: &[usize],
+        pcm: &[f32],
         codebooks: usize,
-        frames: usize,
-        active: &[bool],
+        codes: &mut [i32],
     ) -> Result<()> {
-        for (row, chunk) in codes.chunks(frames.max(1)).enumerate() {
-            let (slot, codebook) = (row / codebooks, row % codebooks);
-            let wrong = chunk.iter().position(|code| *code as usize >= self.bins);
-            if let (Some(true), Some(frame)) = (active.get(slot), wrong) {
-                return Err(Error::CodeRange {
-                    row: slot,
-                    codebook,
-                    frame,
-                    value: chunk.get(frame).copied().unwrap_or(0).into(),
-                    cardinality: self.bins,
-                });
+        let frames = pcm.len() / (slots.len() * self.mimi.frame_size).max(1);
+        let rows = slots.len() * frames;
+        let mut latents = vec![0.0; rows * self.mimi.dimension];
+        self.encode_latent(slots, pcm, &mut latents)?;
+        let found = self.mimi.quantize(&latents, rows, codebooks)?;
+        for (at, column) in found.chunks_exact(codebooks).enumerate() {
+            let (row, frame) = (at / frames, at % frames);
+            for (book, code) in column.iter().enumerate() {
+                codes[(row * codebooks + book) * frames + frame] = *code as i32;
             }
         }
         Ok(())
+    }
+
+    fn encode_latent(&mut self, slots: &[usize], pcm: &[f32], latents: &mut [f32]) -> Result<()> {
+        let (size, width) = (self.mimi.frame_size, self.mimi.dimension);
+        let frames = pcm.len() / (slots.len() * size).max(1);
+        let active = self.mask(slots);
+        for (start, count) in self.pieces(frames) {
+            let mut piece = vec![0.0; self.slots * count * size];
+            for (row, &slot) in pcm.chunks_exact(frames * size).zip(slots) {
+                piece[slot * count * size..][..count * size]
+                    .copy_from_slice(&row[start * size..][..count * size]);
+            }
+            let all = self
+                .mimi
+                .latents(&mut self.encoder, &active, piece, self.window)?;
+            for (row, &slot) in latents.chunks_exact_mut(frames * width).zip(slots) {
+                row[start * width..][..count * width]
+                    .copy_from_slice(&all[slot * count * width..][..count * width]);
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        slots: &[usize],
+        codes: &[i32],
+        codebooks: usize,
+        pcm: &mut [f32],
+    ) -> Result<()> {
+        let size = self.mimi.frame_size;
+        let frames = codes.len() / (slots.len() * codebooks).max(1);
+        let active = self.mask(slots);
+        for (start, count) in self.pieces(frames) {
+            // Codebook-major for the lookups, with code 0 for slots that take no part.
+            let mut piece = vec![0; codebooks * self.slots * count];
+            for (i, chunk) in codes.chunks_exact(frames).enumerate() {
+                let (slot, book) = (slots[i / codebooks], i % codebooks);
+                let target = &mut piece[(book * self.slots + slot) * count..][..count];
+                for (target, code) in target.iter_mut().zip(&chunk[start..]) {
+                    *target = *code as u32;
+                }
+            }
+            let all = self
+                .mimi
+                .audio(&mut self.decoder, &active, piece, count, self.window)?;
+            for (row, &slot) in pcm.chunks_exact_mut(frames * size).zip(slots) {
+                row[start * size..][..count * size]
+                    .copy_from_slice(&all[slot * count * size..][..count * size]);
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, slot: usize) -> Result<()> {
+        self.encoder.reset(slot)?;
+        self.decoder.reset(slot)
+    }
+
+    fn bytes(&self) -> usize {
+        self.encoder.bytes() + self.decoder.bytes()
     }
 }
 
@@ -296,51 +295,4 @@ fn state_shape(loader: &mut Loader<'_>, transformer: &Transformer) -> StateShape
         ring_rows: transformer.attention.ring_rows(),
         head_dim: transformer.attention.head_dim,
     }
-}
-
-/// Copies `len` elements of each active row between arrays of rows of other lengths.
-#[allow(clippy::too_many_arguments)]
-fn copy_rows(
-    from: &[f32],
-    from_row: usize,
-    from_start: usize,
-    to: &mut [f32],
-    to_row: usize,
-    to_start: usize,
-    len: usize,
-    active: &[bool],
-) {
-    let rows = from
-        .chunks_exact(from_row)
-        .zip(to.chunks_exact_mut(to_row))
-        .zip(active);
-    for ((from, to), _) in rows.filter(|(_, on)| **on) {
-        let source = from.get(from_start..from_start + len);
-        if let (Some(source), Some(target)) = (source, to.get_mut(to_start..to_start + len)) {
-            target.copy_from_slice(source);
-        }
-    }
-}
-
-fn advance(state: &mut DeviceState, active: &[bool], steps: usize) {
-    for (position, _) in state
-        .positions
-        .iter_mut()
-        .zip(active)
-        .filter(|(_, on)| **on)
-    {
-        *position += steps as u64;
-    }
-}
-
-fn check(what: &'static str, got: usize, wanted: usize, axes: &str) -> Result<()> {
-    if got == wanted {
-        return Ok(());
-    }
-    Err(Error::Shape {
-        what,
-        got: format!("[{got}]"),
-        wanted: format!("{axes} ({wanted} values)"),
-        remedy: "pass one row per slot of the state",
-    })
 }

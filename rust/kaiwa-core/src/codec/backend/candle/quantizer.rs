@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::weights::{Loader, linear};
-use crate::codec::MimiConfig;
+use crate::codec::config::MimiConfig;
 use crate::error::{Error, Result};
 
 struct Book {

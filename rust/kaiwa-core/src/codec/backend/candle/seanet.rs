@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use super::conv::{Conv, ConvShape, ConvTranspose};
-use super::state::{DeviceState, Step};
+use super::state::{DirectionState, Masks};
 use super::weights::Loader;
-use crate::codec::SeanetConfig;
+use crate::codec::config::SeanetConfig;
 use crate::error::Result;
 
 /// One step of either chain. Activations have no state and no tensors.
@@ -71,19 +71,24 @@ impl Seanet {
     }
 
     /// Runs the chain over one piece of signal.
-    pub(super) fn run(&self, x: Tensor, state: &mut DeviceState, step: &Step) -> Result<Tensor> {
+    pub(super) fn run(
+        &self,
+        x: Tensor,
+        state: &mut DirectionState,
+        masks: &Masks,
+    ) -> Result<Tensor> {
         let mut x = x;
         for layer in &self.0 {
             x = match layer {
                 Layer::Elu => x.elu(1.0)?,
-                Layer::Conv(conv) => conv.run(&x, state, step)?,
-                Layer::Transpose(conv) => conv.run(&x, state, step)?,
+                Layer::Conv(conv) => conv.run(&x, state, masks)?,
+                Layer::Transpose(conv) => conv.run(&x, state, masks)?,
                 Layer::Residual(block) => {
-                    let inner = block.first.run(&x.elu(1.0)?, state, step)?;
-                    let inner = block.second.run(&inner.elu(1.0)?, state, step)?;
+                    let inner = block.first.run(&x.elu(1.0)?, state, masks)?;
+                    let inner = block.second.run(&inner.elu(1.0)?, state, masks)?;
                     match &block.shortcut {
                         None => (x + inner)?,
-                        Some(shortcut) => (shortcut.run(&x, state, step)? + inner)?,
+                        Some(shortcut) => (shortcut.run(&x, state, masks)? + inner)?,
                     }
                 }
             };

@@ -19,9 +19,8 @@ pub(super) struct StateShape {
     pub head_dim: usize,
 }
 
-/// State of one direction of all slots. Made by [`super::DeviceMimi`]; fits only the model and
-/// direction that made it.
-pub struct DeviceState {
+/// State of one direction of all slots; fits only the model and direction whose shape it has.
+pub(super) struct DirectionState {
     /// Latent steps each slot has seen.
     pub(super) positions: Vec<u64>,
     /// `[slots, channels, columns]` each.
@@ -32,7 +31,7 @@ pub struct DeviceState {
     ring_rows: usize,
 }
 
-impl DeviceState {
+impl DirectionState {
     pub(super) fn new(shape: &StateShape, slots: usize, device: &Device) -> Result<Self> {
         let carries = shape
             .carries
@@ -61,12 +60,12 @@ impl DeviceState {
     }
 
     /// Number of slots.
-    pub fn slots(&self) -> usize {
+    pub(super) fn slots(&self) -> usize {
         self.positions.len()
     }
 
     /// Bytes of all slots.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let floats: usize = self
             .carries
             .iter()
@@ -82,11 +81,19 @@ impl DeviceState {
         Ok(self.carries.get_mut(index).ok_or_else(foreign)?)
     }
 
+    /// Moves the slots whose flag is set on by `steps` latent steps.
+    pub(super) fn advance(&mut self, active: &[bool], steps: usize) {
+        let positions = self.positions.iter_mut().zip(active);
+        for (position, _) in positions.filter(|(_, on)| **on) {
+            *position += steps as u64;
+        }
+    }
+
     /// Returns one slot to its beginning; the others are not touched.
     ///
     /// # Errors
     /// [`Error::SlotIndex`] for a slot that does not exist, [`Error::Backend`].
-    pub fn reset(&mut self, slot: usize) -> Result<()> {
+    pub(super) fn reset(&mut self, slot: usize) -> Result<()> {
         let slots = self.slots();
         let Some(position) = self.positions.get_mut(slot) else {
             return Err(Error::SlotIndex { got: slot, slots });
@@ -107,15 +114,15 @@ impl DeviceState {
 }
 
 /// Which slots take part in a step, as masks on the device.
-pub(super) struct Step {
+pub(super) struct Masks {
     /// `[slots, 1, 1]`, 1 for slots that keep what they compute; `None` if all do.
     active: Option<Tensor>,
     /// `[slots, 1, 1]`, 1 for slots that have not heard anything yet; `None` if there are none.
     fresh: Option<Tensor>,
 }
 
-impl Step {
-    pub(super) fn new(state: &DeviceState, active: &[bool], device: &Device) -> Result<Self> {
+impl Masks {
+    pub(super) fn new(state: &DirectionState, active: &[bool], device: &Device) -> Result<Self> {
         let mask = |flags: Vec<u8>| Tensor::from_vec(flags, (active.len(), 1, 1), device);
         let on: Vec<u8> = active.iter().map(|on| u8::from(*on)).collect();
         let fresh: Vec<u8> = state.positions.iter().map(|p| u8::from(*p == 0)).collect();

@@ -5,9 +5,9 @@ use candle_nn::ops::{layer_norm_slow, softmax_last_dim};
 use candle_nn::rotary_emb::rope_i;
 
 use super::attention::{Attention, Plan};
-use super::state::DeviceState;
+use super::state::DirectionState;
 use super::weights::{Loader, linear};
-use crate::codec::MimiConfig;
+use crate::codec::config::MimiConfig;
 use crate::error::Result;
 
 /// Weight and bias, `[d_model]` each.
@@ -89,7 +89,7 @@ impl Transformer {
 
     /// `[slots, width, steps]` to the same shape. Reads the rings and writes the call's keys, but
     /// leaves the positions to the caller.
-    pub(super) fn run(&self, x: &Tensor, state: &DeviceState, plan: &Plan) -> Result<Tensor> {
+    pub(super) fn run(&self, x: &Tensor, state: &DirectionState, plan: &Plan) -> Result<Tensor> {
         let (slots, width, steps) = x.dims3()?;
         // One row per slot and step; time-major from here on.
         let mut x = x

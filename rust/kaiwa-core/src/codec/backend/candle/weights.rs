@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::codec::{MimiTensors, WeightType};
+use crate::codec::names::MimiTensors;
+use crate::codec::weight_type::WeightType;
 use crate::error::Result;
 
 /// What every layer needs to load itself.

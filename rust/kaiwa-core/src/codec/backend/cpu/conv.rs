@@ -41,17 +41,12 @@ impl Padded {
         (&mut self.data, rows)
     }
 
-    /// Writes the new columns of slot `slot`.
-    pub(super) fn fill_slot(&mut self, slot: usize, columns: &[f32]) {
-        let start = slot * self.slot_len() + self.prefix * self.channels;
-        self.data[start..][..columns.len()].copy_from_slice(columns);
-    }
-
     /// Writes the new columns of all slots from `[slots, columns, channels]`.
     pub(super) fn fill(&mut self, x: &[f32]) {
         let len = self.columns * self.channels;
         for (i, columns) in x.chunks_exact(len).take(self.slots).enumerate() {
-            self.fill_slot(i, columns);
+            let start = i * self.slot_len() + self.prefix * self.channels;
+            self.data[start..][..len].copy_from_slice(columns);
         }
     }
 }

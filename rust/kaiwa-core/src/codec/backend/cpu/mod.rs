@@ -1,7 +1,7 @@
 //! Mimi on the processor with this crate's own kernels.
 //!
-//! Activations are time-major, `[slots, steps, channels]`; only the active slots of a step are in
-//! them, one after the other. What a slot carries from step to step is in its [`SlotState`].
+//! Activations are time-major, `[rows, steps, channels]`. What a slot carries from step to step is
+//! in its [`SlotState`].
 
 mod conv;
 mod quantizer;
@@ -12,15 +12,19 @@ mod transformer;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use state::DirectionState;
+use std::sync::Arc;
 
 use conv::{Conv, ConvShape, Padded, Upsample};
 use quantizer::Quantizer;
 use seanet::{SeanetDecoder, SeanetEncoder};
-use state::SlotState;
+use state::{DirectionState, SlotState};
 use transformer::{Transformer, TransformerWork};
 
-use crate::codec::{MimiConfig, MimiTensors, WeightType, Window};
+use super::{CodecBackend, CodecState};
+use crate::codec::config::MimiConfig;
+use crate::codec::names::MimiTensors;
+use crate::codec::weight_type::WeightType;
+use crate::codec::window::Window;
 use crate::cpu::{Arena, Isa, Out, Packer, Rows, WeightBits};
 use crate::error::Result;
 
@@ -32,18 +36,8 @@ pub(super) struct Loader<'a> {
     pub history: usize,
 }
 
-/// One call on the active slots of a stream.
-#[derive(Clone, Copy)]
-pub(crate) struct Step<'a> {
-    /// Frames of each slot.
-    pub frames: usize,
-    /// One flag a slot.
-    pub active: &'a [bool],
-    pub window: Window,
-}
-
 /// The codec's weights, packed for the CPU kernels; shared by all streams.
-pub(crate) struct NativeMimi {
+pub(super) struct CpuMimi {
     isa: Isa,
     frame_size: usize,
     steps_per_frame: usize,
@@ -59,9 +53,18 @@ pub(crate) struct NativeMimi {
     decoder_history: usize,
 }
 
+/// Running state of a stream's slots.
+struct CpuState {
+    mimi: Arc<CpuMimi>,
+    window: Window,
+    encoder: DirectionState,
+    decoder: DirectionState,
+    work: Work,
+}
+
 /// Scratch of a step; grows to the largest step seen and is then reused.
 #[derive(Default)]
-pub(crate) struct Work {
+struct Work {
     seanet: seanet::SeanetWork,
     transformer: TransformerWork,
     steps: Padded,
@@ -70,9 +73,9 @@ pub(crate) struct Work {
     quantizer: quantizer::QuantizerWork,
 }
 
-impl NativeMimi {
+impl CpuMimi {
     /// Reads and packs every weight.
-    pub(crate) fn load(
+    pub(super) fn load(
         tensors: &mut MimiTensors,
         config: &MimiConfig,
         dtype: WeightType,
@@ -81,7 +84,7 @@ impl NativeMimi {
     }
 
     /// [`Self::load`] for a given instruction set, which must be one of [`Isa::available`].
-    pub(crate) fn load_for(
+    pub(super) fn load_for(
         isa: Isa,
         tensors: &mut MimiTensors,
         config: &MimiConfig,
@@ -141,24 +144,6 @@ impl NativeMimi {
         })
     }
 
-    /// Fresh encoder state of `slots` slots.
-    pub(crate) fn encoder_state(&self, slots: usize) -> DirectionState {
-        DirectionState::new(
-            slots,
-            self.encoder_history,
-            self.encoder_transformer.state_len(),
-        )
-    }
-
-    /// Fresh decoder state of `slots` slots.
-    pub(crate) fn decoder_state(&self, slots: usize) -> DirectionState {
-        DirectionState::new(
-            slots,
-            self.decoder_history,
-            self.decoder_transformer.state_len(),
-        )
-    }
-
     /// Latent steps whose keys are written before any of them attends.
     fn group(&self, window: Window) -> usize {
         match window {
@@ -166,104 +151,132 @@ impl NativeMimi {
             Window::Streaming => self.steps_per_frame,
         }
     }
+}
 
-    /// One piece of audio of the active slots: `pcm` is `[slots, frames * frame_size]`, the
-    /// result the latents before quantisation, `[active, frames, dimension]`, in `work`.
-    pub(crate) fn encode_latent<'w>(
-        &self,
-        state: &mut DirectionState,
-        work: &'w mut Work,
-        pcm: &[f32],
-        Step {
-            frames,
-            active,
+impl CodecBackend for CpuMimi {
+    fn state(self: Arc<Self>, slots: usize, window: Window) -> Result<Box<dyn CodecState>> {
+        Ok(Box::new(CpuState::new(self, slots, window)))
+    }
+}
+
+impl CpuState {
+    fn new(mimi: Arc<CpuMimi>, slots: usize, window: Window) -> Self {
+        let direction = |history, transformer: &Transformer| {
+            DirectionState::new(slots, history, transformer.state_len())
+        };
+        Self {
             window,
-        }: Step<'_>,
-    ) -> &'w [f32] {
-        let mut slots = state.active(active);
-        let (count, samples) = (slots.len(), frames * self.frame_size);
-        let steps = frames * self.steps_per_frame;
-        let rows = pcm
-            .chunks_exact(samples)
-            .zip(active)
-            .filter_map(|(row, &on)| on.then_some(row));
-        self.encoder
-            .run(&mut work.seanet, &mut slots, rows, samples, &mut work.x);
-        self.encoder_transformer.run(
-            self.isa,
+            encoder: direction(mimi.encoder_history, &mimi.encoder_transformer),
+            decoder: direction(mimi.decoder_history, &mimi.decoder_transformer),
+            work: Work::default(),
+            mimi,
+        }
+    }
+
+    /// Latents `[rows, frames, dimension]` of `pcm` into `work.latent`; gives their number.
+    fn latents(&mut self, slots: &[usize], pcm: &[f32]) -> usize {
+        let (mimi, work) = (&*self.mimi, &mut self.work);
+        let mut rows = self.encoder.rows(slots);
+        let (count, d) = (rows.len(), mimi.dimension);
+        let samples = pcm.len() / count.max(1);
+        let frames = samples / mimi.frame_size;
+        let steps = frames * mimi.steps_per_frame;
+        mimi.encoder
+            .run(&mut work.seanet, &mut rows, pcm, samples, &mut work.x);
+        mimi.encoder_transformer.run(
+            mimi.isa,
             &mut work.transformer,
-            &mut slots,
+            &mut rows,
             &mut work.x,
             steps,
-            self.group(window),
+            mimi.group(self.window),
         );
-        let d = self.dimension;
-        work.steps.shape(count, self.downsample.pad(), steps, d);
+        work.steps.shape(count, mimi.downsample.pad(), steps, d);
         work.steps.fill(&work.x);
-        self.downsample.history(&mut work.steps, &mut slots);
+        mimi.downsample.history(&mut work.steps, &mut rows);
         work.latent.resize(count * frames * d, 0.0);
         let out = Out::raw(&mut work.latent, Rows::packed(frames, d));
-        self.downsample.run(&work.steps, count, out);
-        SlotState::advance(&mut slots, steps);
-        &work.latent[..count * frames * d]
+        mimi.downsample.run(&work.steps, count, out);
+        SlotState::advance(&mut rows, steps);
+        count * frames
     }
+}
 
-    /// Codes of `rows` latents: `codes(row, codebook, value)` is called for each.
-    pub(crate) fn quantize(
-        &self,
-        work: &mut Work,
+impl CodecState for CpuState {
+    fn encode(
+        &mut self,
+        slots: &[usize],
+        pcm: &[f32],
         codebooks: usize,
-        rows: usize,
-        codes: impl FnMut(usize, usize, usize),
-    ) {
-        self.quantizer.encode(
-            self.isa,
-            &mut work.quantizer,
-            &work.latent[..rows * self.dimension],
+        codes: &mut [i32],
+    ) -> Result<()> {
+        let latents = self.latents(slots, pcm);
+        let frames = latents / slots.len().max(1);
+        let Work {
+            quantizer, latent, ..
+        } = &mut self.work;
+        self.mimi.quantizer.encode(
+            self.mimi.isa,
+            quantizer,
+            &latent[..latents * self.mimi.dimension],
             codebooks,
-            codes,
+            |at, book, value| {
+                codes[(at / frames * codebooks + book) * frames + at % frames] = value as i32;
+            },
         );
+        Ok(())
     }
 
-    /// One piece of codes of the active slots: `code(slot, codebook, frame)` gives checked codes;
-    /// the result is audio, `[active, frames * frame_size]`, in `work`.
-    pub(crate) fn decode<'w>(
-        &self,
-        state: &mut DirectionState,
-        work: &'w mut Work,
-        code: impl Fn(usize, usize, usize) -> usize,
+    fn encode_latent(&mut self, slots: &[usize], pcm: &[f32], latents: &mut [f32]) -> Result<()> {
+        let count = self.latents(slots, pcm);
+        latents.copy_from_slice(&self.work.latent[..count * self.mimi.dimension]);
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        slots: &[usize],
+        codes: &[i32],
         codebooks: usize,
-        Step {
-            frames,
-            active,
-            window,
-        }: Step<'_>,
-    ) -> &'w [f32] {
-        let on: Vec<usize> = (0..active.len()).filter(|&i| active[i]).collect();
-        let mut slots = state.active(active);
-        let (count, d) = (slots.len(), self.dimension);
-        let steps = frames * self.steps_per_frame;
-        self.quantizer.decode(
+        pcm: &mut [f32],
+    ) -> Result<()> {
+        let (mimi, work) = (&*self.mimi, &mut self.work);
+        let mut rows = self.decoder.rows(slots);
+        let (count, d) = (rows.len(), mimi.dimension);
+        let frames = codes.len() / (count * codebooks).max(1);
+        let steps = frames * mimi.steps_per_frame;
+        mimi.quantizer.decode(
             &mut work.quantizer,
-            |row, book| code(on[row / frames], book, row % frames),
+            |at, book| codes[(at / frames * codebooks + book) * frames + at % frames] as usize,
             codebooks,
             count * frames,
             &mut work.latent,
         );
         work.x.resize(count * steps * d, 0.0);
-        self.upsample
-            .run(&mut slots, &work.latent, frames, &mut work.x);
-        self.decoder_transformer.run(
-            self.isa,
+        mimi.upsample
+            .run(&mut rows, &work.latent, frames, &mut work.x);
+        mimi.decoder_transformer.run(
+            mimi.isa,
             &mut work.transformer,
-            &mut slots,
+            &mut rows,
             &mut work.x,
             steps,
-            self.group(window),
+            mimi.group(self.window),
         );
-        self.decoder
-            .run(&mut work.seanet, &mut slots, &mut work.x, steps);
-        SlotState::advance(&mut slots, steps);
-        &work.x[..count * frames * self.frame_size]
+        mimi.decoder
+            .run(&mut work.seanet, &mut rows, &mut work.x, steps);
+        SlotState::advance(&mut rows, steps);
+        pcm.copy_from_slice(&work.x[..count * frames * mimi.frame_size]);
+        Ok(())
+    }
+
+    fn reset(&mut self, slot: usize) -> Result<()> {
+        self.encoder.reset(slot);
+        self.decoder.reset(slot);
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.encoder.bytes() + self.decoder.bytes()
     }
 }

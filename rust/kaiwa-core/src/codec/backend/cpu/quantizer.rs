@@ -1,7 +1,7 @@
 //! The split residual vector quantiser, always in f32 (docs/spec/mimi.md 4).
 
 use super::Loader;
-use crate::codec::MimiConfig;
+use crate::codec::config::MimiConfig;
 use crate::cpu::{self, Isa, Out, Packed, Residual, Rows, Taps, argmax_rows};
 use crate::error::Result;
 

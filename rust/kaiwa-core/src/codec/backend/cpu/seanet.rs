@@ -7,7 +7,7 @@
 use super::Loader;
 use super::conv::{Conv, ConvShape, ConvTranspose, Padded};
 use super::state::SlotState;
-use crate::codec::SeanetConfig;
+use crate::codec::config::SeanetConfig;
 use crate::cpu::{Activation, Out, Residual, Rows};
 use crate::error::Result;
 
@@ -249,20 +249,18 @@ impl SeanetEncoder {
         })
     }
 
-    /// `rows` are the active slots' new samples; `out` becomes `[slots, steps, dimension]`.
-    pub(super) fn run<'a>(
+    /// `pcm` is `[slots, samples]`; `out` becomes `[slots, steps, dimension]`.
+    pub(super) fn run(
         &self,
         work: &mut SeanetWork,
         slots: &mut [&mut SlotState],
-        rows: impl Iterator<Item = &'a [f32]>,
+        pcm: &[f32],
         samples: usize,
         out: &mut Vec<f32>,
     ) {
         let count = slots.len();
         work.current.shape(count, self.first.pad(), samples, 1);
-        for (i, row) in rows.enumerate() {
-            work.current.fill_slot(i, row);
-        }
+        work.current.fill(pcm);
         let mut columns = samples;
         let mut conv = &self.first;
         for (blocks, down) in &self.stages {

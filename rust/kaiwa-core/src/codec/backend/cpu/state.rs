@@ -1,7 +1,7 @@
 //! What a slot carries from one step to the next (docs/spec/mimi.md 5.1).
 
 /// One slot in one direction.
-#[cfg_attr(test, derive(Clone))]
+#[derive(Clone)]
 pub(super) struct SlotState {
     /// Latent steps since the start.
     pub pos: u64,
@@ -26,8 +26,8 @@ impl SlotState {
 }
 
 /// All slots of a stream in one direction.
-pub(crate) struct DirectionState {
-    slots: Vec<SlotState>,
+pub(super) struct DirectionState {
+    pub(super) slots: Vec<SlotState>,
 }
 
 impl DirectionState {
@@ -45,13 +45,13 @@ impl DirectionState {
     }
 
     /// Bytes of one direction of all slots.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let one = |s: &SlotState| size_of::<u64>() + 4 * (s.history.len() + s.rings.len());
         self.slots.iter().map(one).sum()
     }
 
     /// Returns a slot to its beginning.
-    pub(crate) fn reset(&mut self, slot: usize) {
+    pub(super) fn reset(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot).filter(|s| s.pos > 0) {
             // Masked keys have weight zero, but zero times a stale infinity is not zero.
             slot.rings.fill(0.0);
@@ -60,18 +60,14 @@ impl DirectionState {
         }
     }
 
-    /// Shares a state on purpose: the control of the tests on independence.
-    #[cfg(test)]
-    pub(crate) fn copy_slot(&mut self, from: usize, to: usize) {
-        self.slots[to] = self.slots[from].clone();
-    }
-
-    /// The slots whose flag is set, in order.
-    pub(super) fn active(&mut self, active: &[bool]) -> Vec<&mut SlotState> {
+    /// The given slots, which are ascending and distinct, in order.
+    pub(super) fn rows(&mut self, slots: &[usize]) -> Vec<&mut SlotState> {
+        let mut wanted = slots.iter().peekable();
         self.slots
             .iter_mut()
-            .zip(active)
-            .filter_map(|(s, &on)| on.then_some(s))
+            .enumerate()
+            .filter(|(slot, _)| wanted.next_if(|next| *next == slot).is_some())
+            .map(|(_, state)| state)
             .collect()
     }
 }

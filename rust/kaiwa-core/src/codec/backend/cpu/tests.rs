@@ -1,4 +1,4 @@
-//! The native codec against the reference's outputs (tests/data/mimi_small), for every
+//! The codec on the processor against the reference's outputs (tests/data/mimi_small), for every
 //! instruction set of this machine.
 #![allow(clippy::unwrap_used)]
 
@@ -6,13 +6,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::NativeMimi;
+use super::state::DirectionState;
+use super::{CpuMimi, CpuState};
 use crate::checkpoint::SafeTensorsFile;
-use crate::codec::backend::{Backend, State};
+use crate::codec::backend::{CodecBackend, CodecState};
 use crate::codec::{Mimi, MimiConfig, MimiStream, MimiTensors, WeightType, Window};
 use crate::cpu::Isa;
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -27,17 +28,31 @@ fn load(isa: Isa, books: usize, dtype: WeightType) -> Mimi {
 }
 
 fn load_model(model: &str, isa: Isa, books: usize, dtype: WeightType) -> Mimi {
+    let (config, backend) = load_backend(model, isa, dtype);
+    mimi_over(config, Arc::new(backend), books, dtype)
+}
+
+fn load_backend(model: &str, isa: Isa, dtype: WeightType) -> (MimiConfig, CpuMimi) {
     let text = std::fs::read_to_string(data(&format!("{model}/config.json"))).unwrap();
     let config = MimiConfig::from_json(&text).unwrap();
     let mut tensors =
         MimiTensors::open(&data(&format!("{model}/mimi.safetensors")), &config).unwrap();
-    let native = NativeMimi::load_for(isa, &mut tensors, &config, dtype).unwrap();
+    let backend = CpuMimi::load_for(isa, &mut tensors, &config, dtype).unwrap();
+    (config, backend)
+}
+
+fn mimi_over(
+    config: MimiConfig,
+    backend: Arc<dyn CodecBackend>,
+    num_codebooks: usize,
+    dtype: WeightType,
+) -> Mimi {
     Mimi {
         config: Arc::new(config),
-        num_codebooks: books,
+        num_codebooks,
         device: Device::Cpu,
         dtype,
-        backend: Backend::Native(Arc::new(native)),
+        backend,
     }
 }
 
@@ -81,10 +96,6 @@ fn go(_: usize, _: usize) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn wide(codes: &[i32]) -> Vec<i64> {
-    codes.iter().map(|&c| i64::from(c)).collect()
-}
-
 #[test]
 fn whole_signal_equals_the_reference() {
     let golden = Golden::open();
@@ -102,7 +113,7 @@ fn whole_signal_equals_the_reference() {
         );
         let latent = mimi.encode_to_latent(&pcm, 1, &mut go).unwrap();
         assert_close(&latent, &golden.f32s("latent"), tol, "latent");
-        let audio = mimi.decode(&wide(&codes), 1, 8, &mut go).unwrap();
+        let audio = mimi.decode(&codes, 1, 8, &mut go).unwrap();
         assert_close(&audio, &golden.f32s("decoded"), tol, "decoded");
     }
 }
@@ -125,7 +136,7 @@ fn stream_all(
         for book in 0..books {
             codes[book * frames + start..][..n].copy_from_slice(&got[book * n..][..n]);
         }
-        audio.extend(stream.decode(&wide(&got), books, None).unwrap());
+        audio.extend(stream.decode(&got, books, None).unwrap());
     }
     (codes, audio)
 }
@@ -156,7 +167,7 @@ fn a_whole_window_stream_equals_the_whole_signal_calls() {
     let pcm = &Golden::open().f32s("pcm")[..54 * 1920];
     let mimi = load(Isa::detect(), 8, WeightType::F32);
     let codes = mimi.encode(pcm, 1, &mut go).unwrap();
-    let audio = mimi.decode(&wide(&codes), 1, 8, &mut go).unwrap();
+    let audio = mimi.decode(&codes, 1, 8, &mut go).unwrap();
     for chunk in [1, 7] {
         let mut stream = mimi.stream(1, Window::Whole).unwrap();
         let got = stream_all(&mut stream, pcm, chunk, 1920, 8);
@@ -180,43 +191,93 @@ enum Direction {
     Decoder,
 }
 
+/// A backend with a fault: before every call, slot 1 gets slot 0's state in one direction.
+struct Leaking(Arc<CpuMimi>, Direction);
+
+struct LeakingState(CpuState, Direction);
+
+impl CodecBackend for Leaking {
+    fn state(self: Arc<Self>, slots: usize, window: Window) -> Result<Box<dyn CodecState>> {
+        let state = CpuState::new(self.0.clone(), slots, window);
+        Ok(Box::new(LeakingState(state, self.1)))
+    }
+}
+
+/// Copies slot 0's state to slot 1, if there is one.
+fn leak(state: &mut DirectionState) {
+    if let [first, second, ..] = &mut state.slots[..] {
+        second.clone_from(first);
+    }
+}
+
+impl CodecState for LeakingState {
+    fn encode(
+        &mut self,
+        slots: &[usize],
+        pcm: &[f32],
+        codebooks: usize,
+        codes: &mut [i32],
+    ) -> Result<()> {
+        if matches!(self.1, Direction::Encoder) {
+            leak(&mut self.0.encoder);
+        }
+        self.0.encode(slots, pcm, codebooks, codes)
+    }
+    fn encode_latent(&mut self, slots: &[usize], pcm: &[f32], latents: &mut [f32]) -> Result<()> {
+        self.0.encode_latent(slots, pcm, latents)
+    }
+    fn decode(
+        &mut self,
+        slots: &[usize],
+        codes: &[i32],
+        codebooks: usize,
+        pcm: &mut [f32],
+    ) -> Result<()> {
+        if matches!(self.1, Direction::Decoder) {
+            leak(&mut self.0.decoder);
+        }
+        self.0.decode(slots, codes, codebooks, pcm)
+    }
+    fn reset(&mut self, slot: usize) -> Result<()> {
+        self.0.reset(slot)
+    }
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
 /// Runs slots under random pauses and resets, with garbage fed to paused slots, and compares each
-/// with a stream that only ever saw that slot's own frames. `share` makes slot 1 continue from
-/// slot 0's state on every step, in one direction. Returns whether all codes and all audio were
+/// with a stream that only ever saw that slot's own frames. With `share` the stream is one
+/// of a backend that leaks in that direction. Returns whether all codes and all audio were
 /// equal. The model is one whose codes vary from frame to frame; those of `mimi_small` hardly do.
 fn slots_equal_streams_alone(isa: Isa, share: Option<Direction>) -> (bool, bool) {
     let model = "mimi_variants/shortcut_dilated";
     let pcm = Golden::of(model).f32s("pcm");
     let (slots, steps, size, books) = (5, 40, 1920, 8);
-    let mimi = load_model(model, isa, books, WeightType::F32);
+    let (config, backend) = load_backend(model, isa, WeightType::F32);
+    let backend = Arc::new(backend);
+    let mimi = mimi_over(config.clone(), backend.clone(), books, WeightType::F32);
+    let tried: Arc<dyn CodecBackend> = match share {
+        None => backend,
+        Some(direction) => Arc::new(Leaking(backend, direction)),
+    };
+    let tried = mimi_over(config, tried, books, WeightType::F32);
     let frame = |slot: usize, step: usize| {
         let at = (slot * 5 + step * 3) % 13 * size;
         &pcm[at..at + size]
     };
-    let mut batch = mimi.stream(slots, Window::Streaming).unwrap();
+    let mut batch = tried.stream(slots, Window::Streaming).unwrap();
     let mut together = vec![];
     for step in 0..steps {
         let flags: Vec<bool> = (0..slots).map(|s| schedule(s, step).0).collect();
         let resets: Vec<usize> = (0..slots).filter(|&s| schedule(s, step).1).collect();
         batch.reset(Some(&resets)).unwrap();
-        if let Some(direction) = share {
-            let State::Native {
-                encoder, decoder, ..
-            } = &mut batch.state
-            else {
-                unreachable!()
-            };
-            match direction {
-                Direction::Encoder => encoder.copy_slot(0, 1),
-                Direction::Decoder => decoder.copy_slot(0, 1),
-            }
-        }
         let mut input = vec![f32::NAN; slots * size];
         for slot in (0..slots).filter(|&s| flags[s]) {
             input[slot * size..][..size].copy_from_slice(frame(slot, step));
         }
         let codes = batch.encode(&input, Some(&flags)).unwrap();
-        let audio = batch.decode(&wide(&codes), books, Some(&flags)).unwrap();
+        let audio = batch.decode(&codes, books, Some(&flags)).unwrap();
         together.push((flags, codes, audio));
     }
     let (mut codes_equal, mut audio_equal) = (true, true);
@@ -234,7 +295,7 @@ fn slots_equal_streams_alone(isa: Isa, share: Option<Direction>) -> (bool, bool)
                 let own = alone.encode(frame(slot, step), None).unwrap();
                 codes_equal &= own == codes;
                 // From the batch's codes, so that the decoder is judged by itself.
-                audio_equal &= alone.decode(&wide(codes), books, None).unwrap() == audio;
+                audio_equal &= alone.decode(codes, books, None).unwrap() == audio;
             } else {
                 assert!(codes.iter().all(|&c| c == -1) && audio.iter().all(|&v| v == 0.0));
             }
@@ -271,13 +332,13 @@ fn batches_of_whole_signals_equal_single_ones() {
         .flat_map(|r| pcm.iter().map(move |v| v * (1.0 + r as f32 * 0.1)))
         .collect();
     let codes = mimi.encode(&input, rows, &mut go).unwrap();
-    let audio = mimi.decode(&wide(&codes), rows, 8, &mut go).unwrap();
+    let audio = mimi.decode(&codes, rows, 8, &mut go).unwrap();
     for row in 0..rows {
         let one = mimi
             .encode(&input[row * pcm.len()..][..pcm.len()], 1, &mut go)
             .unwrap();
         assert_eq!(one, codes[row * 8 * 30..][..8 * 30]);
-        let one = mimi.decode(&wide(&one), 1, 8, &mut go).unwrap();
+        let one = mimi.decode(&one, 1, 8, &mut go).unwrap();
         assert_eq!(one, audio[row * 30 * 1920..][..30 * 1920]);
     }
 }
@@ -291,9 +352,9 @@ fn fewer_codebooks_are_a_prefix() {
         let mimi = load(Isa::detect(), books, WeightType::F32);
         let codes = mimi.encode(&pcm, 1, &mut go).unwrap();
         assert_eq!(codes, all[..books * 55]);
-        let audio = mimi.decode(&wide(&codes), 1, books, &mut go).unwrap();
+        let audio = mimi.decode(&codes, 1, books, &mut go).unwrap();
         assert_eq!(audio.len(), 55 * 1920);
-        assert_ne!(audio, mimi.decode(&wide(&all), 1, 12, &mut go).unwrap());
+        assert_ne!(audio, mimi.decode(&all, 1, 12, &mut go).unwrap());
     }
 }
 
@@ -335,12 +396,21 @@ fn bf16_weights_are_close() {
 #[test]
 fn reset_forgets_infinities() {
     let pcm = Golden::open().f32s("pcm");
-    let mimi = load(Isa::detect(), 8, WeightType::F32);
-    let mut stream = mimi.stream(1, Window::Streaming).unwrap();
-    let fresh = stream.encode(&pcm[..3 * 1920], None).unwrap();
-    stream.encode(&[f32::MAX; 1920], None).unwrap();
-    stream.reset(Some(&[0])).unwrap();
-    assert_eq!(stream.encode(&pcm[..3 * 1920], None).unwrap(), fresh);
+    let (_, backend) = load_backend(SMALL, Isa::detect(), WeightType::F32);
+    let mut state = CpuState::new(Arc::new(backend), 1, Window::Streaming);
+    let three_frames = |state: &mut CpuState| {
+        let mut codes = vec![-1; 8 * 3];
+        state.encode(&[0], &pcm[..3 * 1920], 8, &mut codes).unwrap();
+        codes
+    };
+    let fresh = three_frames(&mut state);
+    // A stream refuses audio as loud as this.
+    let mut latents = vec![0.0; 32];
+    let loud = [f32::MAX; 1920];
+    state.encode_latent(&[0], &loud, &mut latents).unwrap();
+    assert!(latents.iter().any(|v| !v.is_finite()));
+    state.reset(0).unwrap();
+    assert_eq!(three_frames(&mut state), fresh);
 }
 
 #[test]
@@ -356,6 +426,54 @@ fn state_bytes_are_the_sum_of_the_parts() {
     assert!(one > rings && one < rings + 20_000, "{one}");
 }
 
+/// Rows of some slots are what the same slots give among all.
+#[test]
+fn rows_are_slots_under_a_mask() {
+    let pcm = Golden::open().f32s("pcm");
+    let mimi = load(Isa::detect(), 8, WeightType::F32);
+    let mut masked = mimi.stream(4, Window::Streaming).unwrap();
+    let mut rows = mimi.stream(4, Window::Streaming).unwrap();
+    for (step, slots) in [&[0, 1, 2, 3][..], &[1, 3], &[2], &[0, 1, 2, 3]]
+        .iter()
+        .enumerate()
+    {
+        // Forty frames are more than are worked on at once.
+        let frames = if step == 1 { 40 } else { 1 };
+        let own = |slot: usize| &pcm[(slot + 1) * 1920..][..frames * 1920];
+        let all: Vec<f32> = (0..4).flat_map(own).copied().collect();
+        let some: Vec<f32> = slots.iter().flat_map(|s| own(*s)).copied().collect();
+        let mask: Vec<bool> = (0..4).map(|s| slots.contains(&s)).collect();
+        let codes = masked.encode(&all, Some(&mask)).unwrap();
+        let audio = masked.decode(&codes, 8, Some(&mask)).unwrap();
+        let row_codes = rows.encode_rows(slots, &some).unwrap();
+        let row_audio = rows.decode_rows(slots, &row_codes, 8).unwrap();
+        for (row, slot) in slots.iter().enumerate() {
+            let range = |at: usize, len: usize| at * len..(at + 1) * len;
+            let (books, samples) = (8 * frames, 1920 * frames);
+            assert_eq!(row_codes[range(row, books)], codes[range(*slot, books)]);
+            assert_eq!(row_audio[range(row, samples)], audio[range(*slot, samples)]);
+        }
+    }
+    let frame = vec![0.0; 2 * 1920];
+    for slots in [&[3, 1][..], &[1, 1]] {
+        let error = rows.encode_rows(slots, &frame).unwrap_err();
+        assert!(error.to_string().contains("ascending"), "{error}");
+        assert!(rows.decode_rows(slots, &[0; 16], 8).is_err());
+    }
+    let mut loud = frame.clone();
+    loud[1920] = f32::NAN;
+    let error = rows.encode_rows(&[0, 2], &loud).unwrap_err();
+    assert!(error.to_string().contains("row 2, sample 0"), "{error}");
+    assert!(matches!(
+        rows.encode_rows(&[0, 4], &frame),
+        Err(Error::SlotIndex { got: 4, slots: 4 })
+    ));
+    assert!(matches!(
+        rows.encode_rows(&[], &[]),
+        Err(Error::Empty { what: "pcm", .. })
+    ));
+}
+
 #[test]
 fn bad_input_is_refused_by_name() {
     let mimi = load(Isa::detect(), 8, WeightType::F32);
@@ -363,7 +481,7 @@ fn bad_input_is_refused_by_name() {
     let frame = vec![0.0; 2 * 1920];
     let mut bad = frame.clone();
     bad[1920 + 7] = f32::INFINITY;
-    let is = |r: Result<Vec<i32>, Error>, want: &str| {
+    let is = |r: Result<Vec<i32>>, want: &str| {
         let e = r.unwrap_err().to_string();
         assert!(e.contains(want), "{e}");
     };
@@ -372,13 +490,13 @@ fn bad_input_is_refused_by_name() {
     is(s.encode(&frame, Some(&[true])), "one flag per slot");
     is(s.encode(&[], None), "pcm is empty");
     is(mimi.encode(&[], 1, &mut go), "pcm is empty");
-    let is = |r: Result<Vec<f32>, Error>, want: &str| {
+    let is = |r: Result<Vec<f32>>, want: &str| {
         let e = r.unwrap_err().to_string();
         assert!(e.contains(want), "{e}");
     };
     is(s.decode(&[0; 16], 0, None), "num_codebooks is 0");
     is(s.decode(&[0; 26], 13, None), "choose 1..=12");
-    let mut codes = [0i64; 16];
+    let mut codes = [0; 16];
     codes[9] = 64;
     is(
         s.decode(&codes, 8, None),

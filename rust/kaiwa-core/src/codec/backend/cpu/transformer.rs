@@ -2,7 +2,7 @@
 
 use super::Loader;
 use super::state::SlotState;
-use crate::codec::MimiConfig;
+use crate::codec::config::MimiConfig;
 use crate::cpu::{
     self, Activation, Attention, Isa, KvShape, Out, Packed, Residual, Rows, layer_norm, rope_table,
 };
