@@ -15,12 +15,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use crate::error::Result;
 
-/// Looks at the door before a thread goes to sleep: about 50 microseconds.
-const PATIENCE: usize = 2000;
+/// Times a thread looks for a new loop before it goes to sleep: about 50 microseconds.
+const SPINS: usize = 2000;
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
-/// A loop that is offered to the threads.
+/// A loop that the threads may work on.
 #[derive(Clone, Copy)]
 struct Job {
     task: *const Task<'static>,
@@ -29,83 +29,91 @@ struct Job {
 
 /// Threads and the one loop they may be working on.
 ///
-/// Protocol. The owner of `busy` writes `job`, resets `next`, and opens the door. A worker
-/// announces itself in `inside` and only then looks at `open`; if it is open, it takes tasks. The
-/// owner closes the door and waits until nobody is inside. All of this is sequentially
-/// consistent: a worker that saw the door open is seen inside by the owner that closes it.
-struct Team {
+/// Protocol. The owner of `busy` writes `job`, resets `next`, and sets `open`. A worker counts
+/// itself in `active` and only then looks at `open`; if it is set, it takes tasks. The owner clears
+/// `open` and waits until no worker is active. All of this is sequentially consistent: a worker
+/// that saw `open` set is counted in `active` when the owner has cleared it.
+struct Pool {
     threads: usize,
+    /// A caller's loop has the threads.
     busy: AtomicBool,
+    /// Workers may read `job` and take tasks.
     open: AtomicBool,
-    inside: AtomicUsize,
+    /// Workers that may be reading `job`.
+    active: AtomicUsize,
+    /// First task that nobody has taken.
     next: AtomicUsize,
-    /// Counts openings; sleepers wait for it to change.
+    /// Counts loops; sleeping workers wait for it to change.
     round: AtomicUsize,
     panicked: AtomicBool,
     job: UnsafeCell<Option<Job>>,
+    /// Workers that wait at `condvar`, changed under `park_lock`.
     asleep: AtomicUsize,
-    bed: Mutex<()>,
-    bell: Condvar,
+    park_lock: Mutex<()>,
+    condvar: Condvar,
 }
 
-// SAFETY: `job` is written only by the owner of `busy` while the door is closed and nobody is
-// inside, and read only by those who are inside with the door open; the closure it points to is
-// `Sync` and outlives the loop, because the owner waits for everyone to leave.
-unsafe impl Send for Team {}
+// SAFETY: `job` is written only by the owner of `busy` while `open` is clear and no worker is
+// active, and read only by active workers that saw `open` set; the closure it points to is `Sync`
+// and outlives the loop, because the owner waits until no worker is active.
+unsafe impl Send for Pool {}
 // SAFETY: as above.
-unsafe impl Sync for Team {}
+unsafe impl Sync for Pool {}
 
-impl Team {
+impl Pool {
     fn start(threads: usize) -> Arc<Self> {
-        let team = Arc::new(Self {
+        let pool = Arc::new(Self {
             threads,
             busy: AtomicBool::new(false),
             open: AtomicBool::new(false),
-            inside: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             round: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             job: UnsafeCell::new(None),
             asleep: AtomicUsize::new(0),
-            bed: Mutex::new(()),
-            bell: Condvar::new(),
+            park_lock: Mutex::new(()),
+            condvar: Condvar::new(),
         });
         for i in 1..threads {
-            let mine = team.clone();
-            // Without its threads a team is slow, not wrong: the caller does every task.
+            let worker = pool.clone();
+            // Without its threads a pool is slow, not wrong: the caller does every task.
             let _ = std::thread::Builder::new()
                 .name(format!("kaiwa-{i}"))
-                .spawn(move || mine.work());
+                .spawn(move || worker.work());
         }
-        team
+        pool
     }
 
-    /// The life of a thread.
+    /// What a worker does all its life.
     fn work(&self) {
         let mut seen = 0;
         loop {
             seen = self.wait(seen);
-            self.inside.fetch_add(1, Ordering::SeqCst);
+            self.active.fetch_add(1, Ordering::SeqCst);
             if self.open.load(Ordering::SeqCst) {
-                // SAFETY: inside, with the door open; see `Team`.
+                // SAFETY: counted as active before `open` was seen set; see `Pool`.
                 if let Some(job) = unsafe { *self.job.get() } {
                     self.take(job);
                 }
             }
-            self.inside.fetch_sub(1, Ordering::SeqCst);
+            self.active.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Waits until a door has opened since round `seen`, and returns the present round.
+    /// Waits for a loop after round `seen`, and returns the present round.
     fn wait(&self, seen: usize) -> usize {
-        for _ in 0..PATIENCE {
+        for _ in 0..SPINS {
             let now = self.round.load(Ordering::SeqCst);
             if now != seen {
                 return now;
             }
             std::hint::spin_loop();
         }
-        let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parked = self
+            .park_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.asleep.fetch_add(1, Ordering::SeqCst);
         loop {
             let now = self.round.load(Ordering::SeqCst);
@@ -113,7 +121,7 @@ impl Team {
                 self.asleep.fetch_sub(1, Ordering::SeqCst);
                 return now;
             }
-            bed = self.bell.wait(bed).unwrap_or_else(PoisonError::into_inner);
+            parked = (self.condvar.wait(parked)).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -129,7 +137,7 @@ impl Team {
                 match self.next.compare_exchange_weak(start, end, order, order) {
                     Ok(_) => {
                         for i in start..end {
-                            // SAFETY: the owner keeps the closure alive until everyone has left.
+                            // SAFETY: the owner keeps the closure alive while a worker is active.
                             unsafe { (*job.task)(i) };
                         }
                         start = self.next.load(Ordering::Relaxed);
@@ -151,20 +159,24 @@ impl Team {
         // SAFETY: only the lifetime changes; this function returns after the last use.
         let task: *const Task<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(task)) };
         let job = Job { task, count };
-        // SAFETY: this is the owner of `busy`; the door is closed and nobody is inside.
+        // SAFETY: this is the owner of `busy`; `open` is clear and no worker is active.
         unsafe { *self.job.get() = Some(job) };
         self.next.store(0, Ordering::SeqCst);
         self.open.store(true, Ordering::SeqCst);
         self.round.fetch_add(1, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
-            // The lock makes sure that a thread about to sleep has either seen the new round or
-            // hears the bell.
-            drop(self.bed.lock().unwrap_or_else(PoisonError::into_inner));
-            self.bell.notify_all();
+            // The lock makes sure that a thread about to sleep has either seen the new round or is
+            // woken.
+            drop(
+                self.park_lock
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            self.condvar.notify_all();
         }
         let mine = catch_unwind(AssertUnwindSafe(|| self.take(job)));
         self.open.store(false, Ordering::SeqCst);
-        while self.inside.load(Ordering::SeqCst) != 0 {
+        while self.active.load(Ordering::SeqCst) != 0 {
             std::hint::spin_loop();
         }
         let broken = self.panicked.swap(false, Ordering::SeqCst);
@@ -179,41 +191,41 @@ impl Team {
     }
 }
 
-/// The team of this process. A forked child inherits the memory of a team but none of its
+/// The pool of this process. A forked child inherits the memory of a pool but none of its
 /// threads, so the owner's process id is kept beside it.
-static TEAM: RwLock<Option<(u32, Arc<Team>)>> = RwLock::new(None);
+static POOL: RwLock<Option<(u32, Arc<Pool>)>> = RwLock::new(None);
 
-fn team() -> Arc<Team> {
+fn pool() -> Arc<Pool> {
     let me = std::process::id();
-    let mine = |owner: &Option<(u32, Arc<Team>)>| {
+    let mine = |owner: &Option<(u32, Arc<Pool>)>| {
         let owner = owner.as_ref().filter(|(id, _)| *id == me);
-        owner.map(|(_, team)| team.clone())
+        owner.map(|(_, pool)| pool.clone())
     };
-    if let Some(team) = mine(&TEAM.read().unwrap_or_else(PoisonError::into_inner)) {
-        return team;
+    if let Some(pool) = mine(&POOL.read().unwrap_or_else(PoisonError::into_inner)) {
+        return pool;
     }
-    let mut slot = TEAM.write().unwrap_or_else(PoisonError::into_inner);
-    if let Some(team) = mine(&slot) {
-        return team;
+    let mut slot = POOL.write().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = mine(&slot) {
+        return pool;
     }
     let wanted = std::env::var("KAIWA_THREADS")
         .ok()
         .and_then(|v| v.parse().ok());
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = wanted.filter(|&n: &usize| n > 0).unwrap_or(cores).min(256);
-    let team = Team::start(threads);
-    *slot = Some((me, team.clone()));
-    team
+    let pool = Pool::start(threads);
+    *slot = Some((me, pool.clone()));
+    pool
 }
 
 /// Threads the kernels use: `KAIWA_THREADS`, or one a core.
 pub fn threads() -> usize {
-    team().threads
+    pool().threads
 }
 
 /// Calls `task(i)` for every `i` below `count`, on several threads if there are several tasks.
 pub(super) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
-    if count <= 1 || !team().run(count, &task) {
+    if count <= 1 || !pool().run(count, &task) {
         (0..count).for_each(task);
     }
 }
@@ -292,7 +304,7 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_whoever_calls() {
-        let team = Team::start(4);
+        let pool = Pool::start(4);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
@@ -301,7 +313,7 @@ mod tests {
                         let task = |i: usize| {
                             hits[i].fetch_add(1, Ordering::Relaxed);
                         };
-                        if !team.run(hits.len(), &task) {
+                        if !pool.run(hits.len(), &task) {
                             (0..hits.len()).for_each(task);
                         }
                         assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
@@ -313,7 +325,7 @@ mod tests {
 
     #[test]
     fn sleepers_wake() {
-        let team = Team::start(3);
+        let pool = Pool::start(3);
         for _ in 0..5 {
             let names = Mutex::new(std::collections::HashSet::new());
             std::thread::sleep(std::time::Duration::from_millis(20));
@@ -321,20 +333,20 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(2));
                 names.lock().unwrap().insert(std::thread::current().id());
             };
-            assert!(team.run(30, &task));
+            assert!(pool.run(30, &task));
             assert_eq!(names.into_inner().unwrap().len(), 3);
         }
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_leaves_the_team_usable() {
-        let team = Team::start(3);
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
+        let pool = Pool::start(3);
         for bad in 0..20 {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                team.run(20, &|i| assert!(i != bad, "on purpose"))
+                pool.run(20, &|i| assert!(i != bad, "on purpose"))
             }));
             assert!(outcome.is_err());
-            assert!(team.run(5, &|_| ()));
+            assert!(pool.run(5, &|_| ()));
         }
     }
 
