@@ -404,9 +404,9 @@ fn reset_forgets_infinities() {
         codes
     };
     let fresh = three_frames(&mut state);
-    // A stream refuses audio as loud as this.
+    // A stream refuses such audio.
     let mut latents = vec![0.0; 32];
-    let loud = [f32::MAX; 1920];
+    let loud = [f32::INFINITY; 1920];
     state.encode_latent(&[0], &loud, &mut latents).unwrap();
     assert!(latents.iter().any(|v| !v.is_finite()));
     state.reset(0).unwrap();
