@@ -188,9 +188,9 @@ class Call(LiveCall):
             event = await session.next()
             if event is None:
                 return
-            await self._tell(session, event)
+            await self._send_event(session, event)
 
-    async def _tell(self, session: AsyncSession, event: Event) -> None:
+    async def _send_event(self, session: AsyncSession, event: Event) -> None:
         """Sends what an event means to the client."""
         if isinstance(event, EndEvent):
             await self._finish(event)
@@ -248,13 +248,13 @@ class Call(LiveCall):
             self._traffic.received(message)
             try:
                 for given in self._codec.decode(message):
-                    await self._take(session, given)
+                    await self._handle(session, given)
             except (ClosedError, InputError):
                 # The session has just ended; its last event says why.
                 continue
             self._count_garbage(session)
 
-    async def _take(self, session: AsyncSession, given: Input) -> None:
+    async def _handle(self, session: AsyncSession, given: Input) -> None:
         """Does what the client wants."""
         if isinstance(given, Audio):
             session.push(given.data)
