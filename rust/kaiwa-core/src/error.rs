@@ -330,9 +330,35 @@ pub enum Error {
         /// Forms that need less.
         remedy: String,
     },
+    /// The state of so many conversations does not fit into a device's memory.
+    #[error(
+        "{slots} slots need {need} of the device's memory, {available} are free beside the weights; \
+         {remedy}"
+    )]
+    SlotsMemory {
+        /// Slots asked for.
+        slots: usize,
+        /// What they need, with unit.
+        need: String,
+        /// What there is, with unit.
+        available: String,
+        /// What would fit.
+        remedy: String,
+    },
     /// The tensor library failed (out of memory, kernel error).
     #[error("the tensor backend failed: {0}; if the device is out of memory, use fewer slots")]
     Backend(#[from] candle_core::Error),
+    /// A GPU failed in a way that it does not recover from within a process.
+    #[error(
+        "the device {device} has failed and takes no more work ({reason}); start the program anew, \
+         and look for the driver's message (dmesg, nvidia-smi)"
+    )]
+    DeviceLost {
+        /// Its name.
+        device: String,
+        /// The driver's words.
+        reason: String,
+    },
     /// The resampler refused a block.
     #[error(
         "cannot convert audio from {from} to {to} Hz: {reason}; convert the audio with another tool first"
@@ -418,7 +444,9 @@ impl Error {
             | Self::TensorNotFinite { .. }
             | Self::Config { .. } => ErrorKind::Checkpoint,
             Self::DeviceUnavailable { .. }
+            | Self::DeviceLost { .. }
             | Self::Memory { .. }
+            | Self::SlotsMemory { .. }
             | Self::Backend(_)
             | Self::Opus { .. }
             | Self::Thread { .. }

@@ -9,8 +9,14 @@
 //! | `auto` | `cuda:0` if it can be opened here, else `metal:0` if that can, else `cpu` |
 //!
 //! A [`Device`] is a name; an [`OpenDevice`] is the device itself. A device is open once in a
-//! process: codec and language model on the same card share one context.
+//! process: codec and language model on the same card share one context, one stream and one lock.
 
+pub mod capability;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub(crate) mod memory;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candle_core::Device as CandleDevice;
@@ -100,6 +106,10 @@ impl Device {
         let inner = Arc::new(Inner {
             device: self,
             candle: start(self)?,
+            turn: Mutex::new(()),
+            lost: AtomicBool::new(false),
+            #[cfg(test)]
+            breaks_in: std::sync::atomic::AtomicI64::new(-1),
         });
         open.push(Arc::downgrade(&inner));
         Ok(OpenDevice(inner))
@@ -114,6 +124,13 @@ pub struct OpenDevice(Arc<Inner>);
 struct Inner {
     device: Device,
     candle: CandleDevice,
+    /// Held while a card is given work: its scratch memory exists once.
+    turn: Mutex<()>,
+    /// The card has failed for good.
+    lost: AtomicBool,
+    /// Pieces of work until the device fails, for tests; negative: never.
+    #[cfg(test)]
+    breaks_in: std::sync::atomic::AtomicI64,
 }
 
 impl OpenDevice {
@@ -122,9 +139,111 @@ impl OpenDevice {
         self.0.device
     }
 
-    /// The device for Candle's operators.
+    /// Name and compute capability of a CUDA card; nothing for other devices.
+    pub fn describe(&self) -> Option<(String, capability::Capability)> {
+        #[cfg(feature = "cuda")]
+        if matches!(self.0.device, Device::Cuda(_)) {
+            return cuda::describe(&self.0.candle);
+        }
+        None
+    }
+
+    /// The device for Candle's operators. On a GPU they belong inside [`Self::run`].
     pub(crate) fn candle(&self) -> &CandleDevice {
         &self.0.candle
+    }
+
+    /// Does a piece of work with the device's operators. A card takes one piece at a time, from
+    /// whichever thread: in between nothing of it is under way.
+    ///
+    /// # Errors
+    /// Those of the work; [`Error::DeviceLost`] once the card has failed for good.
+    pub(crate) fn run<T>(&self, work: impl FnOnce(&CandleDevice) -> Result<T>) -> Result<T> {
+        if !self.is_gpu() {
+            #[cfg(test)]
+            self.break_if_due()?;
+            return work(&self.0.candle);
+        }
+        let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.lost.load(Ordering::SeqCst) {
+            return Err(self.lost("it failed before".into()));
+        }
+        self.bind()?;
+        let done = work(&self.0.candle).and_then(|done| {
+            // Without waiting here, an error of a kernel would show in somebody else's work.
+            self.works().map(|()| done)
+        });
+        done.map_err(|error| match (&error, self.works()) {
+            (Error::Backend(_), Err(lost)) => lost,
+            _ => error,
+        })
+    }
+
+    /// Prepares this thread for dropping what lies in the device's memory.
+    pub(crate) fn prepare_drop(&self) {
+        // A card that is gone has nothing to free.
+        let _ = self.bind();
+    }
+
+    /// Bytes that can still be allocated; `None` where it is not known.
+    pub(crate) fn free_bytes(&self) -> Option<usize> {
+        #[cfg(feature = "cuda")]
+        if matches!(self.0.device, Device::Cuda(_)) {
+            return cuda::free_bytes(&self.0.candle);
+        }
+        None
+    }
+
+    fn is_gpu(&self) -> bool {
+        matches!(self.0.device, Device::Cuda(_) | Device::Metal(_))
+    }
+
+    fn bind(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if matches!(self.0.device, Device::Cuda(_)) {
+            return cuda::bind(&self.0.candle).map_err(|reason| self.lost(reason));
+        }
+        Ok(())
+    }
+
+    fn works(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if matches!(self.0.device, Device::Cuda(_)) {
+            return cuda::works(&self.0.candle).map_err(|reason| self.lost(reason));
+        }
+        Ok(())
+    }
+
+    /// Notes that the card is lost.
+    fn lost(&self, reason: String) -> Error {
+        self.0.lost.store(true, Ordering::SeqCst);
+        Error::DeviceLost {
+            device: self.0.device.name(),
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+impl OpenDevice {
+    /// A processor device of its own that fails for good after some pieces of work.
+    pub(crate) fn breaking(pieces: i64) -> Self {
+        Self(Arc::new(Inner {
+            device: Device::CandleCpu,
+            candle: CandleDevice::Cpu,
+            turn: Mutex::new(()),
+            lost: AtomicBool::new(false),
+            breaks_in: std::sync::atomic::AtomicI64::new(pieces),
+        }))
+    }
+
+    fn break_if_due(&self) -> Result<()> {
+        let left = &self.0.breaks_in;
+        if left.load(Ordering::SeqCst) == 0 || self.0.lost.load(Ordering::SeqCst) {
+            return Err(self.lost("a planted error".into()));
+        }
+        left.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -132,30 +251,32 @@ impl OpenDevice {
 fn start(device: Device) -> Result<CandleDevice> {
     match device {
         Device::Cpu | Device::CandleCpu => Ok(CandleDevice::Cpu),
-        Device::Cuda(index) => cuda(device, index),
-        Device::Metal(index) => metal(device, index),
+        Device::Cuda(index) => start_cuda(device, index),
+        Device::Metal(index) => start_metal(device, index),
     }
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(device: Device, index: usize) -> Result<CandleDevice> {
+fn start_cuda(device: Device, index: usize) -> Result<CandleDevice> {
     let remedy = "check that nvidia-smi lists it and that CUDA_VISIBLE_DEVICES does not hide it";
-    load_driver(device, remedy, || CandleDevice::new_cuda(index))
+    load_driver(device, remedy, || cuda::open(index))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(device: Device, _index: usize) -> Result<CandleDevice> {
+fn start_cuda(device: Device, _index: usize) -> Result<CandleDevice> {
     not_built(device, "CUDA", "cuda")
 }
 
 #[cfg(feature = "metal")]
-fn metal(device: Device, index: usize) -> Result<CandleDevice> {
+fn start_metal(device: Device, index: usize) -> Result<CandleDevice> {
     let remedy = "check that this machine has a Metal device of that number";
-    load_driver(device, remedy, || CandleDevice::new_metal(index))
+    load_driver(device, remedy, || {
+        CandleDevice::new_metal(index).map_err(|e| e.to_string())
+    })
 }
 
 #[cfg(not(feature = "metal"))]
-fn metal(device: Device, _index: usize) -> Result<CandleDevice> {
+fn start_metal(device: Device, _index: usize) -> Result<CandleDevice> {
     not_built(device, "Metal", "metal")
 }
 
@@ -165,15 +286,13 @@ fn metal(device: Device, _index: usize) -> Result<CandleDevice> {
 fn load_driver(
     device: Device,
     remedy: &str,
-    start: impl FnOnce() -> candle_core::Result<CandleDevice> + std::panic::UnwindSafe,
+    start: impl FnOnce() -> std::result::Result<CandleDevice, String> + std::panic::UnwindSafe,
 ) -> Result<CandleDevice> {
     let reason = match std::panic::catch_unwind(start) {
         Ok(Ok(opened)) => return Ok(opened),
-        // Candle appends a backtrace where one is asked for.
-        Ok(Err(error)) => {
-            let error = error.to_string();
-            format!("{}; {remedy}", error.lines().next().unwrap_or_default())
-        }
+        // Its own remedy, if it has one.
+        Ok(Err(error)) if error.contains(';') => error,
+        Ok(Err(error)) => format!("{error}; {remedy}"),
         Err(_) => format!("its driver could not be loaded; {remedy}"),
     };
     Err(Error::DeviceUnavailable {
@@ -235,6 +354,25 @@ mod tests {
         let error = Device::Cuda(1).open().unwrap_err();
         assert!(matches!(&error, Error::DeviceUnavailable { device, .. } if device == "cuda:1"));
         assert!(error.to_string().contains("--features cuda"), "{error}");
+    }
+
+    #[test]
+    fn a_device_that_has_failed_takes_no_more_work() {
+        let device = OpenDevice::breaking(2);
+        assert!(device.run(|_| Ok(())).is_ok());
+        assert!(device.clone().run(|_| Ok(())).is_ok());
+        for _ in 0..3 {
+            let error = device.run(|_| Ok(())).unwrap_err();
+            assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+        }
+        // An error of the work itself is no loss.
+        let device = OpenDevice::breaking(-1);
+        let wrong = || Err::<(), _>(Error::SlotIndex { got: 1, slots: 1 });
+        assert!(matches!(
+            device.run(|_| wrong()),
+            Err(Error::SlotIndex { .. })
+        ));
+        assert!(device.run(|_| Ok(())).is_ok());
     }
 
     #[test]

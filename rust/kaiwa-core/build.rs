@@ -1,0 +1,26 @@
+//! Notes for which generations of GPUs this build has code, so that a card can be compared with it
+//! when it is opened.
+
+fn main() {
+    for name in ["KAIWA_CUDA_ARCHITECTURES", "CUDA_COMPUTE_CAP"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return;
+    }
+    let list = |name: &str| std::env::var(name).unwrap_or_default();
+    let several = list("KAIWA_CUDA_ARCHITECTURES");
+    let targets: Vec<String> = if several.trim().is_empty() {
+        // Candle's build alone: machine code of one generation, and from 9.0 on of that one only.
+        let one = list("CUDA_COMPUTE_CAP").replace(['.', 'a'], "");
+        let exact = one.parse::<u32>().is_ok_and(|n| n >= 90);
+        vec![format!("sm_{one}{}", if exact { "a" } else { "" })]
+    } else {
+        // scripts/gpu/nvcc: machine code of each, and portable code of the newest.
+        let numbers: Vec<&str> = several.split_whitespace().collect();
+        let mut targets: Vec<String> = numbers.iter().map(|n| format!("sm_{n}")).collect();
+        targets.extend(numbers.last().map(|n| format!("compute_{n}")));
+        targets
+    };
+    println!("cargo:rustc-env=KAIWA_CUDA_TARGETS={}", targets.join(" "));
+}
