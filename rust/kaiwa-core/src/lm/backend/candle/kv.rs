@@ -1,9 +1,9 @@
 //! Rings of keys and values of the temporal transformer (docs/spec/moshi.md 3.6, 10.3).
 //!
-//! A ring is `[slots, kv heads, capacity, head dim]`; the key of position `p` lies in column `p
-//! mod context`. The capacity grows by doubling up to the context, so a short call costs little;
-//! until it is the whole context, no position has wrapped. The slots share one capacity, that of
-//! the longest call so far; a reset keeps it for the next call.
+//! A ring is `[slots, kv heads, context, head dim]`, all of it from the start, so that a call that
+//! was let in never needs more memory. The key of position `p` lies in column `p mod context`. A
+//! step reads the columns that the run's longest conversation has filled, rounded up to a power of
+//! two.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -11,8 +11,8 @@ use super::heads::Heads;
 use super::internal_error;
 use crate::error::Result;
 
-/// Columns of a ring before its first growth; few in the tests, whose contexts are short.
-const FIRST: usize = if cfg!(test) { 4 } else { 64 };
+/// Fewest columns that are read; few in the tests, whose contexts are short.
+const LEAST: usize = if cfg!(test) { 4 } else { 64 };
 
 /// Keys and values of one layer.
 struct Ring {
@@ -23,7 +23,6 @@ struct Ring {
 /// All layers' rings.
 pub(super) struct Rings {
     layers: Vec<Ring>,
-    slots: usize,
     heads: Heads,
     context: usize,
     kind: DType,
@@ -65,7 +64,7 @@ impl Rings {
         kind: DType,
         device: &Device,
     ) -> Result<Self> {
-        let shape = (slots, heads.kv, FIRST.min(context), heads.dim);
+        let shape = (slots, heads.kv, context, heads.dim);
         let ring = || Tensor::zeros(shape, kind, device);
         let layers = (0..layers).map(|_| {
             Ok(Ring {
@@ -75,20 +74,10 @@ impl Rings {
         });
         Ok(Self {
             layers: layers.collect::<Result<_>>()?,
-            slots,
             heads,
             context,
             kind,
         })
-    }
-
-    /// Columns that every layer has.
-    pub(super) fn capacity(&self) -> usize {
-        let columns = |ring: &Ring| {
-            let columns = |t: &Tensor| t.dims().get(2).copied().unwrap_or(0);
-            columns(&ring.keys).min(columns(&ring.values))
-        };
-        self.layers.iter().map(columns).min().unwrap_or(0)
     }
 
     /// Column of a position.
@@ -96,30 +85,11 @@ impl Rings {
         (position % self.context as u64) as usize
     }
 
-    /// Furthest column in use at a position.
-    pub(super) fn furthest(&self, position: u64) -> usize {
-        position.min(self.context.saturating_sub(1) as u64) as usize
-    }
-
-    /// Makes room for a column. After an error some layers may have grown and others not: all are
-    /// as valid as before, and the next call goes on.
-    pub(super) fn reserve(&mut self, column: usize) -> Result<()> {
-        let mut wanted = self.capacity().max(1);
-        while wanted <= column {
-            wanted *= 2;
-        }
-        let wanted = wanted.min(self.context);
-        for ring in &mut self.layers {
-            for tensor in [&mut ring.keys, &mut ring.values] {
-                if tensor.dim(2)? < wanted {
-                    let shape = (self.slots, self.heads.kv, wanted, self.heads.dim);
-                    let grown = Tensor::zeros(shape, self.kind, tensor.device())?;
-                    grown.slice_set(tensor, 2, 0)?;
-                    *tensor = grown;
-                }
-            }
-        }
-        Ok(())
+    /// Columns to read where the furthest of some conversations is at a position: few different
+    /// numbers, so that kernels and buffers are used again.
+    pub(super) fn length(&self, position: u64) -> usize {
+        let last = position.min(self.context.saturating_sub(1) as u64) as usize;
+        (last + 1).next_power_of_two().max(LEAST).min(self.context)
     }
 
     /// Where the keys of a run's step go, for [`Rings::write`]: the column of every number,
@@ -157,11 +127,13 @@ impl Rings {
         Ok(())
     }
 
-    /// Keys and values of a run of slots, `[count, kv heads, capacity, head dim]`.
-    pub(super) fn read(&self, layer: usize, run: Run) -> Result<[Tensor; 2]> {
+    /// The first `length` columns of a run of slots, `[count, kv heads, length, head dim]`.
+    pub(super) fn read(&self, layer: usize, run: Run, length: usize) -> Result<[Tensor; 2]> {
         let ring = self.layer(layer)?;
         let part = |tensor: &Tensor| -> Result<Tensor> {
-            let part = tensor.narrow(0, run.slot, run.count)?;
+            let part = tensor
+                .narrow(0, run.slot, run.count)?
+                .narrow(2, 0, length)?;
             // Candle multiplies no bf16 matrices on the processor.
             Ok(if part.device().is_cpu() {
                 part.to_dtype(DType::F32)?
@@ -181,13 +153,14 @@ impl Rings {
         Ok(())
     }
 
+    /// Bytes of one slot of a model.
+    pub(super) fn bytes_of_slot(layers: usize, heads: Heads, context: usize, kind: DType) -> usize {
+        2 * layers * heads.kv * heads.dim * context * kind.size_in_bytes()
+    }
+
     /// Bytes of one slot.
     pub(super) fn slot_bytes(&self) -> usize {
-        let tensors = self.layers.iter().flat_map(|r| [&r.keys, &r.values]);
-        let all: usize = tensors
-            .map(|t| t.elem_count() * t.dtype().size_in_bytes())
-            .sum();
-        all / self.slots.max(1)
+        Self::bytes_of_slot(self.layers.len(), self.heads, self.context, self.kind)
     }
 
     /// Copies a slot's keys and values over another's: for the tests' control.
@@ -222,40 +195,43 @@ mod tests {
     }
 
     #[test]
-    fn growing_keeps_what_is_held_and_stops_at_the_context() {
+    fn a_step_reads_what_is_filled_and_a_little_more() {
         let heads = Heads::new(4, 2, 1);
-        let mut rings = Rings::new(1, 2, heads, 100, DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(rings.capacity(), FIRST);
-        let before = rings.slot_bytes();
+        let rings = Rings::new(1, 1, heads, 100, DType::F32, &Device::Cpu).unwrap();
+        let lengths = [0, 3, 4, 40, 63, 64, 99, 100, 1_000_000].map(|p| rings.length(p));
+        assert_eq!(lengths, [4, 4, 8, 64, 64, 100, 100, 100, 100]);
+        assert_eq!(rings.slot_bytes(), 2 * 4 * 100 * 4);
+    }
+
+    #[test]
+    fn slots_have_only_their_own_keys() {
+        let heads = Heads::new(4, 2, 1);
+        let rings = Rings::new(1, 2, heads, 100, DType::F32, &Device::Cpu).unwrap();
         let new = Tensor::new(&[1f32, 2., 3., 4.], &Device::Cpu).unwrap();
         let new = new.reshape((1, 2, 1, 2)).unwrap();
-        let last = FIRST - 1;
         let run = Run {
             row: 0,
             slot: 1,
             count: 1,
         };
-        let places = rings.places(&[last], &Device::Cpu).unwrap();
+        let places = rings.places(&[7], &Device::Cpu).unwrap();
         rings.write(0, run, &places, &new, &new).unwrap();
-        rings.reserve(last).unwrap();
-        assert_eq!(rings.capacity(), FIRST);
-        rings.reserve(FIRST).unwrap();
-        assert_eq!(rings.capacity(), 2 * FIRST);
-        rings.reserve(99).unwrap();
-        assert_eq!(rings.capacity(), 100);
-        assert_eq!(rings.slot_bytes(), before * 100 / FIRST);
-        for held in rings.read(0, run).unwrap() {
-            let held = held.narrow(2, last, 1).unwrap().flatten_all().unwrap();
+        let sum = |slot| {
+            let [keys, _] = rings.read(0, Run { slot, ..run }, 100).unwrap();
+            keys.sqr()
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+        };
+        for held in rings.read(0, run, 8).unwrap() {
+            assert_eq!(held.dims(), [1, 2, 8, 2]);
+            let held = held.narrow(2, 7, 1).unwrap().flatten_all().unwrap();
             assert_eq!(held.to_vec1::<f32>().unwrap(), [1., 2., 3., 4.]);
         }
-        // The other slot has only its own zeros.
-        let run = Run { slot: 0, ..run };
-        let [other, _] = rings.read(0, run).unwrap();
-        let sum = other.sqr().unwrap().sum_all().unwrap();
-        assert_eq!(sum.to_scalar::<f32>().unwrap(), 0.0);
+        assert_eq!((sum(0), sum(1)), (0.0, 30.0));
         rings.clear(1).unwrap();
-        let [mine, _] = rings.read(0, Run { slot: 1, ..run }).unwrap();
-        let sum = mine.sqr().unwrap().sum_all().unwrap();
-        assert_eq!(sum.to_scalar::<f32>().unwrap(), 0.0);
+        assert_eq!(sum(1), 0.0);
     }
 }

@@ -95,14 +95,25 @@ impl CandleLm {
                 });
             }
         };
-        let device = device.open()?;
+        Self::load_on(device.open()?, tensors, options.weights, kv, progress)
+    }
+
+    /// The same on a device that is open.
+    fn load_on(
+        device: OpenDevice,
+        tensors: &dyn LmTensors,
+        weights: Option<WeightFormat>,
+        kv: DType,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self> {
         let config = tensors.config().clone();
-        let mut loader = Loader::new(tensors, device.candle(), options.weights, progress)?;
-        let temporal = Temporal::load(&mut loader, &config)?;
-        let depth = config.depth.as_ref();
-        let depth = depth.map(|depth| Depth::load(&mut loader, &config, depth));
-        let depth = depth.transpose()?;
-        let bytes = loader.finish()?;
+        let (temporal, depth, bytes) = device.run(|candle| {
+            let mut loader = Loader::new(tensors, candle, weights, progress)?;
+            let temporal = Temporal::load(&mut loader, &config)?;
+            let depth = config.depth.as_ref();
+            let depth = depth.map(|depth| Depth::load(&mut loader, &config, depth));
+            Ok((temporal, depth.transpose()?, loader.finish()?))
+        })?;
         Ok(Self {
             temporal,
             depth,
@@ -126,6 +137,12 @@ impl LmBackend for CandleLm {
 
     fn weights(&self) -> WeightFormat {
         self.temporal.weights()
+    }
+}
+
+impl Drop for CandleLm {
+    fn drop(&mut self) {
+        self.device.prepare_drop();
     }
 }
 

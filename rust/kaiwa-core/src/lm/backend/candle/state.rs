@@ -8,6 +8,7 @@ use super::CandleLm;
 use super::depth::Frame;
 use super::internal_error;
 use super::kv::Rings;
+use crate::device::memory;
 use crate::error::{Error, Result};
 use crate::lm::backend::Instruments;
 use crate::lm::backend::host_sampled::Transformers;
@@ -36,14 +37,12 @@ impl CandleState {
                 allowed: format!("at most {most} for this model"),
             });
         }
-        let rings = Rings::new(
-            config.num_layers,
-            slots,
-            heads,
-            config.context,
-            model.kv,
-            model.device.candle(),
-        )?;
+        let (layers, context) = (config.num_layers, config.context);
+        let bytes = Rings::bytes_of_slot(layers, heads, context, model.kv);
+        let rings = model.device.run(|candle| {
+            memory::check_slots(&model.device, slots, bytes)?;
+            Rings::new(layers, slots, heads, context, model.kv, candle)
+        })?;
         Ok(Self {
             rings,
             positions: vec![0; slots],
@@ -56,7 +55,7 @@ impl CandleState {
 impl Transformers for CandleState {
     /// On an error the same step can be made again: the keys already written lie where it will
     /// write. (A device that stays broken after an error, as CUDA does after an illegal access,
-    /// cannot be helped.) The frame before is over in any case.
+    /// gives [`Error::DeviceLost`] from then on.) The frame before is over in any case.
     fn temporal(
         &mut self,
         slots: &[usize],
@@ -78,12 +77,13 @@ impl Transformers for CandleState {
         if rows == 0 {
             return Ok(());
         }
-        let inputs = model.temporal.embed(tokens, conditions)?;
-        let (positions, rings) = (&self.positions, &mut self.rings);
-        let z = model
-            .temporal
-            .run(inputs, slots, positions, rings, model.device.candle())?;
-        to_host(&model.temporal.text_logits(&z)?, logits)?;
+        let (temporal, rings) = (&model.temporal, &self.rings);
+        let z = model.device.run(|candle| {
+            let inputs = temporal.embed(tokens, conditions)?;
+            let z = temporal.run(inputs, slots, &self.positions, rings, candle)?;
+            to_host(&temporal.text_logits(&z)?, logits)?;
+            Ok(z)
+        })?;
         self.frame = Some((rows, Frame::new(z)));
         Ok(())
     }
@@ -101,10 +101,10 @@ impl Transformers for CandleState {
         if previous.len() != *rows || logits.len() != *rows * self.model.config.card {
             return Err(internal_error("rows of a sub-step are those of its step"));
         }
-        to_host(
-            &depth.run(k, previous, frame, self.model.device.candle())?,
-            logits,
-        )
+        self.model.device.run(|candle| {
+            let found = depth.run(k, previous, frame, candle)?;
+            to_host(&found, logits)
+        })
     }
 
     fn advance(&mut self, slots: &[usize]) {
@@ -118,7 +118,7 @@ impl Transformers for CandleState {
         if slot >= slots {
             return Err(Error::SlotIndex { got: slot, slots });
         }
-        self.rings.clear(slot)?;
+        self.model.device.run(|_| self.rings.clear(slot))?;
         self.positions[slot] = 0;
         Ok(())
     }
@@ -136,8 +136,13 @@ impl Instruments for CandleState {
         for position in &mut self.positions {
             *position += steps as u64;
         }
-        let furthest = self.positions.iter().map(|p| self.rings.furthest(*p));
-        self.rings.reserve(furthest.max().unwrap_or(0))
+        Ok(())
+    }
+}
+
+impl Drop for CandleState {
+    fn drop(&mut self) {
+        self.model.device.prepare_drop();
     }
 }
 

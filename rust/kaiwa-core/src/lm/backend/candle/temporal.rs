@@ -41,9 +41,11 @@ struct Plan {
 
 struct RunPlan {
     run: Run,
+    /// Columns that are read.
+    length: usize,
     /// See [`Rings::places`].
     places: Tensor,
-    /// `[count, 1, 1, capacity]`; none if all keys are seen.
+    /// `[count, 1, 1, length]`; none if all keys are seen.
     mask: Option<Tensor>,
 }
 
@@ -119,12 +121,11 @@ impl Temporal {
         inputs: Vec<f32>,
         slots: &[usize],
         positions: &[u64],
-        rings: &mut Rings,
+        rings: &Rings,
         device: &Device,
     ) -> Result<Tensor> {
         let rows = slots.len();
         let plan = self.plan(slots, positions, rings, device)?;
-        let rings = &*rings;
         let mut x = Tensor::from_vec(inputs, (rows, self.dim), device)?;
         for (l, layer) in self.layers.iter().enumerate() {
             x = layer.run(0, &x, |all| self.attend(l, all, rings, &plan))?;
@@ -150,11 +151,12 @@ impl Temporal {
         let v = self.heads.part(all, count + kv, kv)?;
         let q = turned.narrow(1, 0, count)?.contiguous()?;
         let mut parts = Vec::with_capacity(plan.runs.len());
-        for RunPlan { run, places, mask } in &plan.runs {
+        for part in &plan.runs {
+            let RunPlan { run, places, .. } = part;
             rings.write(l, *run, places, &k, &v)?;
             let q = q.narrow(0, run.row, run.count)?;
-            let [k, v] = rings.read(l, *run)?;
-            parts.push(self.heads.attend(&q, &k, &v, mask.as_ref())?);
+            let [k, v] = rings.read(l, *run, part.length)?;
+            parts.push(self.heads.attend(&q, &k, &v, part.mask.as_ref())?);
         }
         match <[Tensor; 1]>::try_from(parts) {
             Ok([one]) => Ok(one),
@@ -166,7 +168,7 @@ impl Temporal {
         &self,
         slots: &[usize],
         positions: &[u64],
-        rings: &mut Rings,
+        rings: &Rings,
         device: &Device,
     ) -> Result<Plan> {
         let at = |slot: &usize| positions.get(*slot).copied();
@@ -182,27 +184,31 @@ impl Temporal {
             .map(|(s, c)| (s as f32, c as f32))
             .unzip();
         let table = (slots.len(), 1, self.speeds.len());
-        rings.reserve(at.iter().map(|p| rings.furthest(*p)).max().unwrap_or(0))?;
-        let capacity = rings.capacity();
         let mut runs = Vec::new();
         for run in Run::all(slots) {
             let rows = run.row..run.row + run.count;
             let places = rings.places(&columns[rows.clone()], device)?;
             let seen = &at[rows];
+            let length = rings.length(seen.iter().copied().max().unwrap_or(0));
             // Once a slot has wrapped, its ring holds just what its step sees.
-            let mask = if seen.iter().all(|p| *p + 1 >= capacity as u64) {
+            let mask = if seen.iter().all(|p| *p + 1 >= length as u64) {
                 None
             } else {
                 let hidden = |column: usize, position: u64| column as u64 > position;
                 let mask: Vec<f32> = seen
                     .iter()
-                    .flat_map(|p| (0..capacity).map(move |c| (c, *p)))
+                    .flat_map(|p| (0..length).map(move |c| (c, *p)))
                     .map(|(c, p)| if hidden(c, p) { f32::NEG_INFINITY } else { 0.0 })
                     .collect();
-                let shape = (run.count, 1, 1, capacity);
+                let shape = (run.count, 1, 1, length);
                 Some(Tensor::from_vec(mask, shape, device)?)
             };
-            runs.push(RunPlan { run, places, mask });
+            runs.push(RunPlan {
+                run,
+                length,
+                places,
+                mask,
+            });
         }
         Ok(Plan {
             cos: Tensor::from_vec(cos, table, device)?,

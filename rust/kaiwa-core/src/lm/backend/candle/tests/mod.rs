@@ -7,6 +7,7 @@ mod fixtures;
 mod golden;
 mod independence;
 mod loading;
+mod lost_device;
 mod random_model;
 mod reference;
 
