@@ -130,35 +130,23 @@ fn a_failed_step_changes_nothing() {
 }
 
 #[test]
-fn storage_grows_with_the_call() {
+fn storage_is_that_of_a_full_window_from_the_start() {
     let model = load(&layout_a("moshi_small"), EXACT);
     let users = users();
     let mut conversations = Conversations::new(&model, 1);
-    let mut sizes = Vec::new();
-    for user in &users[0][..20] {
-        conversations.step(&[0], std::slice::from_ref(user));
-        sizes.push(conversations.state.slot_bytes(0));
-    }
-    // 3 layers, keys and values of 64 floats; 4, 8, then all 12 columns.
+    // 3 layers, keys and values of 64 floats, 12 columns.
     let position = size_of::<u64>();
-    let columns = |n: usize| 3 * 2 * 64 * 4 * n + position;
-    for (step, size) in sizes.into_iter().enumerate() {
-        let wanted = columns(match step {
-            0..4 => 4,
-            4..8 => 8,
-            _ => 12,
-        });
-        assert_eq!(size, wanted, "step {step}");
+    let whole = 3 * 2 * 64 * 4 * 12;
+    for user in &users[0][..20] {
+        assert_eq!(conversations.state.slot_bytes(0), whole + position);
+        conversations.step(&[0], std::slice::from_ref(user));
     }
     let half = CandleOptions {
         kv: KvFormat::Bf16,
         ..EXACT
     };
     let conversations = Conversations::new(&load(&layout_a("moshi_small"), half), 1);
-    assert_eq!(
-        conversations.state.slot_bytes(0),
-        (columns(4) - position) / 2 + position
-    );
+    assert_eq!(conversations.state.slot_bytes(0), whole / 2 + position);
     assert_eq!(conversations.state.slot_bytes(1), 0);
 }
 
