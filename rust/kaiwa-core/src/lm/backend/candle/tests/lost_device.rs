@@ -3,17 +3,27 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use candle_core::DType;
+
+use super::CandleLm;
 use super::fixtures::layout_a;
-use super::{CandleLm, EXACT};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
+use crate::formats::WeightFormat;
 use crate::lm::Sampling;
 use crate::lm::backend::{Draw, Frame, LmBackend, LmState};
 
 fn load(pieces: i64) -> Result<Arc<CandleLm>> {
     let mut go_on = |_, _| ControlFlow::Continue(());
     let device = OpenDevice::breaking(pieces);
-    CandleLm::load_on(device, &layout_a("moshi_small"), &EXACT, &mut go_on).map(Arc::new)
+    CandleLm::load_on(
+        device,
+        &layout_a("moshi_small"),
+        Some(WeightFormat::F32),
+        DType::F32,
+        &mut go_on,
+    )
+    .map(Arc::new)
 }
 
 fn step(model: &CandleLm, state: &mut dyn LmState) -> Result<()> {
