@@ -11,7 +11,7 @@ use super::reason::EndReason;
 use super::session::{Event, Phase, SessionInner, State};
 use super::shared::{EngineShared, Readiness};
 use super::step_times::StepTimes;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::{Frame, FrameIn, Pipeline, Start};
 
 /// Longest sleep, in seconds: limits of time are kept to this.
@@ -47,6 +47,8 @@ pub(super) struct Core {
     pub state_bytes: usize,
     /// When the last step began and ended.
     pub last_step: (f64, f64),
+    /// What a device said that has failed for good: the engine is over.
+    pub lost: Option<String>,
 }
 
 impl Core {
@@ -59,6 +61,7 @@ impl Core {
             queued: Vec::new(),
             state_bytes: pipeline.state_bytes(),
             last_step: (0.0, 0.0),
+            lost: None,
             pipeline,
             engine,
         };
@@ -106,14 +109,24 @@ impl Core {
     /// A turn; a panic outside a step ends every session and closes the engine, for nothing that
     /// is known about slots and sessions can be trusted any more.
     pub fn guarded_turn(&mut self) -> Turn {
-        let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
-        turn.unwrap_or_else(|_| {
-            self.engine.stats().panics += 1;
-            self.engine.closed.store(true, Ordering::SeqCst);
-            self.close_all(EndReason::Error, DEFECT);
-            self.publish();
-            Turn::Closed
-        })
+        match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+            Ok(turn) => match self.lost.take() {
+                Some(message) => self.give_up(&message),
+                None => turn,
+            },
+            Err(_) => {
+                self.engine.stats().panics += 1;
+                self.give_up(DEFECT)
+            }
+        }
+    }
+
+    /// Ends every session with an error, and the engine with them.
+    fn give_up(&mut self, message: &str) -> Turn {
+        self.engine.closed.store(true, Ordering::SeqCst);
+        self.close_all(EndReason::Error, message);
+        self.publish();
+        Turn::Closed
     }
 
     /// Lets callers in and out, then steps every session that has a frame.
@@ -281,9 +294,17 @@ impl Core {
                         session.end(&mut state, EndReason::Error, error.to_string());
                         drop(state);
                         self.free(slot, &session);
+                        self.note_loss(&error);
                     }
                 }
             }
+        }
+    }
+
+    /// Remembers an error after which no step can succeed.
+    pub fn note_loss(&mut self, error: &Error) {
+        if matches!(error, Error::DeviceLost { .. }) {
+            self.lost = Some(error.to_string());
         }
     }
 

@@ -32,6 +32,8 @@ struct Script {
     seconds: f64,
     per_row: f64,
     fail: bool,
+    /// The device fails for good.
+    lose: bool,
     panic: bool,
     /// A panic when a conversation begins: outside a step.
     panic_at_begin: bool,
@@ -41,6 +43,13 @@ struct Script {
     /// Slots of every step.
     steps: Vec<Vec<usize>>,
     begun: Vec<(usize, u64)>,
+}
+
+fn lost() -> Error {
+    Error::DeviceLost {
+        device: "cuda:0".into(),
+        reason: "scripted".into(),
+    }
 }
 
 /// Echoes with a delay of one frame and says the token 7 with each answer.
@@ -63,10 +72,10 @@ impl Pipeline for Fake {
         self.last[slot] = None;
         let mut script = self.script.lock().unwrap();
         script.begun.push((slot, start.seed));
-        let panic = script.panic_at_begin;
+        let (panic, lose) = (script.panic_at_begin, script.lose);
         drop(script);
         assert!(!panic, "scripted");
-        Ok(())
+        if lose { Err(lost()) } else { Ok(()) }
     }
     fn step(&mut self, rows: &[(usize, FrameIn<'_>)]) -> Result<Vec<FrameOut>> {
         let slots: Vec<usize> = rows.iter().map(|(slot, _)| *slot).collect();
@@ -75,11 +84,15 @@ impl Pipeline for Fake {
             .turn(script.seconds + script.per_row * rows.len() as f64);
         script.steps.push(slots);
         let (fail, panic, fault) = (script.fail, script.panic, script.fault_slot);
+        let lose = script.lose;
         let silent = script.silent;
         drop(script);
         assert!(!panic, "scripted");
         if fail {
             return Err(Error::EngineClosed);
+        }
+        if lose {
+            return Err(lost());
         }
         let answer = |(slot, frame): &(usize, FrameIn<'_>)| {
             let fault = (fault == Some(*slot)).then(|| "scripted".to_owned());
@@ -612,6 +625,37 @@ fn a_failed_step_and_a_panic_end_sessions_not_the_engine() {
     let c = world.open(call());
     world.settle();
     assert_eq!(audio(&world.talk(&c, 3)).len(), 2);
+}
+
+#[test]
+fn a_lost_device_ends_every_session_with_its_message_and_closes_the_engine() {
+    // It is seen in a step, or when a conversation begins.
+    for at_begin in [false, true] {
+        let mut world = World::new(2);
+        let (speaking, silent) = (world.open(call()), world.open(call()));
+        world.settle();
+        let queued = world.open(call());
+        world.settle();
+        world.script.lock().unwrap().lose = true;
+        let mut sessions = vec![speaking, silent, queued];
+        if at_begin {
+            drop(sessions.remove(0));
+        } else {
+            sessions[0].send_pcm(&[0.0; FRAME_SIZE]).unwrap();
+        }
+        let turns = (0..4).map(|_| world.core.guarded_turn());
+        assert!(turns.into_iter().any(|turn| turn == Turn::Closed));
+        for session in &sessions {
+            let events = session.events();
+            assert_eq!(end_of(&events), Some("error"));
+            let Some(Event::End { message, .. }) = events.last() else {
+                panic!("no end");
+            };
+            assert!(message.contains("cuda:0 has failed"), "{message}");
+        }
+        assert_eq!(world.engine.readiness().state, "closed");
+        assert_eq!(world.engine.stats().panics, 0);
+    }
 }
 
 #[test]

@@ -146,9 +146,11 @@ impl Core {
                     self.answer(row, answer, seconds);
                 }
             }
-            Ok(Err(error)) => rows
-                .iter()
-                .for_each(|row| Self::fail(row, error.to_string())),
+            Ok(Err(error)) => {
+                rows.iter()
+                    .for_each(|row| Self::fail(row, error.to_string()));
+                self.note_loss(&error);
+            }
             Err(_) => self.panicked(),
         }
         self.state_bytes = self.pipeline.state_bytes();
