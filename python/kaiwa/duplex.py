@@ -115,6 +115,7 @@ class Duplex:
         conditions: Mapping[str, str | None] | None = None,
         prime: bool = False,
         device: str = "auto",
+        mimi_device: str | None = None,
         dtype: Any = None,
         quantize: Any = None,
         lora: str | PathLike[str] | None = None,
@@ -128,7 +129,8 @@ class Duplex:
 
         Sampling settings that are left out are those of the repository
         (:attr:`Moshi.default_sampling`). A model without a tokenizer beside it gives tokens but
-        no text. The other arguments and errors are those of :meth:`Moshi.from_pretrained`.
+        no text. ``mimi_device`` is the device of the codec, ``None`` that of the model. The other
+        arguments and errors are those of :meth:`Moshi.from_pretrained`.
         """
         parts = loading.load(
             source,
@@ -136,6 +138,7 @@ class Duplex:
             tokenizer=tokenizer,
             options=LoadOptions(
                 device=device,
+                mimi_device=mimi_device,
                 dtype=dtype,
                 quantize=quantize,
                 lora=lora,

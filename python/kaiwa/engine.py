@@ -50,6 +50,7 @@ class Engine:
         opus_threads: Threads for Opus; one a core if ``None``.
         device, dtype, quantize, lora, kv_dtype, config, revision, cache_dir, progress: As for
             :meth:`Moshi.from_pretrained`, if ``model`` is a source.
+        mimi_device: Device of the codec, if ``model`` is a source; that of the model if ``None``.
 
     Raises:
         InputError: The parts do not fit together, or an argument is out of range.

@@ -26,7 +26,8 @@ _SHORT = {"f32": "float32", "bf16": "bfloat16", "q8": "int8", "q4": "int4"}
 class LoadOptions:
     """The keywords of :meth:`kaiwa.Moshi.from_pretrained`, whose documentation says what each is.
 
-    :meth:`kaiwa.Duplex.from_pretrained` and :class:`kaiwa.Engine` take the same ones.
+    :meth:`kaiwa.Duplex.from_pretrained` and :class:`kaiwa.Engine` take the same ones, and
+    ``mimi_device``: the device of the codec, which is that of the model if it is ``None``.
 
     Raises:
         InputError: An option has a wrong type, or a value that it cannot have.
@@ -41,9 +42,12 @@ class LoadOptions:
     revision: str | None = None
     cache_dir: str | PathLike[str] | None = None
     progress: Progress | None = None
+    mimi_device: str | None = None
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        if self.mimi_device is not None:
+            check_device(self.mimi_device, "mimi_device")
         for name, allowed in (
             ("dtype", DTYPES),
             ("quantize", QUANTIZE),
@@ -58,11 +62,16 @@ class LoadOptions:
                 raise InputError(f"{name} is {value!r}; use {', '.join(allowed)}, or None")
             object.__setattr__(self, name, kind)
 
+    @property
+    def codec_device(self) -> str:
+        """Where the codec goes."""
+        return self.device if self.mimi_device is None else self.mimi_device
 
-def check_device(device: object) -> None:
+
+def check_device(device: object, option: str = "device") -> None:
     """Raises InputError if a device is not given by name; which names there are the core knows."""
     if not isinstance(device, str):
-        raise InputError(f'device is {device!r}; use a name such as "auto", "cpu" or "cuda:0"')
+        raise InputError(f'{option} is {device!r}; use a name such as "auto", "cpu" or "cuda:0"')
 
 
 def type_name(name: str) -> str:

@@ -73,7 +73,7 @@ def load(
         mimi: A source of :meth:`Mimi.from_pretrained`.
         tokenizer: The file of a SentencePiece model.
         options: How to load; or the same as keywords, which are those of
-            :meth:`Moshi.from_pretrained`.
+            :meth:`Moshi.from_pretrained`, and ``mimi_device``.
         **keywords: See ``options``.
 
     Raises:
@@ -96,7 +96,7 @@ def load(
     codec = Mimi.from_pretrained(
         beside,
         num_codebooks=books,
-        device=options.device,
+        device=options.codec_device,
         revision=None if mimi is not None else options.revision,
         cache_dir=options.cache_dir,
     )
@@ -143,7 +143,7 @@ def _random(
         mimi = f"{SYNTH}{'small' if size == 'tiny' else 'full'}"
     # Made before the codec, so that a wrong size is reported at once.
     files = _native.LmFiles.random(size, 0)
-    codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=options.device)
+    codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=options.codec_device)
     files = _native.LmFiles.random(size, 0, codec.cardinality)
     words = _tokenizer(tokenizer, files) if tokenizer is not None else None
     moshi = Moshi.from_files(files, options)

@@ -89,6 +89,14 @@ MODEL = (
         metavar="DEVICE",
     ),
     Option(
+        "mimi_device",
+        "text",
+        None,
+        "device of the codec: cpu leaves a GPU to the language model",
+        metavar="DEVICE",
+        shown_default="that of the model",
+    ),
+    Option(
         "dtype",
         "text",
         None,

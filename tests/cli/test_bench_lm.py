@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from kaiwa import _native
 from kaiwa.bench import bandwidth, lm, lm_measure, lm_model, lm_peer, lm_report
 from kaiwa.bench.lm_measure import WARM_UP, Plan
+from kaiwa.errors import DeviceError
 
 CONTEXT = 30
 
@@ -297,7 +298,7 @@ Run = Callable[..., Any]
 def test_the_command_measures_what_it_is_asked_for(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded: list[tuple[str, str, str | None]] = []
+    loaded: list[tuple[str, str, str | None, str]] = []
     sizes: list[str] = []
 
     def synthesise(folder: Path, size: str) -> Path:
@@ -306,8 +307,8 @@ def test_the_command_measures_what_it_is_asked_for(
         sizes.append(size)
         return folder
 
-    def load(source: Path, kind: str, kv: str | None) -> SlowModel:
-        loaded.append((source.name, kind, kv))
+    def load(source: Path, kind: str, kv: str | None, device: str) -> SlowModel:
+        loaded.append((source.name, kind, kv, device))
         return SlowModel()
 
     monkeypatch.setattr(lm_model, "synthesise", synthesise)
@@ -317,7 +318,7 @@ def test_the_command_measures_what_it_is_asked_for(
     outcome = run("bench", "lm", *given, *more, "--quiet")
     assert outcome.code == 0, outcome.err
     summary = json.loads(outcome.out)
-    assert (sizes, loaded) == (["1b"], [("1b", "bf16", "int8")])
+    assert (sizes, loaded) == (["1b"], [("1b", "bf16", "int8", "cpu")])
     assert [(row["kind"], row["window"], row["slots"]) for row in summary["rows"]] == [
         ("bf16", "short", 1),
         ("bf16", "short", 2),
@@ -345,7 +346,7 @@ def test_a_model_that_fits_nowhere_is_an_error(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--size", "2b"), "neither one of 300m, 1b, 7b"),
+        (("--size", "2b"), "neither one of tiny, 300m, 1b, 7b"),
         (("--formats", "int8,int3"), "unknown weight kind 'int3'"),
         (("--peer", "/nowhere/peer"), "scripts/build-peers"),
         (("--steps", "9000"), "at most 6497"),
@@ -360,4 +361,53 @@ def test_wrong_arguments(run: Run, args: tuple[str, ...], words: str) -> None:
 def test_bandwidth_is_positive() -> None:
     measured = bandwidth.Bandwidth()
     measured.rounds.append(_native.read_bandwidth(1 << 22, 0.01))
+    assert measured.median is not None
     assert measured.median > 1e8
+
+
+@pytest.mark.usefixtures("quick")
+def test_on_another_device_there_is_no_read_bandwidth(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = plan(device="candle-cpu")
+    results = lm_measure.run(lambda _: SlowModel(), told, [], file, 1000.0, no_progress)
+    summary = lm.describe(told, results, model="x", kv=None)
+    json.dumps(summary)
+    assert (summary["device"], summary["read_gb_s"]) == ("candle-cpu", None)
+    assert not any("of_bandwidth" in row for row in summary["rows"])
+    assert {p["of_bandwidth"] for table in summary["stages"] for p in table["parts"]} == {None}
+    lm_report.show(summary)
+    shown = capsys.readouterr().out
+    assert "device candle-cpu" in shown
+    assert "measured with --device cpu only" in shown
+    assert "% of bandwidth" not in shown
+
+
+def test_slots_that_a_gpu_has_no_memory_for_are_left_out(file: Path) -> None:
+    class Full(SlowModel):
+        def stream(self, slots: int = 1, **_: Any) -> SlowStream:
+            if slots > 1:
+                raise DeviceError("4 slots do not fit; 1 does")
+            return super().stream(slots)
+
+    told = plan(device="cuda", formats=("int8",))
+    results = lm_measure.run(lambda _: Full(), told, [], file, 1e15, no_progress)
+    assert {slots for slots, _ in results.own["int8"].steps} == {1}
+    assert set(results.left_out.values()) == {"4 slots do not fit; 1 does"}
+
+
+def test_peers_run_on_the_processor_only(run: Callable[..., Any], tmp_path: Path) -> None:
+    peer = str(fake_peer(tmp_path))
+    failed = run("bench", "lm", "--size", "tiny", "--device", "candle-cpu", "--peer", peer)
+    assert failed.code == 2
+    assert "--peer with --device cpu only" in failed.err
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_small_model_on_candles_operators(run: Callable[..., Any]) -> None:
+    told = ("--size", "tiny", "--rounds", "1", "--steps", "2", "--slots", "2", "--window", "short")
+    done = run("bench", "lm", *told, "--device", "candle-cpu", "--json")
+    assert done.code == 0, done.err
+    summary = json.loads(done.out)
+    assert summary["device"] == "candle-cpu"
+    assert [row["slots"] for row in summary["rows"]] == 2 * [1, 2]

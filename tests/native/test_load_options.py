@@ -25,13 +25,46 @@ def keywords(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "function",
-    [kaiwa.Moshi.from_pretrained, kaiwa.Duplex.from_pretrained],
+    ("function", "without"),
+    [(kaiwa.Moshi.from_pretrained, {"mimi_device"}), (kaiwa.Duplex.from_pretrained, set())],
     ids=["Moshi", "Duplex"],
 )
-def test_public_signatures_have_every_option(function: Callable[..., Any]) -> None:
+def test_public_signatures_have_every_option(
+    function: Callable[..., Any], without: set[str]
+) -> None:
+    wanted = {name: value for name, value in DEFAULTS.items() if name not in without}
     given = keywords(function)
-    assert {name: given[name] for name in DEFAULTS} == DEFAULTS
+    assert {name: given[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("source", ["synth:tiny", "demo"])
+def test_the_codec_may_stay_on_another_device(source: str) -> None:
+    both = loading.load(source, device="candle-cpu")
+    assert (both.moshi.device, both.mimi.device) == ("candle-cpu", "candle-cpu")
+    apart = loading.load(source, device="candle-cpu", mimi_device="cpu")
+    assert (apart.moshi.device, apart.mimi.device) == ("candle-cpu", "cpu")
+
+
+def test_a_conversation_with_the_codec_on_another_device() -> None:
+    pcm = (np.random.default_rng(5).standard_normal((1, 1920)) * 0.1).astype(np.float32)
+
+    def frames(device: str, mimi_device: str | None) -> list[np.ndarray[Any, Any]]:
+        duplex = kaiwa.Duplex.from_pretrained(
+            "synth:tiny", device=device, mimi_device=mimi_device, dtype="float32", seed=3
+        )
+        return [duplex.step(pcm).audio for _ in range(4)]
+
+    for apart, same in zip(frames("candle-cpu", "cpu"), frames("cpu", None), strict=True):
+        np.testing.assert_allclose(apart, same, atol=1e-5)
+    with kaiwa.Engine("synth:tiny", device="cpu", mimi_device="candle-cpu", slots=1) as engine:
+        assert engine.readiness.slots_total == 1
+
+
+def test_a_device_of_the_codec_that_is_none_is_refused() -> None:
+    with pytest.raises(kaiwa.InputError, match="mimi_device is 3"):
+        LoadOptions(mimi_device=3)  # type: ignore[arg-type]
+    with pytest.raises(kaiwa.InputError, match="tpu"):
+        kaiwa.Duplex.from_pretrained("synth:tiny", mimi_device="tpu")
 
 
 def test_sampling_defaults_are_those_of_the_core() -> None:

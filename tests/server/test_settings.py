@@ -26,6 +26,7 @@ GIVEN: dict[str, tuple[str, str, Any]] = {
     "lora": ("lora", '"lora"', "lora"),
     "revision": ("v1", '"v1"', "v1"),
     "device": ("cuda:1", '"cuda:1"', "cuda:1"),
+    "mimi_device": ("cpu", '"cpu"', "cpu"),
     "dtype": ("bfloat16", '"bfloat16"', "bfloat16"),
     "quantize": ("int4", '"int4"', "int4"),
     "kv_dtype": ("int8", '"int8"', "int8"),

@@ -30,9 +30,9 @@ class Bandwidth:
         self.rounds.append(_native.read_bandwidth(BUFFER, SECONDS))
 
     @property
-    def median(self) -> float:
-        """Over the rounds."""
-        return float(np.median(self.rounds))
+    def median(self) -> float | None:
+        """Over the rounds; None where it was not measured."""
+        return float(np.median(self.rounds)) if self.rounds else None
 
 
 def rate(step_ms: float, step_bytes: int) -> float:

@@ -32,7 +32,10 @@ def command(args: argparse.Namespace) -> int:
         rounds=args.rounds,
         windows=windows,
         threads=threads,
+        device=args.device,
     )
+    if args.peer and not plan.on_cpu:
+        raise InputError("peers run on the processor; give --peer with --device cpu only")
     peers = [lm_peer.Peer(Path(program)) for program in args.peer]
     _check_position(plan)
     with tempfile.TemporaryDirectory(prefix="kaiwa-bench-") as folder:
@@ -40,7 +43,7 @@ def command(args: argparse.Namespace) -> int:
         turns = plan.rounds * (len(plan.formats) + len(peers))
         with progress.bar("measuring", turns, quiet=args.quiet) as advance:
             results = lm_measure.run(
-                lambda kind: lm_model.load(source, kind, args.kv),
+                lambda kind: lm_model.load(source, kind, args.kv, args.device),
                 plan,
                 peers,
                 lm_peer.model_file(source),
@@ -86,6 +89,7 @@ def describe(plan: Plan, results: Results, *, model: str, kv: str | None) -> dic
     rows = [_row(own, key, read) for own in results.own.values() for key in own.steps]
     return {
         "model": model,
+        "device": plan.device,
         "kernels": cpu["selected"],
         "threads": cpu["threads"],
         "cores": os.cpu_count(),
@@ -93,7 +97,8 @@ def describe(plan: Plan, results: Results, *, model: str, kv: str | None) -> dic
         "kv_dtype": kv or "default",
         "steps": plan.steps,
         "rounds": plan.rounds,
-        "read_gb_s": spread([value / 1e9 for value in results.bandwidth.rounds]),
+        # Of the processor's memory; None where the model runs on something else.
+        "read_gb_s": spread([value / 1e9 for value in results.bandwidth.rounds]) if read else None,
         "kinds": {
             kind: {
                 "weight_bytes": own.weight_bytes,
@@ -128,7 +133,7 @@ def _history(own: OwnTimes, window: str) -> int:
     return own.state_bytes.get((1, window), 0) if window == "full" else 0
 
 
-def _row(own: OwnTimes, key: tuple[int, str], read: float) -> dict[str, Any]:
+def _row(own: OwnTimes, key: tuple[int, str], read: float | None) -> dict[str, Any]:
     """One measurement of Kaiwa."""
     slots, window = key
     times = own.steps[key].medians()
@@ -147,11 +152,12 @@ def _row(own: OwnTimes, key: tuple[int, str], read: float) -> dict[str, Any]:
         rates = [bandwidth.rate(ms, count) for ms in times]
         row["bytes"] = count
         row["gb_s"] = spread([r / 1e9 for r in rates])
-        row["of_bandwidth"] = spread([r / read for r in rates])
+        if read:
+            row["of_bandwidth"] = spread([r / read for r in rates])
     return row
 
 
-def _stage_table(own: OwnTimes, window: str, read: float) -> dict[str, Any]:
+def _stage_table(own: OwnTimes, window: str, read: float | None) -> dict[str, Any]:
     """What a step at one slot consists of."""
     found = bandwidth.stages(own.stages[window], own.step_bytes, _history(own, window))
     total = float(np.median(own.steps[1, window].medians()))
@@ -162,7 +168,7 @@ def _stage_table(own: OwnTimes, window: str, read: float) -> dict[str, Any]:
             "share": s.ms / total,
             "bytes": s.bytes,
             "gb_s": s.rate / 1e9 if s.rate else None,
-            "of_bandwidth": s.rate / read if s.rate else None,
+            "of_bandwidth": s.rate / read if s.rate and read else None,
         }
         for s in found
     ]

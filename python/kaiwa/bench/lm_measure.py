@@ -16,6 +16,7 @@ import numpy as np
 from kaiwa.bench.bandwidth import Bandwidth
 from kaiwa.bench.lm_model import Model, Stream, available_memory, room_for, user_codes
 from kaiwa.bench.lm_peer import Peer, PeerError
+from kaiwa.errors import KaiwaError
 
 #: Untimed steps at the start of every measurement.
 WARM_UP = 3
@@ -37,6 +38,17 @@ class Plan:
     #: Of "short" and "full".
     windows: tuple[str, ...]
     threads: int
+    device: str = "cpu"
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether Kaiwa's kernels for the processor run, whose floor is its read bandwidth."""
+        return self.device == "cpu"
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model's memory is a device's, not the machine's."""
+        return self.device.startswith(("cuda", "metal"))
 
 
 @dataclass
@@ -112,7 +124,8 @@ def run(
         if file is None:
             results.left_out[str(peer.program)] = "it needs one .gguf file with its config.json"
     for number in range(plan.rounds):
-        results.bandwidth.measure()
+        if plan.on_cpu:
+            results.bandwidth.measure()
         own_turns = [_own_turn(load, plan, results, kind, weights) for kind in plan.formats]
         peer_turns = [_peer_turn(plan, results, peer, file) for peer in peers if file is not None]
         # The first round tells the window's length, which the peers must be given.
@@ -131,7 +144,7 @@ def _own_turn(
     def turn() -> None:
         if kind in results.left_out:
             return
-        reason = room_for(kind, weights)
+        reason = None if plan.on_gpu else room_for(kind, weights)
         if reason:
             results.left_out[kind] = reason
             return
@@ -161,13 +174,20 @@ def _measure(
     if name in results.left_out:
         return
     one = own.state_bytes.get((1, window))
-    free = available_memory()
+    free = None if plan.on_gpu else available_memory()
     if one is not None and free is not None and one * slots > 0.92 * free:
         results.left_out[name] = (
             f"needs {one * slots / 1e9:.1f} GB of running state, {free / 1e9:.1f} GB are free"
         )
         return
-    stream = model.stream(slots, temp=0.0, temp_text=0.0)
+    try:
+        stream = model.stream(slots, temp=0.0, temp_text=0.0)
+    except KaiwaError as error:
+        # More slots than a GPU has memory for: the other measurements still count.
+        if not plan.on_gpu or slots == 1:
+            raise
+        results.left_out[name] = str(error)
+        return
     if window == "full":
         stream.prefill_silence(own.context)
     times, seconds = time_steps(model, stream, slots, plan.steps)

@@ -32,7 +32,7 @@ FORMATS: dict[str, dict[str, str | None]] = {
 BYTES_PER_WEIGHT = {"int8": 1.13, "int4": 0.63, "bf16": 2.0, "float32": 4.0}
 
 #: Sizes that `kaiwa synth moshi` writes.
-SIZES = ("300m", "1b", "7b")
+SIZES = ("tiny", "300m", "1b", "7b")
 
 
 class Step(Protocol):
@@ -109,10 +109,15 @@ class Model(Protocol):
         """Fresh conversations."""
 
 
-def load(source: str | os.PathLike[str], kind: str, kv_dtype: str | None = None) -> Model:
-    """The model with its weights held as `kind` (see `FORMATS`), on the processor."""
+def load(
+    source: str | os.PathLike[str],
+    kind: str,
+    kv_dtype: str | None = None,
+    device: str = "cpu",
+) -> Model:
+    """The model with its weights held as `kind` (see `FORMATS`)."""
     moshi = importlib.import_module("kaiwa").Moshi
-    model: Model = moshi.from_pretrained(source, device="cpu", kv_dtype=kv_dtype, **FORMATS[kind])
+    model: Model = moshi.from_pretrained(source, device=device, kv_dtype=kv_dtype, **FORMATS[kind])
     return model
 
 

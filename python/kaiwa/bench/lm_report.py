@@ -20,12 +20,17 @@ def show(summary: dict[str, Any]) -> None:
 
     say(
         f"model {summary['model']}; keys and values: {summary['kv_dtype']}; "
-        f"kernels {summary['kernels']}, {summary['threads']} threads, {summary['cores']} cores"
+        f"device {summary['device']}; kernels {summary['kernels']}, {summary['threads']} threads, "
+        f"{summary['cores']} cores"
     )
-    say(f"read bandwidth of this machine: {_spread(summary['read_gb_s'])} GB/s")
+    if summary["read_gb_s"]:
+        say(f"read bandwidth of this machine: {_spread(summary['read_gb_s'])} GB/s")
+    else:
+        say("read bandwidth: measured with --device cpu only, so its columns are left out")
     console.print(_steps(summary))
     for part in summary["stages"]:
-        console.print(_stages(part))
+        if part["parts"]:
+            console.print(_stages(part, known=bool(summary["read_gb_s"])))
     if summary["long"]:
         console.print(_long(summary))
     console.print(_loading(summary))
@@ -47,8 +52,14 @@ def _spread(value: dict[str, float] | None, digits: int = 1, scale: float = 1.0)
     return f"{middle:.{digits}f} ({low:.{digits}f}..{high:.{digits}f})"
 
 
+def _of_bandwidth(known: bool) -> list[str]:
+    """The column's head, if there is one."""
+    return ["% of bandwidth"] if known else []
+
+
 def _steps(summary: dict[str, Any]) -> Table:
     """Steps of all slots, 80 ms of conversation each."""
+    known = bool(summary["read_gb_s"])
     rows = table(
         f"Steps: {summary['steps']} in each of {summary['rounds']} rounds; a step is one frame "
         "(80 ms) of all slots",
@@ -58,7 +69,7 @@ def _steps(summary: dict[str, Any]) -> Table:
         "step ms",
         "cost per slot",
         "GB/s",
-        "% of bandwidth",
+        *_of_bandwidth(known),
         "state MB/slot",
     )
     for row in summary["rows"]:
@@ -69,13 +80,13 @@ def _steps(summary: dict[str, Any]) -> Table:
             _spread(row["step_ms"], 2),
             _spread(row["slot_cost"], 2) if row["slots"] > 1 else "1",
             _spread(row.get("gb_s")),
-            _spread(row.get("of_bandwidth"), 0, 100),
+            *([_spread(row.get("of_bandwidth"), 0, 100)] if known else []),
             f"{row['state_bytes_per_slot'] / 1e6:.1f}",
         )
     return rows
 
 
-def _stages(part: dict[str, Any]) -> Table:
+def _stages(part: dict[str, Any], *, known: bool) -> Table:
     """A step at one slot, taken apart."""
     rows = table(
         f"One step, {part['kind']}, {part['window']} window, one slot",
@@ -84,7 +95,7 @@ def _stages(part: dict[str, Any]) -> Table:
         "% of step",
         "MB read",
         "GB/s",
-        "% of bandwidth",
+        *_of_bandwidth(known),
     )
     for row in part["parts"]:
         rate = row["gb_s"]
@@ -94,7 +105,7 @@ def _stages(part: dict[str, Any]) -> Table:
             f"{100 * row['share']:.0f}",
             f"{row['bytes'] / 1e6:.1f}",
             "" if rate is None else f"{rate:.1f}",
-            "" if rate is None else f"{100 * row['of_bandwidth']:.0f}",
+            *(["" if rate is None else f"{100 * row['of_bandwidth']:.0f}"] if known else []),
         )
     rows.add_row("rest", f"{part['rest_ms']:.2f}", f"{100 * part['rest_ms'] / part['step_ms']:.0f}")
     return rows

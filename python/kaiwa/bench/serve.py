@@ -3,8 +3,8 @@
 Server and callers share the machine; the callers' share of it is printed. Three questions:
 
 1. `echo`: with an engine that computes nothing, what do Opus, websockets and Python cost?
-2. `model`: with a random tiny language model and the full-size codec, how many calls are in time,
-   beside what the codec's and the model's own batched steps would allow?
+2. `model`: with a model, how many calls are in time, beside what the codec's and the model's own
+   batched steps would allow?
 3. `overhead`: from a frame's last byte to its answer, less the step that made it.
 """
 
@@ -12,18 +12,51 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from kaiwa.client import own_server
+from kaiwa.errors import DeviceError, InputError
+
+if TYPE_CHECKING:
+    from kaiwa.loading import Parts
 
 #: A call is in time if no frame is missing and 99 % of answers come within this, in ms.
 ECHO_LIMIT = 40.0
 MODEL_LIMIT = 160.0
 FRAME_SECONDS = 0.08
+#: How long a server may take to load, in seconds: random weights of the released size are made
+#: first.
+LOAD_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """Which model is served and where, as for `kaiwa serve`."""
+
+    model: str
+    mimi: str
+    device: str
+    quantize: str | None
+
+    def options(self) -> tuple[str, ...]:
+        """Of `kaiwa serve`."""
+        rounded = ("--quantize", self.quantize) if self.quantize else ()
+        return (
+            *("--model", self.model, "--mimi", self.mimi, "--device", self.device),
+            *rounded,
+        )
+
+    def load(self) -> Parts:
+        """The same in this process."""
+        from kaiwa import loading
+
+        return loading.load(self.model, mimi=self.mimi, device=self.device, quantize=self.quantize)
 
 
 class Server(own_server.OwnServer):
@@ -48,7 +81,7 @@ class Server(own_server.OwnServer):
 @contextlib.contextmanager
 def serving(*options: str) -> Iterator[Server]:
     """A server for the length of a measurement."""
-    with own_server.serving(*options) as found:
+    with own_server.serving(*options, seconds=LOAD_SECONDS) as found:
         yield Server(found.port, found.pid)
 
 
@@ -115,15 +148,19 @@ def quantile(buckets: list[tuple[float, float]], part: float) -> float | None:
     return next(bound for bound, count in buckets if count >= wanted)
 
 
-def own_cost(slots: int, steps: int = 30) -> float:
-    """Seconds of a batched step of codec and model without a server around them."""
+def own_cost(parts: Parts, slots: int, steps: int = 30) -> float:
+    """Seconds of a batched step of codec and model without a server around them; infinite if the
+    device has no memory for so many slots."""
     import numpy as np
 
-    from kaiwa import loading
     from kaiwa.duplex import Duplex
 
-    parts = loading.load("synth:tiny", mimi="synth:full")
-    duplex = Duplex(parts.moshi, parts.mimi, parts.tokenizer, slots=slots, seed=0, prime=True)
+    try:
+        duplex = Duplex(parts.moshi, parts.mimi, parts.tokenizer, slots=slots, seed=0, prime=True)
+    except (DeviceError, InputError):
+        if slots == 1:
+            raise
+        return math.inf
     rng = np.random.default_rng(0)
     pcm = (rng.standard_normal((slots, 1920)) * 0.1).astype(np.float32)
     for _ in range(3):
@@ -136,14 +173,14 @@ def own_cost(slots: int, steps: int = 30) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def allowed(limit: int) -> tuple[int, dict[int, float]]:
+def allowed(parts: Parts, limit: int) -> tuple[int, dict[int, float]]:
     """How many calls codec and model alone could step within a frame, at most `limit`; and what
     the steps tried took, in seconds."""
     costs: dict[int, float] = {}
 
     def fits(slots: int) -> bool:
         if slots not in costs:
-            costs[slots] = own_cost(slots)
+            costs[slots] = own_cost(parts, slots)
         return costs[slots] < FRAME_SECONDS
 
     low, high = 0, 1
@@ -156,17 +193,18 @@ def allowed(limit: int) -> tuple[int, dict[int, float]]:
     return low, dict(sorted(costs.items()))
 
 
-def carried(args: argparse.Namespace, most: int, out: dict[str, Any]) -> int:
+def carried(served: Served, seconds: float, most: int, out: dict[str, Any]) -> int:
     """The most calls in time, from `most` downward; rows go into `out`.
 
     A number of calls that was not in time is tried once more: what else the machine does for a
     moment says nothing about the server.
     """
-    options = ("--model", "synth:tiny", "--mimi", "synth:full", "--slots", str(most))
-    with serving(*options, "--step-budget-ms", "10000") as server:
+    if not most:
+        return 0
+    with serving(*served.options(), "--slots", str(most), "--step-budget-ms", "10000") as server:
         for count in range(most, 0, -1):
             for attempt in ("", "_again"):
-                row = calls(server, count, args.seconds, 1)
+                row = calls(server, count, seconds, 1)
                 fine = in_time(row, MODEL_LIMIT)
                 out[f"{count}_calls{attempt}"] = {**row, "in_time": fine}
                 if fine:
@@ -178,20 +216,27 @@ def command(args: argparse.Namespace) -> int:
     """Measures and prints."""
     from kaiwa.terminal import progress, table
 
-    out: dict[str, Any] = {"echo": {}, "model": {}}
+    served = Served(args.model, args.mimi, args.device, args.quantize)
+    out: dict[str, Any] = {"device": served.device, "of": f"{served.model}, {served.mimi}"}
+    out |= {"echo": {}, "model": {}}
     progress.summary("echo: the server without a model", quiet=args.quiet)
     with serving("--model", "synth:echo", "--slots", str(max(args.calls))) as server:
         for count in args.calls:
             row = calls(server, count, args.seconds, args.processes)
             out["echo"][f"{count}_calls"] = {**row, "in_time": in_time(row, ECHO_LIMIT)}
     progress.summary("what codec and model alone would allow", quiet=args.quiet)
-    most, costs = allowed(args.most)
-    out["own_step_ms"] = {str(slots): round(1e3 * cost, 2) for slots, cost in costs.items()}
+    # Not kept: the servers need a device's memory.
+    most, costs = allowed(served.load(), args.most)
+    out["own_step_ms"] = {
+        str(slots): round(1e3 * cost, 2) if math.isfinite(cost) else "no memory"
+        for slots, cost in costs.items()
+    }
     out["own_steps_allow"] = most
-    progress.summary("model: a tiny language model, the full-size codec", quiet=args.quiet)
-    out["carried"] = carried(args, most, out["model"])
+    progress.summary(f"model: {out['of']} on {served.device}", quiet=args.quiet)
+    out["carried"] = carried(served, args.seconds, most, out["model"])
     out["carried_of_allowed"] = round(out["carried"] / most, 2) if most else None
-    with serving("--model", "synth:tiny", "--slots", "4") as server:
+    small = ("--model", "synth:tiny", "--device", served.device, "--slots", "4")
+    with serving(*small) as server:
         calls(server, 2, args.seconds, 1)
         overhead = server.histogram("kaiwa_frame_overhead_seconds")
     for name, part in (("p50", 0.5), ("p99", 0.99)):

@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from kaiwa import model_options
 from kaiwa.cli import options
-from kaiwa.load_options import KV_DTYPES
+from kaiwa.load_options import KV_DTYPES, QUANTIZE
 
 
 def add_parser(commands: Any) -> None:
@@ -70,15 +71,15 @@ def _add_lm(kinds: Any) -> None:
     lm: argparse.ArgumentParser = kinds.add_parser(
         "lm",
         help="the language model",
-        description="Time steps of the language model against the machine's read bandwidth: by "
-        "kind of weights, slots and length of history; and against builds of the published Rust "
-        "crate (scripts/build-peers) on the same weights, in turns.",
+        description="Time steps of the language model, on the processor against the machine's read "
+        "bandwidth: by kind of weights, slots and length of history; and against builds of the "
+        "published Rust crate (scripts/build-peers) on the same weights, in turns.",
     )
     lm.add_argument(
         "--size",
         default="300m",
         metavar="SIZE",
-        help="random weights of size 300m, 1b or 7b, or a folder or file with a model "
+        help="random weights of size tiny, 300m, 1b or 7b, or a folder or file with a model "
         "(default: 300m)",
     )
     lm.add_argument(
@@ -119,9 +120,21 @@ def _add_lm(kinds: Any) -> None:
         choices=KV_DTYPES,
         help="how keys and values are held (default: the model's)",
     )
+    _add_device(lm)
     lm.add_argument("--json", action="store_true", help="print JSON")
     options.add_output(lm)
     lm.set_defaults(run=run_lm)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    """Where the model runs: on the processor, unless it is said, so that figures are comparable."""
+    options.add(
+        parser,
+        model_options.option("device"),
+        default="cpu",
+        help="cpu, cuda, cuda:N, metal, or candle-cpu, which is the way of GPUs tried on the "
+        "processor",
+    )
 
 
 def _add_quant(kinds: Any) -> None:
@@ -147,8 +160,9 @@ def _add_serve(kinds: Any) -> None:
         "serve",
         help="the server",
         description="Start servers on this machine and call them: without a model (Opus, "
-        "websockets and Python alone), and with a random tiny language model and the full-size "
-        "codec, beside what those would allow alone.",
+        "websockets and Python alone), and with a model, beside what codec and language model "
+        "would allow alone. Without options that is a random tiny language model with the "
+        "full-size codec, which shows what the server costs; to load a GPU name a larger one.",
     )
     serve.add_argument(
         "--calls",
@@ -178,6 +192,25 @@ def _add_serve(kinds: Any) -> None:
         metavar="P",
         help="processes that call, without a model (default: 1)",
     )
+    serve.add_argument(
+        "--model",
+        default="synth:tiny",
+        metavar="SOURCE",
+        help="language model, as for kaiwa serve: synth:7b is random weights of the released size "
+        "(default: synth:tiny)",
+    )
+    serve.add_argument(
+        "--mimi",
+        default="synth:full",
+        metavar="SOURCE",
+        help="codec: synth:full, synth:small or a source (default: synth:full)",
+    )
+    serve.add_argument(
+        "--quantize",
+        choices=QUANTIZE,
+        help="round the model's matrices while loading (default: not)",
+    )
+    _add_device(serve)
     serve.add_argument("--json", action="store_true", help="print JSON")
     options.add_output(serve)
     serve.set_defaults(run=run_serve)

@@ -14,7 +14,7 @@ from kaiwa.model_options import Option
 DEMO_CODEC = "the small demo codec that comes with Kaiwa (demo)"
 
 
-def add(group: argparse._ArgumentGroup, option: Option, **words: Any) -> None:
+def add(group: argparse._ActionsContainer, option: Option, **words: Any) -> None:
     """Adds an option that is declared in `kaiwa.model_options`; `words` are the facts that are
     different for this command, such as `shown_default`."""
     option = dataclasses.replace(option, **words)

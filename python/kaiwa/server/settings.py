@@ -67,6 +67,7 @@ class ServerSettings:
     lora: str | None = _declared("lora", MODEL)
     revision: str | None = _declared("revision", MODEL)
     device: str = _declared("device", MODEL)
+    mimi_device: str | None = _declared("mimi_device", MODEL)
     dtype: str | None = _declared("dtype", MODEL)
     quantize: str | None = _declared("quantize", MODEL)
     kv_dtype: str | None = _declared("kv_dtype", MODEL)

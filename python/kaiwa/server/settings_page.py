@@ -28,9 +28,9 @@ _NOTES = {
 `--device auto` is decided when the model is loaded: the first CUDA device if this build has CUDA
 and the device can be used, else the first Metal device in the same way, else the processor, which
 is never missing. So a build for processors always takes the processor (`kaiwa doctor` shows under
-`features` what a build has). Codec and language model go to the same device. A device that is named
-but cannot be used is an error: name it where a server must not fall back to the processor. `cuda`
-is `cuda:0`.
+`features` what a build has). Codec and language model go to the same device, unless
+`--mimi-device` names another for the codec. A device that is named but cannot be used is an error:
+name it where a server must not fall back to the processor. `cuda` is `cuda:0`.
 """,
 }
 
