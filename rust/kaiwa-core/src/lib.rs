@@ -40,6 +40,9 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod formats;
+// Configurations move to it one after the other.
+#[allow(dead_code)]
+mod json;
 pub mod lm;
 pub mod pipeline;
 
