@@ -111,6 +111,15 @@ _TABLE: Final = (
         ends=True,
     ),
     Reason(
+        "flood",
+        1008,
+        "failed",
+        "Call ended",
+        "far more messages were sent than a conversation needs; send sound in messages of 20 to "
+        "80 ms",
+        status=429,
+    ),
+    Reason(
         "slow_consumer",
         1008,
         "failed",

@@ -40,6 +40,7 @@ async def test_the_page_tells_of_every_metric_and_of_no_other(echo: Live) -> Non
     metrics.rejected.labels("kyutai", "full").inc(0)
     metrics.shared_unanswered.labels("limits").inc(0)
     metrics.resumed.labels("here").inc(0)
+    metrics.connections_cut.labels("flood").inc(0)
     # What is read from the engine, here with a shared state, which this server lacks.
     shared: Any = SimpleNamespace(redis=SimpleNamespace(up=True, failures=0, clock_offset=0.0))
     read = CollectorRegistry()

@@ -256,6 +256,7 @@ ELSEWHERE = {
     "client",  # silent
     "finished",  # silent
     "error",
+    "flood",  # the close frame alone
     "host",  # an HTTP answer, also to browsers
     "lost",
     "not_held",

@@ -16,6 +16,7 @@ from kaiwa.server.call.live import LiveCalls
 from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel
 from kaiwa.server.collector import ServerCollector
+from kaiwa.server.connections import Connections
 from kaiwa.server.metrics import Metrics
 from kaiwa.server.protocols.base import ServerInfo, Services, WireProtocol
 from kaiwa.server.protocols.registry import PROTOCOLS
@@ -45,6 +46,7 @@ class Server(Services):
     shared: SharedState | None
     protocols: tuple[WireProtocol, ...]
     calls: CallContext
+    connections: Connections
 
     def info(self) -> ServerInfo:
         """What protocols may tell about the server."""
@@ -125,4 +127,5 @@ def build(
         shared=shared,
         protocols=spoken,
         calls=calls,
+        connections=Connections(metrics.connection_cut),
     )

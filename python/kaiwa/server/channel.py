@@ -18,11 +18,13 @@ class Disconnected(Exception):  # noqa: N818
 
     Attributes:
         code: close code of its websocket; 1006 if the connection broke.
+        flooded: it was cut off, for it sent far more messages than a conversation needs.
     """
 
-    def __init__(self, code: int = 1006) -> None:
+    def __init__(self, code: int = 1006, *, flooded: bool = False) -> None:
         super().__init__(f"the client has gone ({code})")
         self.code = code
+        self.flooded = flooded
 
 
 class Channel(ABC):

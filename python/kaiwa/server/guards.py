@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket as sockets
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,11 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
+
+from kaiwa.server.connections import Connections
+from kaiwa.server.frame_budget import SMALL, FrameBudget
 
 #: Bytes that may wait for a client in this process, and in the kernel. Audio that waits there is
 #: heard late.
@@ -25,13 +30,33 @@ MAX_UNREAD_PONGS = 64 << 10
 MAX_FRAGMENTS = 1024
 #: Seconds that a client has to answer the server's close frame.
 CLOSE_SECONDS = 10.0
+#: Bytes of a client that are parsed at once, and frames after which others have their turn: empty
+#: frames have 6 bytes, and a read brings up to 256 KiB.
+SLICE = 4096
+FRAMES_A_TURN = 64
+#: Bytes that may wait for their turn before no more are read.
+MAX_UNPARSED = 64 << 10
+#: Seconds that a client which sent far too many frames has to read why it is cut off.
+FLOOD_SECONDS = 1.0
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class CallWebSocket(WebSocketsSansIOProtocol):
     """Websockets with small buffers: what a slow client has not taken has to stay in the engine's
-    queues, where it can be dropped."""
+    queues, where it can be dropped.
+
+    What clients send is parsed in small slices, between which others have their turn, and every
+    frame counts: pings and pongs never reach the application, which could not limit them.
+    """
+
+    def __init__(self, *args: Any, connections: Connections | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections = Connections() if connections is None else connections
+        self._budget = FrameBudget(self.loop.time())
+        self._unparsed = bytearray()
+        self._turn: asyncio.Handle | None = None
+        self._flooded = False
 
     def connection_made(self, transport: Any) -> None:
         """A websocket begins on this connection."""
@@ -43,8 +68,89 @@ class CallWebSocket(WebSocketsSansIOProtocol):
                 raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SEND_BUFFER)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a client. What is not HTTP is answered too, which uvicorn leaves out."""
-        super().data_received(data)
+        """Bytes of a client."""
+        if self._flooded:
+            return
+        self._unparsed += data
+        if self._turn is None:
+            self._parse_some()
+        if len(self._unparsed) > MAX_UNPARSED and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """Nothing more will come: what has come is parsed, as there may be a close frame in it."""
+        self._parse_all()
+        super().eof_received()
+
+    def _parse_all(self) -> None:
+        """Parses what waits. The budget bounds how long that takes."""
+        while self._unparsed and not self.transport.is_closing():
+            self._parse_slice()
+
+    def _parse_some(self) -> None:
+        """Parses what waits until it is the turn of others, or the application has to take what
+        was parsed."""
+        self._turn = None
+        frames = 0
+        while (
+            self._unparsed
+            and not self.read_paused
+            and frames < FRAMES_A_TURN
+            and not self.transport.is_closing()
+        ):
+            frames += self._parse_slice()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Sees to it that what waits has its turn, and that there will be more."""
+        if self.transport.is_closing() or self._flooded or self.read_paused:
+            return
+        if not self._unparsed:
+            self.transport.resume_reading()
+        elif self._turn is None:
+            self._turn = self.loop.call_soon(self._parse_some)
+
+    def _parse_slice(self) -> int:
+        """Parses a few KiB; gives the number of frames. What is not HTTP is answered too, which
+        uvicorn leaves out."""
+        part = bytes(self._unparsed[:SLICE])
+        del self._unparsed[:SLICE]
+        self.conn.receive_data(part)
+        frames = [event for event in self.conn.events if isinstance(event, Frame)]
+        small = sum(
+            len(frame.data) < SMALL or frame.opcode in (Opcode.PING, Opcode.PONG)
+            for frame in frames
+        )
+        if frames and not self._budget.spend(small, len(frames) - small, self.loop.time()):
+            self._end_flood()
+        elif self.conn.parser_exc is not None:
+            self.handle_parser_exception()
+        else:
+            self.handle_events()
+        self._answer_no_http()
+        return len(frames)
+
+    def _end_flood(self) -> None:
+        """Cuts off a client that sends far more frames than any conversation needs."""
+        self._flooded = True
+        self._unparsed.clear()
+        self.conn.events_received()
+        self._connections.cut("flood", self.client)
+        self.transport.pause_reading()
+        if not self.handshake_complete or self.close_sent or self.conn.state is not State.OPEN:
+            self.transport.abort()
+            return
+        self.stop_keepalive()
+        extensions: Any = self.scope["extensions"]
+        extensions["kaiwa.flooded"] = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1008, "reason": "flood"})
+        self.conn.send_close(1008, "flood")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        # Not `close`: with bytes unread the system would reset the connection before this arrives.
+        self.close_timer = self.loop.call_later(FLOOD_SECONDS, self.transport.abort)
+
+    def _answer_no_http(self) -> None:
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self.handshake_complete = self.close_sent = True
             self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
@@ -95,9 +201,8 @@ class CallWebSocket(WebSocketsSansIOProtocol):
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self.read_paused = False
+        self._go_on()
         self._cut_later()
 
     def _cut_later(self) -> None:
@@ -131,19 +236,35 @@ class CallWebSocket(WebSocketsSansIOProtocol):
             self.handshake_complete = True
         if message["type"] == "websocket.close" and self.close_timer is not None:
             self._cut_later()
+            self._go_on()
+
+    async def receive(self) -> Any:
+        """The next message for the application; what waits behind it may be parsed now."""
+        message = await super().receive()
+        if self._unparsed:
+            self._go_on()
+        return message
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Without a close frame the connection was lost, which is code 1006; uvicorn would give
         1005, the code for a close frame without one."""
         if self.conn.close_rcvd is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        if self._turn is not None:
+            self._turn.cancel()
         super().connection_lost(exc)
 
 
 class GuardedHttp(H11Protocol):
     """HTTP whose clients must send a whole request in time."""
 
-    _late: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, connections: Connections | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections = Connections() if connections is None else connections
+        self._late: asyncio.TimerHandle | None = None
+        self.ws_protocol_class = functools.partial(  # type: ignore[assignment]
+            CallWebSocket, connections=self._connections
+        )
 
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""

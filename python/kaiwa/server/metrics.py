@@ -79,6 +79,12 @@ class Metrics:
             ("what",),
             **own,
         )
+        self.connections_cut = Counter(
+            "kaiwa_connections_cut",
+            "Connections that the server cut off or did not take, by why.",
+            ("why",),
+            **own,
+        )
         self.resumed = Counter(
             "kaiwa_resumed",
             "Resume tokens by where their call was: here, elsewhere, nowhere.",
@@ -98,6 +104,10 @@ class Metrics:
     def call_refused(self, protocol: str, refused: Refused) -> None:
         """Counts a caller who was not let in."""
         self.rejected.labels(protocol, _rejection(refused)).inc()
+
+    def connection_cut(self, why: str) -> None:
+        """Counts a connection that was cut off or not taken."""
+        self.connections_cut.labels(why).inc()
 
     def rejections(self) -> dict[str, int]:
         """Callers that were sent away, by reason."""

@@ -133,6 +133,12 @@ _SERVER = (
         "how late the server's own loop runs what is due; above 0.05 the machine has too few cores",
     ),
     (
+        "kaiwa_connections_cut_total",
+        "counter",
+        "why",
+        "connections that were cut off or not taken: `flood` (far too many frames)",
+    ),
+    (
         "kaiwa_resumed_total",
         "counter",
         "where",

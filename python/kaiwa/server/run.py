@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import socket as sockets
 import sys
@@ -21,6 +22,7 @@ from kaiwa.errors import KaiwaError
 from kaiwa.server import logs, tunnel
 from kaiwa.server.app import make_app, make_side_app
 from kaiwa.server.build import Load, Server, build
+from kaiwa.server.connections import Connections
 from kaiwa.server.guards import CallWebSocket, GuardedHttp
 from kaiwa.server.lifecycle import drain
 from kaiwa.server.settings import ServerSettings
@@ -79,12 +81,16 @@ class DrainingServer(uvicorn.Server):
         self._drain = asyncio.get_running_loop().create_task(drain(self._server))
 
 
-def config_of(settings: ServerSettings, app: Any, **more: Any) -> uvicorn.Config:
-    """How uvicorn serves an application."""
+def config_of(
+    settings: ServerSettings, app: Any, connections: Connections | None = None, **more: Any
+) -> uvicorn.Config:
+    """How uvicorn serves an application; `connections` has the limits of all its sockets."""
+    limits = Connections() if connections is None else connections
+    http: Any = functools.partial(GuardedHttp, connections=limits)
     return uvicorn.Config(
         app,
         ws=CallWebSocket,
-        http=GuardedHttp,
+        http=http,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_SECONDS,
@@ -154,11 +160,12 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
     side_socket = None
     if settings.metrics_port is not None:
         side_socket = listen(settings.host, settings.metrics_port)
-    server = DrainingServer(config_of(settings, make_app(parts)), parts)
+    server = DrainingServer(config_of(settings, make_app(parts), parts.connections), parts)
     main = asyncio.create_task(server.serve(sockets=[listening]))
     side, side_task = None, None
     if side_socket is not None:
-        side = uvicorn.Server(config_of(settings, make_side_app(parts), lifespan="off"))
+        config = config_of(settings, make_side_app(parts), parts.connections, lifespan="off")
+        side = uvicorn.Server(config)
         # Only the main server listens to signals.
         side.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         side_task = asyncio.create_task(side.serve(sockets=[side_socket]))

@@ -244,6 +244,8 @@ class Call(LiveCall):
                 message = await self._channel.receive()
             except Disconnected as gone:
                 self._gone = gone.code
+                if gone.flooded:
+                    session.ask_end("garbage", "far more messages than a conversation needs")
                 return
             self._traffic.received(message)
             try:

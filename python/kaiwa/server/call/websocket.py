@@ -68,7 +68,8 @@ class WebSocketChannel(Channel):
         except _BROKEN:
             raise Disconnected from None
         if message["type"] == "websocket.disconnect":
-            raise Disconnected(message.get("code") or 1006)
+            flooded = "kaiwa.flooded" in self._extensions
+            raise Disconnected(message.get("code") or 1006, flooded=flooded)
         data: bytes | None = message.get("bytes")
         return message.get("text") or "" if data is None else data
 

@@ -37,6 +37,11 @@ export const REASONS = {
     title: "Call ended",
     sentence: "sound was sent faster than time passes; send one frame every 80 ms",
   },
+  flood: {
+    kind: "failed",
+    title: "Call ended",
+    sentence: "far more messages were sent than a conversation needs; send sound in messages of 20 to 80 ms",
+  },
   slow_consumer: {
     kind: "failed",
     title: "Call ended",

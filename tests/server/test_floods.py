@@ -1,0 +1,104 @@
+"""One client that sends tiny frames as fast as it can must not be heard in another one's call."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+
+import pytest
+from tests.server.flood import masked
+from tests.server.live import ROOT, program, running
+from tests.server.wire import FRAME, call, pcm16, tone
+
+from kaiwa.server.frame_budget import BURST, FRAMES_PER_SECOND, LARGE_COST, FrameBudget
+
+TEXT, BINARY, PING, PONG = 1, 2, 9, 10
+FRAMES = 40
+
+FLOODS = {
+    "pongs": (masked(PONG), {(1008, "flood")}),
+    "pings": (masked(PING), {(1008, "flood")}),
+    # A hundred messages without meaning end a call, too; whichever comes first.
+    "texts": (masked(TEXT, b"x"), {(1008, "flood"), (1003, "garbage")}),
+    "unknown types": (masked(BINARY, b"\x09"), {(1008, "flood"), (1003, "garbage")}),
+    "empty messages": (masked(BINARY), {(1008, "flood"), (1003, "garbage")}),
+    "empty audio": (masked(BINARY, b"\x01"), {(1008, "flood"), (1003, "garbage")}),
+    "empty controls": (masked(BINARY, b"\x03"), {(1008, "flood"), (1003, "garbage")}),
+    "pings of Kaiwa": (masked(BINARY, b"\x06"), {(1008, "flood"), (1003, "garbage")}),
+}
+
+
+async def attack(port: int, frame: bytes) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.server.flood", str(port), frame.hex(), "8"),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 30)
+    code, reason = json.loads(said)
+    return code, reason
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+async def test_a_flood_is_cut_off_and_not_heard_by_others(kind: str) -> None:
+    frame, ends = FLOODS[kind]
+    with program("--model", "synth:echo", "--slots", 4) as served:
+        async with call(served.url(format="pcm")) as chat:
+            sound = [pcm16(tone(1))] * FRAMES
+            flood = asyncio.create_task(attack(served.port, frame))
+            came: list[float] = []
+
+            async def speak() -> None:
+                for frame_of_sound in sound:
+                    await chat.say(frame_of_sound)
+                    await asyncio.sleep(FRAME / 24_000)
+
+            speaking = asyncio.create_task(speak())
+            for _ in range(FRAMES):
+                await chat.frames(1)
+                came.append(time.monotonic())
+            await speaking
+            got = await flood
+        gaps = [b - a for a, b in itertools.pairwise(came)]
+        print(f"{kind}: {got}, longest gap {1000 * max(gaps):.0f} ms")
+        assert got in ends
+        assert max(gaps) < 1.0
+        if got[1] == "flood":
+            assert served.metric('kaiwa_connections_cut_total{why="flood"}') == 1
+        assert served.ask("/healthz").status == 200
+
+
+async def test_a_flooded_call_leaves_its_slot() -> None:
+    with running(slots=1) as live:
+        assert await attack(live.port, masked(PONG)) == (1008, "flood")
+        async with call(live.url(format="pcm")) as chat:
+            await chat.say(bytes(2 * FRAME))
+            await chat.frames(1)
+
+
+async def test_many_messages_in_one_packet_all_arrive() -> None:
+    """What is parsed in slices is still all there, with the close frame at the end."""
+    with running() as live:
+        async with call(live.url(format="pcm", client="kaiwa")) as chat:
+            for number in range(1000):
+                await chat.send(6, number.to_bytes(2, "big"))
+            for number in range(1000):
+                assert await chat.find(6) == number.to_bytes(2, "big")
+
+
+def test_a_budget_fills_up_again() -> None:
+    budget = FrameBudget(0.0)
+    assert budget.spend(int(BURST), 0, 0.0)
+    assert not budget.spend(1, 0, 0.0)
+    budget = FrameBudget(0.0)
+    assert budget.spend(int(BURST), 0, 0.0)
+    assert budget.spend(int(FRAMES_PER_SECOND), 0, 1.0)
+    assert budget.spend(int(BURST), 0, 1000.0)
+
+
+def test_sound_costs_less_than_empty_frames() -> None:
+    assert FrameBudget(0.0).spend(0, int(BURST / LARGE_COST), 0.0)
+    assert not FrameBudget(0.0).spend(0, int(BURST / LARGE_COST) + 1, 0.0)
