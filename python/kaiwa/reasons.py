@@ -117,7 +117,6 @@ _TABLE: Final = (
         "Call ended",
         "far more messages were sent than a conversation needs; send sound in messages of 20 to "
         "80 ms",
-        status=429,
     ),
     Reason(
         "slow_consumer",

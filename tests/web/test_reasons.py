@@ -18,6 +18,8 @@ SERVER = Path(kaiwa.__file__).parent / "server"
 NO_CALLS = {"method", "not_found", "no_session", "operator", "token_for_token", "websocket"}
 #: Made up of parts, or handed over in a variable.
 COMPOSED = {"full", "overloaded", "key_concurrency", "key_rate"}
+#: Said in the close frame alone, by the layer below calls.
+CUT_OFF = {"flood"}
 #: What another server answers that says nothing a program can read.
 FOREIGN = {"unknown"}
 
@@ -50,9 +52,9 @@ def test_every_end_of_the_engine_is_in_the_table() -> None:
 
 
 def test_no_reason_is_of_no_use() -> None:
-    """Each one ends a session or refuses a call, and says what it is."""
+    """Each one ends a session or refuses a call, or cuts it off, and says what it is."""
     for name, reason in reasons.REASONS.items():
-        assert reason.ends or reason.status is not None, name
+        assert reason.ends or reason.status is not None or name in CUT_OFF, name
         assert reason.title, name
         assert reason.sentence, name
         assert reason.sentence[0].islower() or reason.sentence.startswith("Auth"), name
