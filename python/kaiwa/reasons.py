@@ -328,8 +328,8 @@ _TABLE: Final = (
         "host",
         1008,
         "failed",
-        "This server serves only its own machine",
-        "a server without keys is called by the name localhost; ask the operator for a key",
+        "This server may not be called by this name",
+        "call it by the name localhost, or let the operator allow the name with --allowed-hosts",
         status=403,
     ),
     # ---- between servers: callers never see these two ----

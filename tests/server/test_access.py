@@ -80,10 +80,38 @@ def test_open_pages_of_others_are_refused(headers: dict[str, str], code: str | N
         access.check_page(headers)
 
 
-def test_open_and_insecure_serves_under_every_name() -> None:
-    access = Access(ServerSettings(host="0.0.0.0", no_auth=True, insecure=True))
-    assert access.authorize({"host": "box.example:8998"}, {}, 0).operator
-    assert refusal(access, {"host": "box.example", "origin": "https://evil.example"}).status == 403
+@pytest.mark.parametrize(
+    ("host", "taken"),
+    [
+        ("localhost:8998", True),
+        ("192.168.1.7:8998", True),
+        ("[fe80::1]:8998", True),
+        ("page.example", True),
+        ("box.example:8998", False),
+        ("evil.example", False),
+    ],
+)
+def test_open_and_insecure_is_not_called_by_names_of_others(host: str, taken: bool) -> None:
+    """DNS rebinding needs a name; an address cannot be pointed elsewhere."""
+    settings = {"host": "0.0.0.0", "no_auth": True, "insecure": True}
+    access = Access(ServerSettings(**settings, origin=("https://page.example",)))  # type: ignore[arg-type]
+    if taken:
+        assert access.authorize({"host": host}, {}, 0).operator
+    else:
+        assert refusal(access, {"host": host}).code == "host"
+    for names in (("box.example", "evil.example"), ("*",)):
+        named = Access(ServerSettings(**settings, allowed_hosts=names))  # type: ignore[arg-type]
+        assert named.authorize({"host": "evil.example"}, {}, 0).operator
+        assert refusal(named, {"host": "evil.example", "origin": "https://a.example"}).status == 403
+
+
+def test_names_count_with_keys_where_they_are_given(make_key: MakeKey, key_path: Path) -> None:
+    key = {"authorization": f"Bearer {make_key('alice')}"}
+    anyone = Access(ServerSettings(keys=str(key_path)))
+    assert anyone.authorize({**key, "host": "box.example"}, {}, 0).name == "alice"
+    named = Access(ServerSettings(keys=str(key_path), allowed_hosts=("box.example",)))
+    assert named.authorize({**key, "host": "box.example:80"}, {}, 0).name == "alice"
+    assert refusal(named, {**key, "host": "evil.example"}).code == "host"
 
 
 def test_open_the_bound_name_is_served() -> None:

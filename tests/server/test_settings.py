@@ -45,6 +45,7 @@ GIVEN: dict[str, tuple[str, str, Any]] = {
     "keys": ("keys.json", '"keys.json"', "keys.json"),
     "no_auth": ("true", "true", True),
     "insecure": ("on", "true", True),
+    "allowed_hosts": ("A.example, ::1", '["a.example", "[::1]"]', ("a.example", "::1")),
     "origin": (
         "https://A.example:443, http://localhost:5173",
         '["https://a.example", "http://localhost:5173/"]',

@@ -50,6 +50,7 @@ class Access:
         self._tokens = LocalTokens(settings.token_seconds) if tokens is None else tokens
         self._keys = KeyFile(settings.keys) if settings.keys is not None else None
         self._limits = Limits()
+        self._more_hosts: set[str] = set()
 
     @property
     def is_open(self) -> bool:
@@ -96,7 +97,24 @@ class Access:
         Raises:
             Refused: 403.
         """
-        page_check.check(headers, self._settings, is_open=self.is_open)
+        page_check.check(headers, self._settings, is_open=self.is_open, more_hosts=self._more_hosts)
+
+    def check_host(self, headers: Mapping[str, str]) -> None:
+        """Refuses requests by a name that is not the server's; for routes without callers.
+
+        Raises:
+            Refused: 403.
+        """
+        page_check.check_host(
+            headers.get("host"),
+            self._settings,
+            is_open=self.is_open,
+            more_hosts=self._more_hosts,
+        )
+
+    def allow_host(self, name: str) -> None:
+        """Lets the server be called by one name more, which was not known at the start."""
+        self._more_hosts.add(name)
 
     def enter(
         self,

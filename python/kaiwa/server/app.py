@@ -30,6 +30,7 @@ def make_side_app(server: Server) -> FastAPI:
     """The application of the port for infrastructure (`metrics_port`): health and metrics."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.server = server
+    app.add_exception_handler(Refused, _refused)
     app.include_router(health)
     app.include_router(prometheus)
     return app

@@ -96,6 +96,24 @@ def is_own_name(host: str | None, bound: str) -> bool:
     return is_loopback(here[0]) or (own is not None and own[0] == here[0])
 
 
+def is_address(host: str | None) -> bool:
+    """Whether a `Host` header is an IP address. Nobody can point one at another machine."""
+    here = split_host(host)
+    if here is None:
+        return False
+    try:
+        ipaddress.ip_address(here[0])
+    except ValueError:
+        return False
+    return True
+
+
+def host_of(address: str | None) -> str | None:
+    """The host name of an address such as `https://example.com:8443`; None if it has none."""
+    parts = _parts(address) if address else None
+    return parts[1] if parts else None
+
+
 def _parts(origin: str) -> tuple[str, str, int | None] | None:
     """Scheme, name and port of an origin; None if it is none."""
     match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s/@?#\\]+)", origin)

@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 
 from kaiwa.errors import KaiwaError
-from kaiwa.server import logs, tunnel
+from kaiwa.server import logs, origins, tunnel
 from kaiwa.server.app import make_app, make_side_app
 from kaiwa.server.build import Load, Server, build
 from kaiwa.server.connections import Connections
@@ -177,6 +177,9 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
     try:
         if settings.tunnel:
             link = await tunnel.start(port, settings.secure)
+            name = origins.host_of(link.url)
+            if name is not None:
+                parts.access.allow_host(name)
             _say(f"from outside: {link.url}")
         await main
     finally:

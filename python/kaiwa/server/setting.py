@@ -125,6 +125,21 @@ def _origins(_: Setting, value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _hosts(_: Setting, value: Any) -> tuple[str, ...]:
+    """Host names, from a list or separated by commas."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
+        raise ValueError("a list of host names")
+    found = []
+    for part in filter(None, (part.strip() for entry in given for part in entry.split(","))):
+        bare = f"[{part}]" if part.count(":") > 1 and "[" not in part else part
+        here = ("*", None) if part == "*" else origins.split_host(bare)
+        if here is None or here[1] is not None:
+            raise ValueError("a list of host names such as kaiwa.example (without a port), or *")
+        found.append(here[0])
+    return tuple(dict.fromkeys(found))
+
+
 _READERS: dict[str, Callable[[Setting, Any], Any]] = {
     "text": _text,
     "path": _path,
@@ -133,4 +148,5 @@ _READERS: dict[str, Callable[[Setting, Any], Any]] = {
     "int": _whole,
     "port": _whole,
     "origins": _origins,
+    "hosts": _hosts,
 }

@@ -138,7 +138,17 @@ class ServerSettings:
         "flag",
         False,
         ACCESS,
-        "with --no-auth: everyone who can reach the server is an operator, under any host name",
+        "with --no-auth: everyone who can reach the server is an operator",
+    )
+    allowed_hosts: tuple[str, ...] = _set(
+        "hosts",
+        (),
+        ACCESS,
+        "names by which the server may be called (the Host header), or * for every one; may be "
+        "given several times, or separated by commas",
+        metavar="NAME",
+        shown_default="with keys every name; without, loopback names, the address listened on, "
+        "hosts of --origin and, with --insecure, IP addresses",
     )
     origin: tuple[str, ...] = _set(
         "origins",

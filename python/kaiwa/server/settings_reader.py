@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, settings: Iterable[Setting]) 
         options: dict[str, Any] = {"dest": setting.name, "default": None}
         if setting.kind == "flag":
             options |= {"action": "store_const", "const": not setting.default}
-        elif setting.kind == "origins":
+        elif setting.kind in ("origins", "hosts"):
             options |= {"action": "append", "metavar": setting.metavar}
         elif setting.choices:
             options["choices"] = setting.choices

@@ -1,10 +1,10 @@
-"""Health and metrics: for infrastructure, which has no keys and names hosts as it likes."""
+"""Health and metrics: for infrastructure, which has no keys. Health names hosts as it likes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from kaiwa.server import metrics, views
 from kaiwa.server.routes.dependencies import ThisServer
@@ -67,6 +67,7 @@ async def readyz(server: ThisServer, response: Response) -> dict[str, Any]:
 @prometheus.api_route(
     "/metrics", methods=READ, response_class=Response, summary="Metrics for Prometheus"
 )
-async def scrape(server: ThisServer) -> Response:
-    """Text in Prometheus' form; see docs/metrics.md."""
+async def scrape(server: ThisServer, request: Request) -> Response:
+    """Text in Prometheus' form; see docs/metrics.md. Refused under a name of others."""
+    server.access.check_host(request.headers)
     return Response(server.metrics.text(), media_type=metrics.CONTENT_TYPE)

@@ -159,8 +159,8 @@ export const REASONS = {
   },
   host: {
     kind: "failed",
-    title: "This server serves only its own machine",
-    sentence: "a server without keys is called by the name localhost; ask the operator for a key",
+    title: "This server may not be called by this name",
+    sentence: "call it by the name localhost, or let the operator allow the name with --allowed-hosts",
   },
   not_held: {
     kind: "lost",
