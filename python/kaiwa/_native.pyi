@@ -45,6 +45,7 @@ __all__ = [
     "available_memory",
     "build_info",
     "cpu_info",
+    "describe_device",
     "lm_file_name",
     "lm_formats",
     "read_bandwidth",
@@ -62,6 +63,7 @@ class BuildInfo(TypedDict):
     version: str
     revision: str
     features: list[str]
+    cuda: list[str]
     target: str
 
 @final
@@ -537,4 +539,5 @@ def lm_file_name(target: str) -> str: ...
 def available_memory() -> int | None: ...
 def cpu_info() -> CpuInfo: ...
 def build_info() -> BuildInfo: ...
+def describe_device(device: str) -> tuple[str, tuple[int, int]] | None: ...
 def read_bandwidth(bytes: int, seconds: float) -> float: ...  # noqa: A002

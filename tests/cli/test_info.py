@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from kaiwa import _native
+from kaiwa.cli import doctor, nvidia_smi
+from kaiwa.errors import DeviceError
 from kaiwa.synth import write_mimi
 
 
@@ -88,6 +91,46 @@ def test_doctor(run: Callable[..., Any]) -> None:
     shown = run("doctor")
     assert shown.code == 0
     assert str(found["kernels"]) in shown.out
+
+
+def test_doctor_says_what_gpu_there_is(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    built = list(_native.build_info()["cuda"])
+    found = json.loads(run("doctor", "--json").out)["gpu"]
+    assert (found["card"], found["driver"], found["capability"]) == (None, None, None)
+    assert found["built_for"] == built
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 580.65.06, 9.0'\n")
+    tool.chmod(0o755)
+    found = json.loads(run("doctor", "--json").out)["gpu"]
+    assert (found["card"], found["driver"]) == ("NVIDIA H100 80GB HBM3", "580.65.06")
+    assert found["capability"] == "9.0"
+    if not built:
+        assert found["problem"] == "this build has no CUDA"
+
+
+def test_doctor_says_whether_card_and_build_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia_smi, "query", lambda fields, seconds: {"driver": "580.65.06"})
+    build = {**_native.build_info(), "features": ["cuda"], "cuda": ["sm_90", "compute_90"]}
+    monkeypatch.setattr(_native, "build_info", lambda: build)
+    monkeypatch.setattr(_native, "describe_device", lambda _: ("H100", (9, 0)))
+    found = doctor.report()["gpu"]
+    assert found == {
+        "card": "H100",
+        "driver": "580.65.06",
+        "capability": "9.0",
+        "built_for": ["sm_90", "compute_90"],
+        "problem": None,
+    }
+
+    def refuse(_: str) -> None:
+        raise DeviceError("it has compute capability 7.5")
+
+    monkeypatch.setattr(_native, "describe_device", refuse)
+    assert doctor.report()["gpu"]["problem"] == "it has compute capability 7.5"
 
 
 def test_folder_without_a_model(run: Callable[..., Any], small: Path, tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def test_the_package_is_typed() -> None:
     assert public == {
         *("Engine", "Notifier", "OggOpusReader", "OggOpusWriter", "Session"),
         *("LmFiles", "Mimi", "MimiStream", "Moshi", "MoshiStream", "Resampler"),
-        *("available_memory", "build_info", "cpu_info", "lm_file_name", "lm_formats"),
+        *("available_memory", "build_info", "cpu_info", "describe_device"),
+        *("lm_file_name", "lm_formats"),
         *("MAX_SLOTS", "read_bandwidth", "safetensors_summary"),
         *("DEFAULT_SAMPLING", "END_REASONS", "ENGINE_METRICS", "Duplex"),
         *("AudioEvent", "EndEvent", "PagesEvent", "StateEvent", "TextEvent", "VoiceEvent"),
@@ -130,7 +131,11 @@ def test_the_package_is_typed() -> None:
 
 def test_facts_of_the_build_and_the_processor() -> None:
     build, cpu = _native.build_info(), _native.cpu_info()
-    assert set(build) == {"version", "revision", "features", "target"}
+    assert set(build) == {"version", "revision", "features", "cuda", "target"}
+    assert bool(build["cuda"]) == ("cuda" in build["features"])
+    assert _native.describe_device("cpu") is None
+    with pytest.raises(kaiwa.InputError, match="tpu"):
+        _native.describe_device("tpu")
     assert cpu["selected"] in cpu["available"]
     assert cpu["available"][-1] in ("portable", "neon")
     assert cpu["threads"] >= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+from kaiwa.cli import nvidia_smi
 
 _FIELDS = {
     "name": "name",
@@ -18,14 +18,7 @@ _FIELDS = {
 
 def facts() -> dict[str, str]:
     """The first card's facts by name."""
-    query = ",".join(_FIELDS.values())
-    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    values = [value.strip() for value in done.stdout.strip().split(",")]
-    return dict(zip(_FIELDS, values, strict=False))
+    return nvidia_smi.query(_FIELDS)
 
 
 def used_mib() -> float | None:

@@ -50,7 +50,10 @@ def device(ask: Ask, record: Record) -> None:
         python=platform.python_version(),
         processors=os.cpu_count(),
         kaiwa=kaiwa.__version__,
-        build={name: str(value) for name, value in dict(build_info()).items()},
+        build={
+            name: ", ".join(value) if isinstance(value, list) else str(value)
+            for name, value in dict(build_info()).items()
+        },
     )
     from tools.gpu import models
 

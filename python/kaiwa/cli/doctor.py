@@ -24,8 +24,8 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "doctor",
         help="what works on this machine",
-        description="Report version, processor, kernels, threads, memory, devices compiled in, "
-        "audio formats and optional packages: what a bug report needs.",
+        description="Report version, processor, kernels, threads, memory, GPU and what "
+        "this build has code for, audio formats and optional packages: what a bug report needs.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options.add_output(parser)
@@ -58,6 +58,7 @@ def report() -> dict[str, Any]:
         "kernels_available": cpu["available"],
         "threads": cpu["threads"],
         "memory": _memory(),
+        "gpu": _gpu(),
         "audio": _audio(),
         "packages": {name: _version(name) for name in OPTIONAL},
     }
@@ -107,6 +108,31 @@ def _total_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def _gpu() -> dict[str, Any]:
+    """NVIDIA's card and driver, what this build has code for, and whether the two fit together."""
+    from kaiwa import _native
+    from kaiwa.cli import nvidia_smi
+    from kaiwa.errors import KaiwaError
+
+    fields = {"card": "name", "driver": "driver_version", "capability": "compute_cap"}
+    found: dict[str, Any] = {**dict.fromkeys(fields), **nvidia_smi.query(fields, seconds=5.0)}
+    build = _native.build_info()
+    found["built_for"] = build["cuda"]
+    found["problem"] = None
+    if "cuda" not in build["features"]:
+        found["problem"] = "this build has no CUDA" if found["card"] else None
+        return found
+    try:
+        opened = _native.describe_device("cuda")
+    except KaiwaError as error:
+        found["problem"] = str(error)
+        return found
+    if opened is not None:
+        name, (major, minor) = opened
+        found |= {"card": name, "capability": f"{major}.{minor}"}
+    return found
 
 
 def _audio() -> dict[str, Any]:

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kaiwa_core::checkpoint::SafeTensorsFile;
 use kaiwa_core::cpu;
+use kaiwa_core::device::{Device, capability};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -44,7 +45,15 @@ pub fn read_bandwidth(py: Python<'_>, bytes: usize, seconds: f64) -> PyResult<f6
     })
 }
 
-/// `version`, compiled-in `features`, and the `target` built for.
+/// Name and compute capability (major, minor) of a device that can be opened: `None` unless it is a
+/// CUDA card.
+#[pyfunction]
+pub fn describe_device(py: Python<'_>, device: String) -> PyResult<Option<(String, (u32, u32))>> {
+    detached(py, || Ok(Device::parse(&device)?.open()?.describe()))
+}
+
+/// `version`, compiled-in `features`, the `target` built for, and in `cuda` what there is code for,
+/// such as `["sm_90", "compute_90"]`.
 #[pyfunction]
 pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let facts = PyDict::new(py);
@@ -62,6 +71,7 @@ pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         option_env!("KAIWA_BUILD_REVISION").unwrap_or_default(),
     )?;
     facts.set_item("features", features)?;
+    facts.set_item("cuda", capability::built())?;
     facts.set_item(
         "target",
         format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
