@@ -22,7 +22,8 @@
 #   TLS_PEM=FILE      certificate chain and key, for TLS=1
 #   ADVERTISE_ADDR=IP     of this machine, for a Swarm that `up` makes
 #   FORCE=1           `up` and `update` go on although a check failed
-#   BASE, CUDA_BUILD, CUDA_RUN, CUDA_COMPUTE_CAP, RUST, PIP_OPTIONS   are handed to `build`
+#   BASE, CUDA_BUILD, CUDA_RUN, KAIWA_CUDA_ARCHITECTURES, CUDA_COMPUTE_CAP, RUST, PIP_OPTIONS
+#                                          are handed to `build`
 # Secrets go to Docker through standard input; none is printed or put on a command line.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -502,7 +503,8 @@ build() {
     need_engine
     local file=Dockerfile name words=()
     ! on GPU || file=Dockerfile.cuda
-    for name in BASE CUDA_BUILD CUDA_RUN CUDA_COMPUTE_CAP RUST PIP_OPTIONS; do
+    for name in BASE CUDA_BUILD CUDA_RUN KAIWA_CUDA_ARCHITECTURES CUDA_COMPUTE_CAP \
+        RUST PIP_OPTIONS; do
         [ -z "${!name:-}" ] || words+=(--build-arg "$name=${!name}")
     done
     change docker build -f "$file" -t "$image" \

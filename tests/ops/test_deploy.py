@@ -194,6 +194,8 @@ def test_a_dry_run_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
     status, said = deploy("build", "--dry-run", GPU="1", CUDA_COMPUTE_CAP="89")
     assert "-f Dockerfile.cuda -t kaiwa-cuda" in said
     assert "--build-arg CUDA_COMPUTE_CAP=89" in said
+    status, said = deploy("build", "--dry-run", GPU="1", KAIWA_CUDA_ARCHITECTURES="80 90")
+    assert "--build-arg KAIWA_CUDA_ARCHITECTURES=80" in said
     assert docker.docker("info", "-f", "{{.Swarm.LocalNodeState}}") == before
 
 

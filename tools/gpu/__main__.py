@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools.gpu import plan, run
+from tools.gpu import page, plan, run
 from tools.gpu.record import Record
 
 
@@ -23,7 +23,12 @@ def main() -> int:
         command.add_argument("--sizes", choices=sorted(plan.SIZES), help="default: by device")
     whole.add_argument("--only", default="", help="names of stages, with commas between them")
     whole.add_argument("--counter", type=Path, help="library that counts calls of the driver")
+    written = commands.add_parser("page", help="write the section of docs/gpu.md anew")
+    written.add_argument("file", type=Path, nargs="?", default=page.REPORT, help="a gpu.json")
     args = parser.parse_args()
+    if args.command == "page":
+        page.write(args.file)
+        return 0
     sizes = args.sizes or plan.default_sizes(args.device)
     if args.command == "run":
         only = [name for name in args.only.split(",") if name]

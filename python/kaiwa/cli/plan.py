@@ -24,7 +24,8 @@ def add_parser(commands: Any) -> None:
         description="Slots of a device from its memory and the time of a step, replicas with a "
         "spare, bandwidth, and the values of a Swarm file. Times of the processor are measured "
         "(docs/benchmarks.md). Those of GPUs are estimates from their sheets, which nobody has "
-        "checked on one: measure your own with `kaiwa bench lm` and give them with --step.",
+        "checked on one: measure your own, with scripts/gpu/run for --measured, or with "
+        "`kaiwa bench lm` for --step.",
     )
     parser.add_argument(
         "--device",
@@ -54,7 +55,14 @@ def add_parser(commands: Any) -> None:
         choices=KV_BYTES,
         help="form of keys and values (default: int8 on processors, bfloat16 on GPUs)",
     )
-    parser.add_argument(
+    times = parser.add_mutually_exclusive_group()
+    times.add_argument(
+        "--measured",
+        metavar="FILE",
+        help="gpu.json of a run of scripts/gpu/run: its steps with the window full, and the "
+        "codec's (docs/gpu.md)",
+    )
+    times.add_argument(
         "--step",
         metavar="N:MS,...",
         help="measured times of a step with so many conversations and the window full: "
@@ -103,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from kaiwa.errors import InputError
-    from kaiwa.plan import sizing, stack, steps
+    from kaiwa.plan import measured, sizing, stack, steps
     from kaiwa.plan.device import DEVICES
     from kaiwa.terminal import table
 
@@ -122,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
         blocked=args.blocked,
     )
     given = steps.read(args.step) if args.step is not None else None
+    if args.measured is not None:
+        given = measured.read(args.measured, model, wanted.weights)
     found = sizing.plan(model, device, wanted, given)
     rows = _rows(model, device, wanted, found)
     service = stack.stack(device, wanted, found)
