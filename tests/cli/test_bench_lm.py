@@ -410,4 +410,5 @@ def test_a_small_model_on_candles_operators(run: Callable[..., Any]) -> None:
     assert done.code == 0, done.err
     summary = json.loads(done.out)
     assert summary["device"] == "candle-cpu"
+    assert not any("gb_s" in row for row in summary["rows"]), "nothing is said of what was read"
     assert [row["slots"] for row in summary["rows"]] == 2 * [1, 2]

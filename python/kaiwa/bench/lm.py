@@ -147,8 +147,10 @@ def _row(own: OwnTimes, key: tuple[int, str], read: float | None) -> dict[str, A
         # Of one slot's step, per slot: 1/slots would be perfect sharing.
         "slot_cost": ratio([t / slots for t in times], one),
     }
-    if slots == 1:
-        count = sum(c for _, c in own.step_bytes) + _history(own, window)
+    weights = sum(c for _, c in own.step_bytes)
+    # Candle's operators do not tell what they read.
+    if slots == 1 and weights:
+        count = weights + _history(own, window)
         rates = [bandwidth.rate(ms, count) for ms in times]
         row["bytes"] = count
         row["gb_s"] = spread([r / 1e9 for r in rates])

@@ -68,7 +68,7 @@ def _steps(summary: dict[str, Any]) -> Table:
         "slots",
         "step ms",
         "cost per slot",
-        "GB/s",
+        *(["GB/s"] if known else []),
         *_of_bandwidth(known),
         "state MB/slot",
     )
@@ -79,8 +79,11 @@ def _steps(summary: dict[str, Any]) -> Table:
             str(row["slots"]),
             _spread(row["step_ms"], 2),
             _spread(row["slot_cost"], 2) if row["slots"] > 1 else "1",
-            _spread(row.get("gb_s")),
-            *([_spread(row.get("of_bandwidth"), 0, 100)] if known else []),
+            *(
+                [_spread(row.get("gb_s")), _spread(row.get("of_bandwidth"), 0, 100)]
+                if known
+                else []
+            ),
             f"{row['state_bytes_per_slot'] / 1e6:.1f}",
         )
     return rows
