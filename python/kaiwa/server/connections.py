@@ -1,9 +1,13 @@
-"""The connections of a server: why they are cut off, counted and logged."""
+"""The connections of a server: how many there may be, and why they are cut off."""
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import logging
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 log = logging.getLogger("kaiwa.server")
@@ -11,25 +15,83 @@ log = logging.getLogger("kaiwa.server")
 #: Seconds between lines of the log about the same thing: what a stranger does must not fill disks.
 LOG_SECONDS = 10.0
 
+#: Connections of one address that have not asked for anything yet. A balancer's ask at once.
+SILENT_PER_ADDRESS = 64
+#: Files that are kept for everything but connections.
+KEPT_FILES = 128
+
 _SAID = {
+    "silent": "connections that asked for nothing were cut off: too many from one address, or in "
+    "all",
+    "limit": "a connection was not taken: there are as many as this process may have files; raise "
+    "the limit of open files (ulimit -n)",
     "flood": "a client was cut off: far more websocket frames than a conversation needs",
 }
 
 
-class Connections:
-    """Counts what is cut off, and says so now and then."""
+Client = tuple[str, int] | None
 
-    def __init__(self, count: Callable[[str], None] = lambda why: None) -> None:
+
+class Connections:
+    """Keeps silent connections from taking the place of others, counts what is cut off, and says
+    so now and then."""
+
+    def __init__(
+        self, count: Callable[[str], None] = lambda why: None, most: int | None = None
+    ) -> None:
         """Without connections.
 
         Args:
             count: told why a connection is cut off, for the metrics.
+            most: connections at once; None is what the limit of open files leaves.
         """
         self._count = count
+        self._most = _files() - KEPT_FILES if most is None else most
+        self._open: set[asyncio.Transport] = set()
+        # In the order in which they came, with their sources.
+        self._silent: dict[asyncio.Transport, str] = {}
+        self._silent_of: Counter[str] = Counter()
         self._logged: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
 
-    def cut(self, why: str, client: tuple[str, int] | None) -> None:
+    def came(self, transport: asyncio.Transport, client: Client) -> bool:
+        """A connection was accepted; False if it was cut off, since there are too many."""
+        source = _source(client)
+        if self._silent_of[source] >= SILENT_PER_ADDRESS:
+            self._cut_silent(source)
+        if len(self._open) >= self._most and not self._cut_silent(None):
+            self.cut("limit", client)
+            transport.abort()
+            return False
+        self._open.add(transport)
+        self._silent[transport] = source
+        self._silent_of[source] += 1
+        return True
+
+    def asked(self, transport: asyncio.Transport) -> None:
+        """A whole request has come over a connection, which is not silent any more."""
+        source = self._silent.pop(transport, None)
+        if source is not None:
+            self._silent_of[source] -= 1
+            if not self._silent_of[source]:
+                del self._silent_of[source]
+
+    def went(self, transport: asyncio.Transport) -> None:
+        """A connection has ended."""
+        self.asked(transport)
+        self._open.discard(transport)
+
+    def _cut_silent(self, source: str | None) -> bool:
+        """Cuts off the oldest silent connection of a source, or of all; False if there is none."""
+        for transport, its in self._silent.items():
+            if source in (None, its):
+                self.cut("silent", transport.get_extra_info("peername"))
+                self.went(transport)
+                transport.abort()
+                return True
+        return False
+
+    def cut(self, why: str, client: Client) -> None:
         """A connection is cut off, or not taken."""
         self._count(why)
         now = time.monotonic()
@@ -40,3 +102,27 @@ class Connections:
         many = self._unsaid.pop(why)
         more = f" ({many} since the last such line)" if many > 1 else ""
         log.info(_SAID[why] + more, extra={"address": client[0] if client else None})
+
+
+def _source(client: Client) -> str:
+    """Who a connection comes from: an address, or the network of /64 that a house has in IPv6."""
+    try:
+        address = ipaddress.ip_address(client[0].partition("%")[0]) if client else None
+    except ValueError:
+        address = None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    return str(address)
+
+
+def _files() -> int:
+    """How many files this process may have open."""
+    if sys.platform == "win32":
+        return 2048
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    endless = soft in (resource.RLIM_INFINITY, -1)
+    return 1 << 20 if endless else max(2 * KEPT_FILES, soft)

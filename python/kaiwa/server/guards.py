@@ -252,6 +252,7 @@ class CallWebSocket(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
         if self._turn is not None:
             self._turn.cancel()
+        self._connections.went(self.transport)
         super().connection_lost(exc)
 
 
@@ -269,15 +270,19 @@ class GuardedHttp(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
-        self._watch()
+        if self._connections.came(transport, self.client):
+            self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
         super().data_received(data)
+        if self.headers is not None:
+            self._connections.asked(self.transport)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
+        self._connections.went(self.transport)
         self._unwatch()
         super().connection_lost(exc)
 

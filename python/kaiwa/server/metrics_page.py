@@ -136,7 +136,8 @@ _SERVER = (
         "kaiwa_connections_cut_total",
         "counter",
         "why",
-        "connections that were cut off or not taken: `flood` (far too many frames)",
+        "connections that were cut off or not taken: `flood` (far too many frames), `silent` "
+        "(asked for nothing while there were many), `limit` (no more open files)",
     ),
     (
         "kaiwa_resumed_total",

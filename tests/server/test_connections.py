@@ -1,0 +1,51 @@
+"""Connections that ask for nothing must not keep others out."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack
+
+from tests.server.live import program, running, wait_until
+from tests.server.wire import FRAME, call
+
+from kaiwa.server.connections import SILENT_PER_ADDRESS, _source
+
+CUT = 'kaiwa_connections_cut_total{why="silent"}'
+
+
+async def test_silent_connections_of_one_address_are_limited() -> None:
+    more = 20
+    with running(slots=1) as live, ExitStack() as kept:
+        async with call(live.url(format="pcm")) as chat:
+            for _ in range(SILENT_PER_ADDRESS + more):
+                kept.enter_context(socket.create_connection(("127.0.0.1", live.port), timeout=5))
+            wait_until(lambda: live.metric(CUT) >= more)
+            # Who has asked for something stays, and who does gets in.
+            await chat.say(bytes(2 * FRAME))
+            await chat.frames(1)
+
+
+def test_the_limit_of_files_is_not_reached() -> None:
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256));"
+        "from kaiwa.cli import main; from kaiwa.server import connections;"
+        "connections.SILENT_PER_ADDRESS = 10_000;"
+        "sys.exit(main(['serve', *sys.argv[1:]]))"
+    )
+    with program("--model", "synth:echo", script=script) as served, ExitStack() as kept:
+        for _ in range(400):
+            kept.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=5))
+            time.sleep(0.005)
+        assert served.ask("/healthz").status == 200
+        assert served.metric(CUT) > 200
+        served.process.terminate()
+        _, said = served.ended()
+    assert 1 <= said.count("asked for nothing") <= 3
+
+
+def test_a_network_of_ipv6_is_one_source() -> None:
+    assert _source(("2001:db8::1", 5)) == _source(("2001:db8::ffff:1", 6))
+    assert _source(("2001:db8::1", 5)) != _source(("2001:db8:0:1::1", 5))
+    assert _source(("::ffff:10.0.0.1", 5)) == _source(("10.0.0.1", 5))
+    assert _source(None) == "None"
