@@ -53,7 +53,7 @@ pub(super) fn merge(
     let scaling = envelope.lora_scaling.or(base.lora_scaling);
     if scaling.is_none() {
         base.warnings.push(format!(
-            "no config.json correction {} says lora_scaling: {DEFAULT_SCALING} is taken, which \
+            "no config.json beside {} says lora_scaling: {DEFAULT_SCALING} is taken, which \
              moshi-finetune trains with unless told otherwise",
             file.display()
         ));
