@@ -31,7 +31,8 @@ pub(super) struct Plan {
     pub cos: Tensor,
     /// `[slots, steps, head_dim / 2]`.
     pub sin: Tensor,
-    /// Ring row of each key, `[slots * heads * steps, head_dim]` (equal along the last axis).
+    /// Row of each key in its head's ring, `[slots * heads, steps, head_dim]` (equal along the last
+    /// axis).
     pub rows: Tensor,
 }
 
@@ -68,7 +69,7 @@ impl Attention {
         let mut mask = Vec::with_capacity(slots * steps * columns);
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         let mut rows = Vec::with_capacity(slots * self.heads * steps);
-        for (slot, (&start, &on)) in state.positions.iter().zip(active).enumerate() {
+        for (&start, &on) in state.positions.iter().zip(active) {
             for step in 0..steps as u64 {
                 let position = start + step;
                 let visible = self.window(position, window)..=position;
@@ -91,24 +92,29 @@ impl Attention {
                     sin.push(s as f32);
                 }
             }
-            for head in 0..self.heads {
-                let base = (slot * self.heads + head) * (self.context + 1);
+            for _ in 0..self.heads {
                 for step in 0..steps {
                     // Rows must be distinct: of a call longer than the ring only the end stays.
                     let stays = on && step + self.context >= steps;
                     let row = (start + step as u64) % self.context as u64;
-                    rows.push((base + if stays { row as usize } else { self.context }) as u32);
+                    rows.push(if stays {
+                        row as u32
+                    } else {
+                        self.context as u32
+                    });
                 }
             }
         }
         let table = (slots, steps, self.speeds.len());
-        let count = rows.len();
-        let rows = Tensor::from_vec(rows, (count, 1), device)?;
+        let rings = slots * self.heads;
+        let rows = Tensor::from_vec(rows, (rings, steps, 1), device)?;
         Ok(Plan {
             mask: Tensor::from_vec(mask, (slots, 1, steps, columns), device)?,
             cos: Tensor::from_vec(cos, table, device)?,
             sin: Tensor::from_vec(sin, table, device)?,
-            rows: rows.broadcast_as((count, self.head_dim))?.contiguous()?,
+            rows: rows
+                .broadcast_as((rings, steps, self.head_dim))?
+                .contiguous()?,
         })
     }
 

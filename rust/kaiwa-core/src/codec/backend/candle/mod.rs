@@ -28,7 +28,7 @@ use crate::codec::config::MimiConfig;
 use crate::codec::names::MimiTensors;
 use crate::codec::weight_type::WeightType;
 use crate::codec::window::Window;
-use crate::device::OpenDevice;
+use crate::device::{OpenDevice, memory};
 use crate::error::Result;
 
 /// Slot-frames worked on at once; longer calls are cut, which changes nothing but memory.
@@ -60,6 +60,17 @@ impl CandleMimi {
     /// # Errors
     /// Those of [`MimiTensors::take`]; [`Error::Backend`] if the device has no room.
     pub(super) fn load(
+        tensors: &mut MimiTensors,
+        config: &MimiConfig,
+        dtype: WeightType,
+        device: OpenDevice,
+    ) -> Result<Self> {
+        let on = device.clone();
+        device.run(|_| Self::load_on(tensors, config, dtype, on))
+    }
+
+    /// The same, for a device that has been given the turn.
+    fn load_on(
         tensors: &mut MimiTensors,
         config: &MimiConfig,
         dtype: WeightType,
@@ -175,12 +186,20 @@ struct CandleState {
 
 impl CandleState {
     fn new(mimi: Arc<CandleMimi>, slots: usize, window: Window) -> Result<Self> {
-        let device = mimi.device.candle();
+        let shapes = [&mimi.encoder_shape, &mimi.decoder_shape];
+        let bytes = shapes.iter().map(|shape| shape.slot_bytes()).sum();
+        let [encoder, decoder] = mimi.device.run(|candle| {
+            memory::check_slots(&mimi.device, slots, bytes)?;
+            Ok([
+                DirectionState::new(shapes[0], slots, candle)?,
+                DirectionState::new(shapes[1], slots, candle)?,
+            ])
+        })?;
         Ok(Self {
             slots,
             window,
-            encoder: DirectionState::new(&mimi.encoder_shape, slots, device)?,
-            decoder: DirectionState::new(&mimi.decoder_shape, slots, device)?,
+            encoder,
+            decoder,
             mimi,
         })
     }
@@ -216,7 +235,10 @@ impl CodecState for CandleState {
         let rows = slots.len() * frames;
         let mut latents = vec![0.0; rows * self.mimi.dimension];
         self.encode_latent(slots, pcm, &mut latents)?;
-        let found = self.mimi.quantize(&latents, rows, codebooks)?;
+        let mimi = &self.mimi;
+        let found = mimi
+            .device
+            .run(|_| mimi.quantize(&latents, rows, codebooks))?;
         for (at, column) in found.chunks_exact(codebooks).enumerate() {
             let (row, frame) = (at / frames, at % frames);
             for (book, code) in column.iter().enumerate() {
@@ -236,9 +258,10 @@ impl CodecState for CandleState {
                 piece[slot * count * size..][..count * size]
                     .copy_from_slice(&row[start * size..][..count * size]);
             }
-            let all = self
-                .mimi
-                .latents(&mut self.encoder, &active, piece, self.window)?;
+            let (mimi, encoder) = (&self.mimi, &mut self.encoder);
+            let all = mimi
+                .device
+                .run(|_| mimi.latents(encoder, &active, piece, self.window))?;
             for (row, &slot) in latents.chunks_exact_mut(frames * width).zip(slots) {
                 row[start * width..][..count * width]
                     .copy_from_slice(&all[slot * count * width..][..count * width]);
@@ -267,9 +290,10 @@ impl CodecState for CandleState {
                     *target = *code as u32;
                 }
             }
-            let all = self
-                .mimi
-                .audio(&mut self.decoder, &active, piece, count, self.window)?;
+            let (mimi, decoder) = (&self.mimi, &mut self.decoder);
+            let all = mimi
+                .device
+                .run(|_| mimi.audio(decoder, &active, piece, count, self.window))?;
             for (row, &slot) in pcm.chunks_exact_mut(frames * size).zip(slots) {
                 row[start * size..][..count * size]
                     .copy_from_slice(&all[slot * count * size..][..count * size]);
@@ -279,12 +303,27 @@ impl CodecState for CandleState {
     }
 
     fn reset(&mut self, slot: usize) -> Result<()> {
-        self.encoder.reset(slot)?;
-        self.decoder.reset(slot)
+        let (encoder, decoder) = (&mut self.encoder, &mut self.decoder);
+        self.mimi.device.run(|_| {
+            encoder.reset(slot)?;
+            decoder.reset(slot)
+        })
     }
 
     fn bytes(&self) -> usize {
         self.encoder.bytes() + self.decoder.bytes()
+    }
+}
+
+impl Drop for CandleMimi {
+    fn drop(&mut self) {
+        self.device.prepare_drop();
+    }
+}
+
+impl Drop for CandleState {
+    fn drop(&mut self) {
+        self.mimi.device.prepare_drop();
     }
 }
 

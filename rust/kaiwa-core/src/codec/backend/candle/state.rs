@@ -19,6 +19,15 @@ pub(super) struct StateShape {
     pub head_dim: usize,
 }
 
+impl StateShape {
+    /// Bytes of one slot.
+    pub(super) fn slot_bytes(&self) -> usize {
+        let carries: usize = self.carries.iter().map(|[c, n]| c * n).sum();
+        let rings = 2 * self.layers * self.ring_rows * self.head_dim;
+        4 * (carries + rings) + size_of::<u64>()
+    }
+}
+
 /// State of one direction of all slots; fits only the model and direction whose shape it has.
 pub(super) struct DirectionState {
     /// Latent steps each slot has seen.

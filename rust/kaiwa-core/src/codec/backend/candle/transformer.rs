@@ -159,9 +159,13 @@ impl Transformer {
             .contiguous()?;
         let out = (old.matmul(&ring_v.reshape(ring_shape)?)? + new.matmul(&v)?)?;
 
-        let rows = (slots * heads * steps, head_dim);
-        ring_k.scatter_set(&plan.rows, &k.reshape(rows)?, 0)?;
-        ring_v.scatter_set(&plan.rows, &v.reshape(rows)?, 0)?;
+        // On CUDA a thread writes along the scattered axis, which therefore is the one of few
+        // steps, and not the one of all slots' rows.
+        let rings = (slots * heads, context + 1, head_dim);
+        let new = (slots * heads, steps, head_dim);
+        for (ring, new) in [(ring_k, k.reshape(new)?), (ring_v, v.reshape(new)?)] {
+            ring.reshape(rings)?.scatter_set(&plan.rows, &new, 1)?;
+        }
 
         let out = out.transpose(1, 2)?.contiguous()?;
         linear(
