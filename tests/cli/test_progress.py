@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,6 +48,10 @@ def test_the_bar_ends_with_its_block_when_that_fails(monkeypatch: pytest.MonkeyP
     before = set(threading.enumerate())
     with pytest.raises(KeyError), progress.elapsing("calling", 60, quiet=False):
         raise KeyError
+    # The thread that draws is told to stop, and does so when it next looks.
+    deadline = time.monotonic() + 10
+    while not set(threading.enumerate()) <= before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert set(threading.enumerate()) <= before
 
 
