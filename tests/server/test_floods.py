@@ -89,6 +89,12 @@ async def test_many_messages_in_one_packet_all_arrive() -> None:
                 assert await chat.find(6) == number.to_bytes(2, "big")
 
 
+async def test_text_that_is_no_utf8_ends_a_call_without_a_traceback() -> None:
+    """`running` fails if anything was logged as an error."""
+    with running(slots=1) as live:
+        assert await attack(live.port, masked(TEXT, b"\xff\xfe")) == (1007, "text is not UTF-8")
+
+
 def test_a_budget_fills_up_again() -> None:
     budget = FrameBudget(0.0)
     assert budget.spend(int(BURST), 0, 0.0)

@@ -219,6 +219,19 @@ class CallWebSocket(WebSocketsSansIOProtocol):
         else:
             self.transport.close()
 
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole. Text that is none ends the connection; uvicorn would log a traceback
+        for each."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(1007, "text is not UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
     def handle_cont(self, event: Any) -> None:
         """A further frame of a message. Their number is limited: empty ones take memory too."""
         if self.close_sent:
