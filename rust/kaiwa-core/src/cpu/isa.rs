@@ -70,13 +70,13 @@ impl Isa {
 /// `#[inline(always)] unsafe fn body<S: Simd>(args)`; the body is inlined into functions that
 /// enable the set's instructions.
 macro_rules! kernel {
-    ($(#[$doc:meta])* fn $name:ident = $body:ident($($arg:ident: $ty:ty),* $(,)?)) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident = $body:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         $(#[$doc])*
         ///
         /// # Safety
         /// `isa` must come from [`Isa::detect`] or [`Isa::available`]; the pointers in the
         /// arguments must satisfy the body's contract.
-        unsafe fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) {
+        $vis unsafe fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) {
             use $crate::cpu::isa::Isa;
             use $crate::cpu::simd;
 
@@ -109,12 +109,12 @@ pub(crate) use kernel;
 
 /// As [`kernel!`], for integer kernels: with a compilation of its own for VNNI.
 macro_rules! integer_kernel {
-    ($(#[$doc:meta])* fn $name:ident = $body:ident($($arg:ident: $ty:ty),* $(,)?)) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident = $body:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         $(#[$doc])*
         ///
         /// # Safety
         /// As for [`kernel!`].
-        unsafe fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) {
+        $vis unsafe fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) {
             $crate::cpu::isa::kernel! {
                 /// The other instruction sets.
                 fn others = $body($($arg: $ty),*)

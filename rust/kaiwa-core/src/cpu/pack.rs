@@ -195,7 +195,10 @@ impl Packed {
         match self.bits {
             WeightBits::F32 => self.data.f32s()[at],
             WeightBits::Bf16 => bf16::from_bits(self.data.u16s()[at]).to_f32(),
-            WeightBits::Quant(q) => q.get(self, o, i),
+            WeightBits::Quant(q) => {
+                let k = self.taps.inputs();
+                q.get(self.data.bytes(), &self.row_scale, k, o, i)
+            }
         }
     }
 }
