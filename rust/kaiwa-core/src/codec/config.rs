@@ -1,6 +1,5 @@
 //! Mimi's configuration: every width the codec needs, from JSON or the released constants.
 
-use super::config_json;
 use crate::error::{Error, Result};
 
 /// Shape of a Mimi codec. Field names follow Kyutai's `mimi_config` JSON (docs/spec/mimi.md 6.3).
@@ -133,19 +132,6 @@ impl TransformerConfig {
 }
 
 impl MimiConfig {
-    /// Reads Kyutai's `mimi_config` JSON or the `config.json` of Hugging Face `transformers`
-    /// (`model_type: "mimi"`), whichever the text is; checks every rule of [`Self::validate`].
-    ///
-    /// Entries that are missing take the released values, unknown extra entries are ignored.
-    ///
-    /// # Errors
-    /// [`Error::Config`] naming the entry, its value and the rule.
-    pub fn from_json(text: &str) -> Result<Self> {
-        let config = config_json::read(text)?;
-        config.validate()?;
-        Ok(config)
-    }
-
     /// Samples per latent step: the product of the ratios (960).
     pub fn hop(&self) -> usize {
         self.seanet.ratios.iter().product()

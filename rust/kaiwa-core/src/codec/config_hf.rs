@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::MimiConfig;
-use super::config_json::Section;
+use super::config::MimiConfig;
+use super::config_section::Section;
 use crate::error::Result;
 
 /// Reads the schema of `transformers`. Does not yet check that the widths fit together.

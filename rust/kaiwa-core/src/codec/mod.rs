@@ -9,6 +9,8 @@ mod checks;
 mod config;
 mod config_hf;
 mod config_json;
+mod config_kyutai;
+mod config_section;
 mod expected;
 mod mimi;
 mod names;

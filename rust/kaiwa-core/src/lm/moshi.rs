@@ -7,8 +7,7 @@ use super::backend::LmBackend;
 use super::backend::candle::{CandleLm, CandleOptions};
 use super::backend::cpu::CpuLm;
 use super::conditioning::Conditions;
-use super::stream::MoshiStream;
-use super::{LmConfig, LmTensors, Sampling};
+use super::{LmConfig, LmTensors};
 
 use crate::device::Device;
 use crate::error::Result;
@@ -115,16 +114,6 @@ impl Moshi {
     /// Bytes of weights that a step reads, by stage; empty where it is not known.
     pub fn step_bytes(&self) -> Vec<(&'static str, usize)> {
         self.backend.step_bytes()
-    }
-
-    /// A stream of independent conversations, one per entry: each with a seed and sampling
-    /// settings of its own.
-    ///
-    /// # Errors
-    /// [`Error::OptionValue`] for no or too many slots, lists of different lengths, or settings
-    /// outside their range.
-    pub fn stream(&self, seeds: &[u64], sampling: &[Sampling]) -> Result<MoshiStream> {
-        MoshiStream::new(self.clone(), seeds, sampling)
     }
 
     pub(super) fn backend(&self) -> &Arc<dyn LmBackend> {

@@ -77,8 +77,20 @@ struct Slot {
     conditions: Vec<usize>,
 }
 
+impl Moshi {
+    /// A stream of independent conversations, one per entry: each with a seed and sampling
+    /// settings of its own.
+    ///
+    /// # Errors
+    /// [`Error::OptionValue`] for no or too many slots, lists of different lengths, or settings
+    /// outside their range.
+    pub fn stream(&self, seeds: &[u64], sampling: &[Sampling]) -> Result<MoshiStream> {
+        MoshiStream::new(self.clone(), seeds, sampling)
+    }
+}
+
 impl MoshiStream {
-    pub(super) fn new(moshi: Moshi, seeds: &[u64], sampling: &[Sampling]) -> Result<Self> {
+    fn new(moshi: Moshi, seeds: &[u64], sampling: &[Sampling]) -> Result<Self> {
         let count = seeds.len();
         if count == 0 || count > MAX_SLOTS {
             return Err(Error::OptionValue {
