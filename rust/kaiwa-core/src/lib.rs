@@ -40,8 +40,6 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod formats;
-// Configurations move to it one after the other.
-#[allow(dead_code)]
 mod json;
 pub mod lm;
 pub mod pipeline;
