@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 
 use super::admission::{Admission, Decision, Limits, Refusal};
 use super::pace::Pacer;
+use super::readiness::Readiness;
 use super::reason::EndReason;
+use super::registry::Registry;
 use super::session::{Event, Phase, SessionInner, State};
-use super::shared::{EngineShared, Readiness};
+use super::shared::EngineShared;
 use super::step_times::StepTimes;
 use crate::error::{Error, Result};
 use crate::pipeline::{Frame, FrameIn, Pipeline, Start};
@@ -39,6 +41,7 @@ pub(super) enum Turn {
 pub(super) struct Core {
     pub pipeline: Box<dyn Pipeline>,
     pub engine: Arc<EngineShared>,
+    pub registry: Arc<Registry>,
     pub admission: Admission,
     pub times: StepTimes,
     /// By slot.
@@ -64,6 +67,7 @@ impl Core {
             lost: None,
             pipeline,
             engine,
+            registry: Arc::default(),
         };
         core.publish();
         core
@@ -214,7 +218,7 @@ impl Core {
         for session in gone {
             self.admission.cancel(session.id);
             self.queued.retain(|s| s.id != session.id);
-            self.engine.registry.remove(session.id);
+            self.registry.remove(session.id);
             let mut state = session.lock();
             if let Some((reason, message)) = state.closing.clone() {
                 session.end(&mut state, reason, message);
@@ -237,11 +241,11 @@ impl Core {
     fn free(&mut self, slot: usize, session: &SessionInner) {
         self.active[slot] = None;
         self.admission.release(slot);
-        self.engine.registry.remove(session.id);
+        self.registry.remove(session.id);
     }
 
     fn admit(&mut self, now: f64) {
-        for session in self.engine.registry.take_requests() {
+        for session in self.registry.take_requests() {
             let id = session.id;
             let until = now + session.options.queue_seconds;
             self.queued.push(session);
@@ -268,7 +272,7 @@ impl Core {
             Decision::Refuse(refusal) => {
                 let reason = refusal.reason();
                 self.queued.remove(at);
-                self.engine.registry.remove(id);
+                self.registry.remove(id);
                 let message = match refusal {
                     Refusal::Draining => "the server is about to stop; try again in a moment",
                     Refusal::Overloaded => {
@@ -310,7 +314,7 @@ impl Core {
 
     /// Ends every session there is, wherever it stands.
     fn close_all(&mut self, reason: EndReason, message: &str) {
-        for session in self.engine.registry.close() {
+        for session in self.registry.close() {
             session.end(&mut session.lock(), reason, message.into());
         }
         for session in self.queued.drain(..) {

@@ -176,7 +176,7 @@ impl World {
     fn open(&mut self, options: SessionOptions) -> Session {
         let inner = SessionInner::new(self.next, self.engine.clone(), options, None);
         self.next += 1;
-        self.engine.registry.request(inner.clone()).unwrap();
+        self.core.registry.request(inner.clone()).unwrap();
         Session(inner)
     }
 
@@ -679,8 +679,8 @@ fn a_panic_outside_a_step_is_counted_told_to_everybody_and_closes_the_engine() {
     assert_eq!(world.engine.stats().panics, 1);
     assert_eq!(world.engine.readiness().state, "closed");
     let late = SessionInner::new(9, world.engine.clone(), call(), None);
-    assert!(world.engine.registry.request(late).is_err());
-    assert!(world.engine.registry.sessions().is_empty());
+    assert!(world.core.registry.request(late).is_err());
+    assert!(world.core.registry.sessions().is_empty());
     assert_eq!(world.core.admission.used(), 0);
 }
 

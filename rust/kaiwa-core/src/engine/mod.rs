@@ -6,6 +6,7 @@ mod clock;
 mod core;
 mod notifier;
 mod pace;
+mod readiness;
 mod reason;
 mod registry;
 mod session;
@@ -23,11 +24,12 @@ use self::clock::{Clock, SystemClock};
 use self::core::{Core, Turn};
 pub use self::notifier::Notifier;
 pub use self::pace::Pace;
+pub use self::readiness::Readiness;
 pub use self::reason::EndReason;
+use self::registry::Registry;
 use self::session::SessionInner;
 pub use self::session::{Event, Session, SessionInfo, SessionOptions, Transport};
 use self::shared::EngineShared;
-pub use self::shared::Readiness;
 pub use self::stats::{Histogram, METRICS, Metric, MetricKind, Sample, Stats, StepRecord, Value};
 pub use self::step_times::percentile;
 use crate::error::{Error, Result};
@@ -63,6 +65,7 @@ impl Default for EngineOptions {
 /// A running engine. It ends when this is dropped.
 pub struct Engine {
     shared: Arc<EngineShared>,
+    registry: Arc<Registry>,
     next: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -90,6 +93,7 @@ impl Engine {
             options.opus_complexity,
         )?);
         let mut core = Core::new(pipeline, shared.clone(), options.limits);
+        let registry = core.registry.clone();
         if options.warm_up {
             core.warm_up()?;
         }
@@ -111,6 +115,7 @@ impl Engine {
             })?;
         Ok(Self {
             shared,
+            registry,
             next: AtomicU64::new(1),
             thread: Mutex::new(Some(thread)),
         })
@@ -135,7 +140,7 @@ impl Engine {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let inner = SessionInner::new(id, self.shared.clone(), options, notifier);
-        self.shared.registry.request(inner.clone())?;
+        self.registry.request(inner.clone())?;
         self.shared.wake();
         Ok(Session(inner))
     }
@@ -167,13 +172,13 @@ impl Engine {
 
     /// Every session that has not ended.
     pub fn sessions(&self) -> Vec<SessionInfo> {
-        let sessions = self.shared.registry.sessions();
+        let sessions = self.registry.sessions();
         sessions.iter().map(|s| s.info()).collect()
     }
 
     /// Ends a session from outside; false if there is none of this number.
     pub fn end_session(&self, id: u64, reason: EndReason, message: &str) -> bool {
-        let sessions = self.shared.registry.sessions();
+        let sessions = self.registry.sessions();
         let found = sessions.iter().find(|s| s.id == id);
         if let Some(session) = found {
             session.close_with(&mut session.lock(), reason, message.into());

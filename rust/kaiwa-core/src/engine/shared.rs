@@ -5,29 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::registry::Registry;
+use super::readiness::Readiness;
 use super::stats::Stats;
 use crate::error::{Error, Result};
 use crate::pipeline::InputKind;
-
-/// Whether the engine takes callers, as of the last turn.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness {
-    /// `ready`, `full`, `overloaded`, `draining` or `closed`.
-    pub state: &'static str,
-    /// Number of slots.
-    pub slots_total: usize,
-    /// Slots taken.
-    pub slots_used: usize,
-    /// Callers waiting.
-    pub queue: usize,
-    /// 95th percentile of a step with as many rows as there are sessions, in seconds.
-    pub step_p95: f64,
-    /// The same with one session more.
-    pub predicted: f64,
-    /// Bytes of running state.
-    pub state_bytes: usize,
-}
 
 pub(super) struct EngineShared {
     pub clock: Arc<dyn Clock>,
@@ -36,7 +17,6 @@ pub(super) struct EngineShared {
     pub input: InputKind,
     pub draining: AtomicBool,
     pub closed: AtomicBool,
-    pub registry: Registry,
     stats: Mutex<Stats>,
     readiness: Mutex<Readiness>,
     /// Milliseconds of the clock at the engine's last sign of life.
@@ -69,7 +49,6 @@ impl EngineShared {
             input,
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            registry: Registry::default(),
             stats: Mutex::default(),
             readiness: Mutex::default(),
             heartbeat: AtomicU64::new(0),

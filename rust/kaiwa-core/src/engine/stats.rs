@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::shared::Readiness;
+use super::readiness::Readiness;
 
 /// Steps kept for a chart.
 const HISTORY: usize = 600;

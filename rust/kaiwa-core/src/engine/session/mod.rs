@@ -7,8 +7,10 @@ mod event;
 mod handle;
 mod info;
 mod input;
+mod input_queue;
 mod options;
 mod output;
+mod output_queue;
 mod state;
 
 pub use self::event::Event;

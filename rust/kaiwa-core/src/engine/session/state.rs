@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::input::InputQueue;
-use super::output::OutputQueue;
+use super::input_queue::InputQueue;
+use super::output_queue::OutputQueue;
 use super::{Event, SessionOptions};
 use crate::engine::EndReason;
 use crate::engine::notifier::Notifier;
