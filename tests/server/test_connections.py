@@ -26,6 +26,20 @@ async def test_silent_connections_of_one_address_are_limited() -> None:
             await chat.frames(1)
 
 
+def test_many_callers_of_one_address_at_once_all_get_in() -> None:
+    """As behind a balancer, whose address all of them have."""
+    with running(slots=1) as live, ExitStack() as kept:
+        sockets = [
+            kept.enter_context(socket.create_connection(("127.0.0.1", live.port), timeout=20))
+            for _ in range(3 * SILENT_PER_ADDRESS)
+        ]
+        ask = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{live.port}\r\n\r\n".encode()
+        for one in sockets:
+            one.sendall(ask)
+        assert {one.recv(12) for one in sockets} == {b"HTTP/1.1 200"}
+        assert live.metric(CUT) == 0
+
+
 def test_the_limit_of_files_is_not_reached() -> None:
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256));"

@@ -15,8 +15,11 @@ log = logging.getLogger("kaiwa.server")
 #: Seconds between lines of the log about the same thing: what a stranger does must not fill disks.
 LOG_SECONDS = 10.0
 
-#: Connections of one address that have not asked for anything yet. A balancer's ask at once.
+#: Connections of one address that have not asked for anything for some time.
 SILENT_PER_ADDRESS = 64
+#: Seconds after which a connection without a request counts as silent. Many callers behind one
+#: balancer may connect in the same moment, and all of them ask at once.
+SILENT_AFTER = 1.0
 #: Files that are kept for everything but connections.
 KEPT_FILES = 128
 
@@ -48,29 +51,30 @@ class Connections:
         self._count = count
         self._most = _files() - KEPT_FILES if most is None else most
         self._open: set[asyncio.Transport] = set()
-        # In the order in which they came, with their sources.
-        self._silent: dict[asyncio.Transport, str] = {}
+        # In the order in which they came, with their sources and when that was.
+        self._silent: dict[asyncio.Transport, tuple[str, float]] = {}
         self._silent_of: Counter[str] = Counter()
         self._logged: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
 
     def came(self, transport: asyncio.Transport, client: Client) -> bool:
         """A connection was accepted; False if it was cut off, since there are too many."""
-        source = _source(client)
-        if self._silent_of[source] >= SILENT_PER_ADDRESS:
-            self._cut_silent(source)
-        if len(self._open) >= self._most and not self._cut_silent(None):
+        source, now = _source(client), time.monotonic()
+        while self._silent_of[source] >= SILENT_PER_ADDRESS:
+            if not self._cut_silent(source, now - SILENT_AFTER):
+                break
+        if len(self._open) >= self._most and not self._cut_silent(None, now):
             self.cut("limit", client)
             transport.abort()
             return False
         self._open.add(transport)
-        self._silent[transport] = source
+        self._silent[transport] = source, now
         self._silent_of[source] += 1
         return True
 
     def asked(self, transport: asyncio.Transport) -> None:
         """A whole request has come over a connection, which is not silent any more."""
-        source = self._silent.pop(transport, None)
+        source, _ = self._silent.pop(transport, (None, 0.0))
         if source is not None:
             self._silent_of[source] -= 1
             if not self._silent_of[source]:
@@ -81,9 +85,12 @@ class Connections:
         self.asked(transport)
         self._open.discard(transport)
 
-    def _cut_silent(self, source: str | None) -> bool:
-        """Cuts off the oldest silent connection of a source, or of all; False if there is none."""
-        for transport, its in self._silent.items():
+    def _cut_silent(self, source: str | None, before: float) -> bool:
+        """Cuts off the oldest silent connection of a source, or of all, if it came before a time;
+        False if there is none."""
+        for transport, (its, came) in self._silent.items():
+            if came > before:
+                return False
             if source in (None, its):
                 self.cut("silent", transport.get_extra_info("peername"))
                 self.went(transport)
