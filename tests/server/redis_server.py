@@ -46,15 +46,25 @@ return nil
 """
 
 
+def _free_port() -> int:
+    """A port that nobody uses now. A Redis of a cluster listens on this port plus 10000 too, so
+    it leaves room above.
+    """
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        if port + 10_000 <= 65_535:
+            return port
+
+
 class RedisServer:
     """One, on a port of its own; remembers nothing when it is started again."""
 
     def __init__(self, folder: Path, **options: str) -> None:
         self._folder = folder
         self._options = options
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,7 +85,11 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_until(self._answers, "Redis answers")
+        try:
+            wait_until(self._answers, "Redis answers")
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Kills it."""
@@ -107,6 +121,9 @@ class RedisServer:
         assert answer == b"$-1\r\n", answer
 
     def _answers(self) -> bool:
+        assert self._process is not None
+        if (status := self._process.poll()) is not None:
+            pytest.fail(f"redis-server ended with status {status} instead of answering")
         try:
             return self.run("PING") == b"+PONG\r\n"
         except OSError:
