@@ -1,7 +1,9 @@
 //! Notes for which generations of GPUs this build has code, so that a card can be compared with it
-//! when it is opened.
+//! when it is opened; builds the simulator of the kernels where it is asked for.
 
 fn main() {
+    #[cfg(feature = "cuda-sim")]
+    simulator();
     for name in ["KAIWA_CUDA_ARCHITECTURES", "CUDA_COMPUTE_CAP"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
@@ -23,4 +25,19 @@ fn main() {
         targets
     };
     println!("cargo:rustc-env=KAIWA_CUDA_TARGETS={}", targets.join(" "));
+}
+
+/// Compiles the kernels of `cuda/` for the processor.
+#[cfg(feature = "cuda-sim")]
+fn simulator() {
+    println!("cargo:rerun-if-changed=cuda");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .file("cuda/sim/sim.cpp")
+        // What one rounding is, is the source's to say; and it looks at bits through other types.
+        .flag("-ffp-contract=off")
+        .flag("-fno-strict-aliasing")
+        .opt_level(2)
+        .compile("kaiwa_cuda_sim");
 }

@@ -14,7 +14,7 @@ CORE = Path(__file__).parents[2] / "rust/kaiwa-core/src"
 LAYERS = [
     {"error"},
     {"formats", "json", "checkpoint", "audio", "device"},
-    {"cpu"},
+    {"cpu", "cuda"},
     {"codec", "lm"},
     {"pipeline"},
     {"engine"},

@@ -9,6 +9,7 @@
 //! | [`codec`], [`lm`] | Mimi and Moshi: configuration, tensors, streams of slots, and a folder for each backend |
 //! | [`audio`] | Ogg, Opus, resampling |
 //! | [`cpu`], [`device`] | kernels on plain slices; opening CUDA and Metal devices |
+//! | `cuda` | CUDA kernels of our own: their arguments, frames as lists of launches, and what runs these |
 //! | [`checkpoint`] | files of weights: safetensors, GGUF |
 //! | [`formats`] | how weights, keys and values are held: one name for each choice |
 //! | [`error`] | one enum for all of them |
@@ -36,6 +37,8 @@ pub mod audio;
 pub mod checkpoint;
 pub mod codec;
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "cuda-sim"))]
+mod cuda;
 pub mod device;
 pub mod engine;
 pub mod error;
