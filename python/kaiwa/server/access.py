@@ -57,6 +57,11 @@ class Access:
         """Whether callers need no key."""
         return self._keys is None
 
+    def reload_keys(self) -> None:
+        """Reads the file of keys again, whether it seems to have changed or not."""
+        if self._keys is not None:
+            self._keys.reload()
+
     def authorize(
         self,
         headers: Mapping[str, str],

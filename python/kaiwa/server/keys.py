@@ -86,6 +86,12 @@ class KeyFile:
         self._warn_of_mode()
         return True
 
+    def reload(self) -> bool:
+        """Reads the file again, changed or not; whether it could be used."""
+        self._stamp = self._tried = None
+        self._warned = ""
+        return self.refresh()
+
     def _look(self) -> Stamp:
         """The stamp of the file as it is now."""
         try:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import logging
+import signal
 import socket as sockets
 import sys
 from types import FrameType
@@ -25,6 +26,7 @@ from kaiwa.server.build import Load, Server, build
 from kaiwa.server.connections import Connections
 from kaiwa.server.guards import CallWebSocket, GuardedHttp
 from kaiwa.server.lifecycle import drain
+from kaiwa.server.reload import Reload, listen_for_hangup
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.startup import check_startup
 
@@ -161,11 +163,24 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
     if settings.metrics_port is not None:
         side_socket = listen(settings.host, settings.metrics_port)
     server = DrainingServer(config_of(settings, make_app(parts), parts.connections), parts)
-    main = asyncio.create_task(server.serve(sockets=[listening]))
+    configs = [server.config]
     side, side_task = None, None
     if side_socket is not None:
-        config = config_of(settings, make_side_app(parts), parts.connections, lifespan="off")
-        side = uvicorn.Server(config)
+        configs.append(
+            config_of(settings, make_side_app(parts), parts.connections, lifespan="off")
+        )
+        side = uvicorn.Server(configs[-1])
+    contexts = []
+    for config in configs:
+        config.load()
+        if config.ssl is not None:
+            contexts.append(config.ssl)
+    listen_for_hangup(
+        Reload(settings, parts.access, contexts),
+        lambda: server.handle_exit(signal.SIGTERM, None),
+    )
+    main = asyncio.create_task(server.serve(sockets=[listening]))
+    if side_socket is not None and side is not None:
         # Only the main server listens to signals.
         side.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         side_task = asyncio.create_task(side.serve(sockets=[side_socket]))

@@ -32,11 +32,15 @@ def check_startup(settings: ServerSettings) -> None:
         if path is not None and not Path(path).is_file():
             raise InputError(f"the file of {name} does not exist; give a file in PEM form")
     if settings.ssl_cert is not None and settings.ssl_key is not None:
-        _check_pair(settings.ssl_cert, settings.ssl_key)
+        check_pair(settings.ssl_cert, settings.ssl_key)
 
 
-def _check_pair(cert: str, key: str) -> None:
-    """Refuses what TLS cannot use, before anything listens."""
+def check_pair(cert: str, key: str) -> None:
+    """Refuses what TLS cannot use.
+
+    Raises:
+        InputError: the files cannot be read, or do not belong together.
+    """
     try:
         # With an empty password OpenSSL does not ask for one at a terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=b"")
