@@ -166,9 +166,7 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
     configs = [server.config]
     side, side_task = None, None
     if side_socket is not None:
-        configs.append(
-            config_of(settings, make_side_app(parts), parts.connections, lifespan="off")
-        )
+        configs.append(config_of(settings, make_side_app(parts), parts.connections, lifespan="off"))
         side = uvicorn.Server(configs[-1])
     contexts = []
     for config in configs:
