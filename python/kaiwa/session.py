@@ -371,6 +371,14 @@ class AsyncSession(_Events):
             await self._more()
         return None
 
+    def fetched(self) -> list[AudioEvent | TextEvent]:
+        """Audio and text that came together with the last event of :meth:`next`, up to the next
+        event of another kind."""
+        together: list[AudioEvent | TextEvent] = []
+        while self._buffer and isinstance(self._buffer[0], AudioEvent | TextEvent):
+            together.append(self._buffer.popleft())  # type: ignore[arg-type]
+        return together
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         while (event := await self.next()) is not None:
             yield event

@@ -22,6 +22,7 @@ from kaiwa.session import AudioEvent, StateEvent, TextEvent
 class JsonProtocol(base.WireProtocol):
     name = "json"
     paths = ("/test/json",)
+    dialects = ("json_old",)
 
     def codec(self) -> base.CallCodec:
         return JsonCodec()
@@ -46,6 +47,7 @@ class JsonCodec(base.CallCodec):
             first = json.loads(await asyncio.wait_for(entry.receive(), 5))
         except (ValueError, asyncio.TimeoutError):
             raise Refused(400, "bad_parameter", "begin with a JSON object") from None
+        self.label = first.get("dialect")
         return CallRequest(seed=first.get("seed"), realtime=False, transport="pcm")
 
     def decode(self, message: Message) -> Iterable[Input]:
@@ -72,6 +74,9 @@ class JsonCodec(base.CallCodec):
             yield json.dumps({"type": "audio", "audio": audio})
         elif isinstance(event, StateEvent):
             yield json.dumps({"type": event.state})
+
+    def notice(self, seconds: float) -> Iterable[Message]:
+        yield json.dumps({"type": "notice", "seconds": seconds})
 
     def end(self, reason: str, message: str) -> Ending:
         last = json.dumps({"type": "end", "message": message})

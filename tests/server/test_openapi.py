@@ -31,6 +31,7 @@ ROUTES = {
     ("delete", "/v1/sessions/{session_id}"),
     ("get", "/v1/stats"),
     ("get", "/api/chat"),
+    ("get", "/v1/live/sessions"),
     ("get", "/api/build_info"),
     ("get", "/api/modules_info"),
 }

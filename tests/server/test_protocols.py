@@ -123,6 +123,29 @@ async def test_a_call_stands_still_and_goes_on(both: Live) -> None:
         assert await client.hear() == {"type": "active"}
 
 
+async def test_a_dialect_is_counted_and_listed_by_its_own_name(both: Live) -> None:
+    started = 'kaiwa_conversations_started_total{protocol="json_old"}'
+    before = both.metric(started)
+    async with talk(both, dialect="json_old") as client:
+        await client.find("started")
+        (row,) = both.ask("/v1/sessions").json["sessions"]
+        assert row["protocol"] == "json_old"
+        assert both.metric('kaiwa_conversations_active{protocol="json_old"}') == 1
+        assert both.metric('kaiwa_conversations_active{protocol="json"}') == 0
+    assert both.metric(started) == before + 1
+
+
+async def test_clients_are_told_before_the_server_ends_their_calls() -> None:
+    with running(protocols=BOTH, drain_seconds=25) as live:
+        async with talk(live) as client, call(live.url()):
+            await client.find("started")
+            live.drain()
+            # 25 s are less than the 30 before the end at which clients are told.
+            assert 20 < (await client.find("notice"))["seconds"] <= 25
+            await client.say("hang up")
+            assert await client.gone() == (1000, "client")
+
+
 async def test_hanging_up_is_the_clients_own_end(both: Live) -> None:
     async with talk(both) as client:
         await client.find("started")

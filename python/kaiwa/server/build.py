@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from kaiwa import __version__, _native
 from kaiwa.engine import Engine
 from kaiwa.server.access import Access
-from kaiwa.server.audit import AuditLog
 from kaiwa.server.call.call import Call
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.call.held import HeldCalls
@@ -21,7 +20,6 @@ from kaiwa.server.connections import Connections
 from kaiwa.server.metrics import Metrics
 from kaiwa.server.protocols.base import ServerInfo, Services, WireProtocol
 from kaiwa.server.protocols.registry import PROTOCOLS
-from kaiwa.server.seldom import Seldom
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import replicas
 from kaiwa.server.shared.admission import Admission
@@ -113,13 +111,10 @@ def build(
         on_unanswered=lambda what: metrics.shared_unanswered.labels(what).inc(),
     )
     live = LiveCalls()
-    audit = AuditLog(settings.audit_log)
-    held = HeldCalls(state, access, metrics, shared, settings.resume_seconds, audit)
-    names = [protocol.name for protocol in spoken]
+    held = HeldCalls(state, access, metrics, shared, settings.resume_seconds)
+    names = [name for protocol in spoken for name in (protocol.name, *protocol.dialects)]
     metrics.registry.register(ServerCollector(state, live, held, shared, names))
-    calls = CallContext(
-        settings, state, access, admission, metrics, live, held, shared, audit, Seldom(clock=clock)
-    )
+    calls = CallContext(settings, state, access, admission, metrics, live, held, shared)
     return Server(
         settings=settings,
         load=load,

@@ -41,7 +41,8 @@ class ServerCollector(Collector):
             live: its calls with a connection.
             held: those that wait for their clients.
             shared: what all servers know; None if there is only this one.
-            protocols: names of the protocols that are spoken; each has a sample even without calls.
+            protocols: labels of the protocols that are spoken; each has a sample even without
+                calls.
         """
         self._state = state
         self._live = live

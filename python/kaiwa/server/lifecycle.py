@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 
 from kaiwa.engine import Engine
 from kaiwa.server.build import Server
-from kaiwa.server.key_uses import KeyUses
 
 log = logging.getLogger("kaiwa.server")
 
@@ -19,10 +18,10 @@ log = logging.getLogger("kaiwa.server")
 WATCH = 0.25
 #: Seconds that the engine may take to end.
 CLOSE_SECONDS = 5.0
+#: Seconds before the end of their calls at which clients are told that the server stops.
+NOTICE_SECONDS = 30.0
 #: Seconds that a frame lasts: a step must take less.
 FRAME_SECONDS = 0.08
-#: Seconds between two writings of when keys were used.
-KEEP_USES = 5.0
 
 
 @contextlib.asynccontextmanager
@@ -32,8 +31,6 @@ async def running(server: Server) -> AsyncIterator[None]:
         # Before anybody calls: the first caller's limits are asked for there.
         await server.shared.sync()
     tasks = [asyncio.create_task(_watch(server)), asyncio.create_task(_load(server))]
-    if server.access.uses is not None:
-        tasks.append(asyncio.create_task(_keep_uses(server.access.uses)))
     if server.shared is not None:
         tasks.append(asyncio.create_task(server.shared.maintain()))
     try:
@@ -45,9 +42,6 @@ async def running(server: Server) -> AsyncIterator[None]:
             await server.shared.close()
         if server.state.engine is not None:
             await _close(server.state.engine)
-        if server.access.uses is not None:
-            await asyncio.to_thread(server.access.uses.write)
-        await asyncio.to_thread(server.calls.audit.close)
 
 
 async def drain(server: Server) -> None:
@@ -56,7 +50,12 @@ async def drain(server: Server) -> None:
     log.info("draining", extra={"queue": len(server.live), "seconds": limit})
     state.start_drain()
     began = state.clock()
+    told = False
     while server.live and (limit is None or state.clock() - began < limit):
+        if limit is not None and not told and state.clock() - began >= limit - NOTICE_SECONDS:
+            told = True
+            for call in server.live:
+                call.notify_drain(limit - (state.clock() - began))
         await asyncio.sleep(0.1)
     for call in server.live:
         call.drain()
@@ -104,13 +103,6 @@ async def _load(server: Server) -> None:
             "machine; use a smaller or coarser model (--quantize int4) or a GPU",
             readiness.step_p95_seconds * 1000,
         )
-
-
-async def _keep_uses(uses: KeyUses) -> None:
-    """Writes down from time to time when keys were used."""
-    while True:
-        await asyncio.sleep(KEEP_USES)
-        await asyncio.to_thread(uses.write)
 
 
 async def _close(engine: Engine) -> None:

@@ -30,7 +30,7 @@ from kaiwa.server.protocols.base import (
 )
 from kaiwa.server.refusal import Refused
 from kaiwa.server.shared.forward import Forward
-from kaiwa.session import AsyncSession, EndEvent, Event, StateEvent
+from kaiwa.session import AsyncSession, EndEvent, StateEvent
 
 log = logging.getLogger("kaiwa.server")
 
@@ -78,7 +78,7 @@ class Call(LiveCall):
         self._may_send = asyncio.Event()
         self._may_send.set()
         self._task: asyncio.Task[Any] | None = None
-        self._pinging: asyncio.Task[None] | None = None
+        self._posting: set[asyncio.Task[None]] = set()
 
     # ---- letting in ------------------------------------------------------------------------
 
@@ -87,7 +87,10 @@ class Call(LiveCall):
         self._task = asyncio.current_task()
         entry = CallEntry(self._context, self._channel, self.protocol)
         try:
-            request = await self._codec.open(entry)
+            try:
+                request = await self._codec.open(entry)
+            finally:
+                self._set_label()
             caller = self.caller = entry.caller
             assert caller is not None, "the codec did not ask who calls"
             self._forward = await forwarding.reach_owner(
@@ -111,6 +114,12 @@ class Call(LiveCall):
             log.exception("a call failed", extra=self._facts())
         finally:
             self._leave()
+
+    def _set_label(self) -> None:
+        """The codec knows by now in which dialect of its protocol the call is."""
+        if self._codec.label is not None:
+            self.protocol = self._codec.label
+            self._traffic = self._context.metrics.traffic(self.protocol)
 
     async def _pass_on(self, forward: Forward) -> None:
         """Passes the messages of a call on that another server holds, until its end."""
@@ -147,11 +156,7 @@ class Call(LiveCall):
         else by messages and a close."""
         self._context.metrics.call_refused(self.protocol, refused)
         facts = {"status": refused.status, "reason": refused.code}
-        more = self._context.seldom.due(f"{self.protocol} {refused.code}")
-        if more is not None:
-            log.info("call refused" + more, extra={"protocol": self.protocol, **facts})
-        if self.caller is not None:
-            self._audit("refused", **facts)
+        log.info("call refused", extra={"protocol": self.protocol, **facts})
         with contextlib.suppress(Exception):
             if not self._channel.accepted:
                 if await self._channel.deny(refused):
@@ -192,16 +197,12 @@ class Call(LiveCall):
             event = await session.next()
             if event is None:
                 return
-            await self._send_event(session, event)
-
-    async def _send_event(self, session: AsyncSession, event: Event) -> None:
-        """Sends what an event means to the client."""
-        if isinstance(event, EndEvent):
-            await self._finish(event)
-        elif isinstance(event, StateEvent) and event.state == "active" and not self._active:
-            await self._start(session)
-        else:
-            await self._send(self._codec.encode(event))
+            if isinstance(event, EndEvent):
+                await self._finish(event)
+            elif isinstance(event, StateEvent) and event.state == "active" and not self._active:
+                await self._start(session)
+            else:
+                await self._send(self._codec.encode_all([event, *session.fetched()]))
 
     async def _start(self, session: AsyncSession) -> None:
         """The call has its slot, now or again."""
@@ -212,7 +213,6 @@ class Call(LiveCall):
         if not admitted.resumed:
             self._began = context.now()
             context.metrics.started.labels(self.protocol).inc()
-            self._audit("begin", model=context.state.model)
         log.info("call begins", extra=self._facts())
         if self._request.resumable:
             context.held.register_resumable(self)
@@ -308,7 +308,7 @@ class Call(LiveCall):
         if session is None or caller is None:
             return
         if self._context.access.revoked(caller):
-            session.ask_end("revoked", "the key of this call was revoked or has expired")
+            session.ask_end("revoked", "the key of this call was revoked")
         # Bytes that hold no audio are found out after they were taken.
         self._count_garbage(session)
         self._watch_line(session, now)
@@ -316,7 +316,7 @@ class Call(LiveCall):
             message = self._codec.keepalive(started=self._active)
             if message is not None:
                 self._sent_at = now
-                self._pinging = asyncio.get_running_loop().create_task(self._ping(message))
+                self._post((message,))
 
     def _watch_line(self, session: AsyncSession, now: float) -> None:
         """Does what the policy for slow clients says."""
@@ -335,9 +335,20 @@ class Call(LiveCall):
         else:
             self._may_send.clear()
 
-    async def _ping(self, message: Message) -> None:
+    def _post(self, messages: Iterable[Message]) -> None:
+        """Sends messages that answer nothing, without waiting for them to be taken."""
+        task = asyncio.get_running_loop().create_task(self._send_unasked(messages))
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
+
+    async def _send_unasked(self, messages: Iterable[Message]) -> None:
         with contextlib.suppress(Disconnected):
-            await self._send((message,))
+            await self._send(messages)
+
+    def notify_drain(self, seconds: float) -> None:
+        """Tells the client that the server stops."""
+        if self._active and self.session is not None:
+            self._post(self._codec.notice(seconds))
 
     def drain(self) -> None:
         """Asks for the end, since the server stops."""
@@ -389,26 +400,11 @@ class Call(LiveCall):
         reason = session.end_reason or other
         session.close()
         if self._active:
-            seconds = self._context.now() - self._began
-            metrics.call_ended(self.protocol, reason, seconds)
-            self._audit("end", seconds=round(seconds, 3), reason=reason)
+            metrics.call_ended(self.protocol, reason, self._context.now() - self._began)
         elif reason in ("full", "overloaded", "draining"):
             metrics.rejected.labels(self.protocol, reason).inc()
-            self._audit("refused", reason=reason)
         log.info("call ends", extra={**self._facts(), "reason": reason})
         admitted.lease.release()
-
-    def _audit(self, event: str, **facts: Any) -> None:
-        """A line of the audit log."""
-        session, caller = self.session, self.caller
-        self._context.audit.write(
-            event,
-            session=session.id if session is not None else None,
-            key=caller.name if caller is not None else None,
-            key_id=caller.key_id if caller is not None else None,
-            protocol=self.protocol,
-            **facts,
-        )
 
     def _facts(self) -> dict[str, Any]:
         """For the log."""

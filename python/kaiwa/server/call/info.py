@@ -33,6 +33,7 @@ def call_info(context: CallContext, protocol: str, caller: Caller, admitted: Adm
         top_k=int(sampling("top_k")),
         top_k_text=int(sampling("top_k_text")),
         seed=session.seed,
+        context_frames=None if engine.moshi is None else engine.moshi.context,
         max_seconds=caller.max_seconds,
         resume_token=session.resume_token if hold else None,
         resume_seconds=hold,

@@ -39,6 +39,10 @@ class LiveCall(ABC):
         """Called a few times a second, with the server's clock."""
 
     @abstractmethod
+    def notify_drain(self, seconds: float) -> None:
+        """Tells the client that the server stops, and will end the call in so many seconds."""
+
+    @abstractmethod
     def drain(self) -> None:
         """Asks for its end, since the server stops."""
 

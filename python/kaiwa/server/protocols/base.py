@@ -12,13 +12,14 @@ translates for one connection:
 A codec keeps what its protocol has to remember (a turn that is open, numbers of items, a
 resampler's state). Its methods other than `open` do not wait: they are called once for every
 message and every 80 ms frame, from one event loop, and the messages of one call of `decode` or
-`encode` reach the client together, in the order in which the calls were made.
+`encode` reach the client together, in the order in which the calls were made. A codec whose state
+both of them change gives back lists: what a generator does is done when its messages are sent.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -79,6 +80,8 @@ class CallInfo:
     top_k: int
     top_k_text: int
     seed: int
+    #: Frames that the model remembers; None if it has no memory.
+    context_frames: int | None
     #: Longest call; None is no limit.
     max_seconds: float | None
     #: With this a lost call is taken up again, within so many seconds; None: it cannot be.
@@ -218,9 +221,12 @@ class CallCodec(ABC):
     Attributes:
         subprotocol: of the websocket, with which the call accepts a client that the codec has not
             accepted itself; None is none. Set it in :meth:`open`, to one that the client offered.
+        label: under which of the protocol's `dialects` the call is counted and listed; None is the
+            protocol's name. Set it in :meth:`open`, if at all before the client is accepted.
     """
 
     subprotocol: str | None = None
+    label: str | None = None
 
     @abstractmethod
     async def open(self, entry: Entry) -> CallRequest:
@@ -248,6 +254,19 @@ class CallCodec(ABC):
     @abstractmethod
     def encode(self, event: AudioEvent | TextEvent | StateEvent) -> Iterable[Message]:
         """What an event of the session is to the client; states also before :meth:`started`."""
+
+    def encode_all(
+        self, events: Sequence[AudioEvent | TextEvent | StateEvent]
+    ) -> Iterable[Message]:
+        """The same for events that came together: audio of a frame, then its text, if it has any.
+        For protocols in which the order of the two is another, or which join them."""
+        for event in events:
+            yield from self.encode(event)
+
+    def notice(self, seconds: float) -> Iterable[Message]:
+        """The server is about to stop, and ends the call in so many seconds (`drain`) if it lasts
+        as long; nothing for protocols that have no word for it."""
+        return ()
 
     def keepalive(self, *, started: bool) -> Message | None:
         """A message for a client to which nothing was sent for some seconds; None: none."""
@@ -320,10 +339,13 @@ class WireProtocol(ABC):
     Attributes:
         name: its label in metrics, logs and lists, and in the limits of a key.
         paths: where its calls are opened as websockets.
+        dialects: further labels, for calls whose codec says that they are of that dialect. To the
+            limits of a key they are the protocol.
     """
 
     name: str
     paths: tuple[str, ...] = ()
+    dialects: tuple[str, ...] = ()
 
     @abstractmethod
     def codec(self) -> CallCodec:
