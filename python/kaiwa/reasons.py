@@ -131,7 +131,7 @@ _TABLE: Final = (
         1008,
         "key",
         "This key is no longer valid",
-        "the key of this call was revoked; ask the operator for a new one",
+        "the key of this call was revoked or has expired; ask the operator for a new one",
         status=401,
         ends=True,
     ),

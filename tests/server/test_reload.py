@@ -26,7 +26,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 def make_pair(folder: Path, name: str) -> None:
     """Puts a certificate for a name, and its key, at the places that the server was told."""
     words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    places = ["-subj", f"/CN={name}", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    places = [
+        "-subj",
+        f"/CN={name}",
+        "-keyout",
+        str(folder / "key.pem"),
+        "-out",
+        str(folder / "cert.pem"),
+    ]
     subprocess.run(["openssl", *words.split(), *places], check=True, capture_output=True)
 
 

@@ -68,6 +68,7 @@ GIVEN: dict[str, tuple[str, str, Any]] = {
     "advertise_url": ("http://a:1", '"http://a:1"', "http://a:1"),
     "log_format": ("json", '"json"', "json"),
     "log_level": ("debug", '"debug"', "debug"),
+    "audit_log": ("s", '"s"', "s"),
 }
 
 #: What must be given along with a setting.

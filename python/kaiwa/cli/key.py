@@ -47,6 +47,13 @@ def add_parser(commands: Any) -> None:
         help="seconds of a conversation, never more than the server's (default: the server's)",
     )
     add.add_argument(
+        "--expires",
+        type=_moment,
+        metavar="WHEN",
+        help="from when on it counts no more: 90d, 12h, or a date such as 2030-01-31 (UTC; "
+        "default: never)",
+    )
+    add.add_argument(
         "--protocol",
         action="append",
         metavar="NAME",
@@ -68,7 +75,7 @@ def add_parser(commands: Any) -> None:
         "list",
         help="show who has a key",
         description="Show the names, limits and dates of all keys; the keys themselves are not "
-        "known.",
+        "known. When one was last used is what servers on this machine noted beside the file.",
     )
     show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=run_list)
@@ -108,6 +115,7 @@ def run_add(args: argparse.Namespace) -> int:
         per_minute=args.per_minute,
         max_seconds=args.max_seconds,
         operator=args.operator,
+        expires=args.expires,
         protocols=tuple(args.protocol) if args.protocol else None,
         models=tuple(args.model) if args.model else None,
     )
@@ -124,9 +132,11 @@ def run_list(args: argparse.Namespace) -> int:
     """Shows all keys; see the parser for the arguments."""
     import json
 
+    from kaiwa.server import key_uses
     from kaiwa.server.keys import read
 
-    keys = read(file_of(args))
+    path = file_of(args)
+    keys, uses = read(path), key_uses.read(key_uses.file_of(path))
     columns = (
         "name",
         "operator",
@@ -136,9 +146,11 @@ def run_list(args: argparse.Namespace) -> int:
         "protocols",
         "models",
         "created",
+        "expires",
+        "last_used",
         "revoked",
     )
-    rows = [{"id": key.id, **{name: getattr(key, name) for name in columns}} for key in keys]
+    rows = [{"id": key.id, **{name: _fact(key, name, uses) for name in columns}} for key in keys]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -150,6 +162,30 @@ def run_list(args: argparse.Namespace) -> int:
         cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
         print("  ".join(cells).rstrip())
     return 0
+
+
+def _fact(key: Any, name: str, uses: dict[str, str]) -> Any:
+    """A value of a column."""
+    return uses.get(key.id) if name == "last_used" else getattr(key, name)
+
+
+def _moment(text: str) -> float:
+    """When a key expires, in seconds since 1970."""
+    import re
+    import time
+    from datetime import datetime, timezone
+
+    span = re.fullmatch(r"([1-9]\d{0,5})([dhm])", text)
+    if span is not None:
+        return time.time() + int(span[1]) * {"d": 86_400, "h": 3600, "m": 60}[span[2]]
+    for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"):
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=timezone.utc).timestamp()
+        except ValueError:
+            continue
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no time; give a span such as 90d or 12h, or a date such as 2030-01-31"
+    )
 
 
 def run_revoke(args: argparse.Namespace) -> int:

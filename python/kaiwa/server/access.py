@@ -15,6 +15,7 @@ from typing import NoReturn
 from kaiwa.server import page_check
 from kaiwa.server.caller import Caller
 from kaiwa.server.key_entry import Key
+from kaiwa.server.key_uses import KeyUses, file_of
 from kaiwa.server.keys import KeyFile
 from kaiwa.server.limits import Lease, LimitReached, Limits
 from kaiwa.server.redaction import KEY_PREFIX
@@ -49,6 +50,7 @@ class Access:
         self._clock = clock
         self._tokens = LocalTokens(settings.token_seconds) if tokens is None else tokens
         self._keys = KeyFile(settings.keys) if settings.keys is not None else None
+        self.uses = KeyUses(file_of(settings.keys)) if settings.keys is not None else None
         self._limits = Limits()
         self._more_hosts: set[str] = set()
 
@@ -94,6 +96,8 @@ class Access:
             _unauthorized("no_key", f"this server wants a key; {HOW}")
         if protocol is not None:
             _check_allowed("protocol", protocol, key.protocols, key)
+        if self.uses is not None:
+            self.uses.note(key.id, self._clock())
         return replace(caller, protocol=protocol)
 
     def check_page(self, headers: Mapping[str, str]) -> None:
@@ -207,7 +211,7 @@ class Access:
         key = self._keys.get(key_id)
         if key is None:
             _unauthorized("unknown_key", "this key is not known any more; ask the operator for one")
-        caller = self._caller(_counting(key), by_token=True)
+        caller = self._caller(self._counting(key), by_token=True)
         return replace(caller, protocol=protocol, vouched=True)
 
     def bad_token(self) -> Refused:
@@ -260,11 +264,12 @@ class Access:
             )
 
     def revoked(self, caller: Caller) -> bool:
-        """Whether the key of a caller who was let in has been revoked or removed since."""
+        """Whether the key of a caller who was let in has been revoked or removed since, or has
+        expired."""
         if self._keys is None:
             return False
         key = self._keys.get(caller.key_id)
-        return key is None or key.revoked is not None
+        return key is None or not key.counts(self._clock())
 
     def _by_header(self, keys: KeyFile, header: str) -> tuple[Caller, Key]:
         """The holder of the key in an `Authorization` header."""
@@ -274,7 +279,7 @@ class Access:
         key = keys.verify(match[1])
         if key is None:
             _unauthorized("unknown_key", "this key is not known; ask the operator for one")
-        return self._caller(_counting(key), by_token=False), key
+        return self._caller(self._counting(key), by_token=False), key
 
     def _by_token(self, keys: KeyFile, token: str, now: float) -> tuple[Caller, Key]:
         """The holder of the key that a token was issued for."""
@@ -285,7 +290,7 @@ class Access:
         key = keys.get(redeemed.key_id) if redeemed is not None else None
         if key is None:
             raise self.bad_token()
-        return replace(self._caller(_counting(key), by_token=True), token=redeemed), key
+        return replace(self._caller(self._counting(key), by_token=True), token=redeemed), key
 
     def _caller(self, key: Key, *, by_token: bool) -> Caller:
         """The holder of a key."""
@@ -305,18 +310,24 @@ class Access:
         key = self._keys.get(caller.key_id)
         if key is None:
             _unauthorized("unknown_key", "this key is not known any more; ask the operator for one")
-        return _counting(key)
+        return self._counting(key)
 
+    def _counting(self, key: Key) -> Key:
+        """The key itself.
 
-def _counting(key: Key) -> Key:
-    """The key itself.
-
-    Raises:
-        Refused: 401, it was revoked.
-    """
-    if key.revoked is not None:
-        _unauthorized("revoked", f"the key {key.name} was revoked; ask the operator for another")
-    return key
+        Raises:
+            Refused: 401, it was revoked or has expired.
+        """
+        if key.revoked is not None:
+            _unauthorized(
+                "revoked", f"the key {key.name} was revoked; ask the operator for another"
+            )
+        if not key.counts(self._clock()):
+            _unauthorized(
+                "expired",
+                f"the key {key.name} expired at {key.expires}; ask the operator for another",
+            )
+        return key
 
 
 def _check_allowed(what: str, used: str | None, allowed: tuple[str, ...] | None, key: Key) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kaiwa import __version__, _native
 from kaiwa.engine import Engine
 from kaiwa.server.access import Access
+from kaiwa.server.audit import AuditLog
 from kaiwa.server.call.call import Call
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.call.held import HeldCalls
@@ -20,6 +21,7 @@ from kaiwa.server.connections import Connections
 from kaiwa.server.metrics import Metrics
 from kaiwa.server.protocols.base import ServerInfo, Services, WireProtocol
 from kaiwa.server.protocols.registry import PROTOCOLS
+from kaiwa.server.seldom import Seldom
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import replicas
 from kaiwa.server.shared.admission import Admission
@@ -111,10 +113,13 @@ def build(
         on_unanswered=lambda what: metrics.shared_unanswered.labels(what).inc(),
     )
     live = LiveCalls()
-    held = HeldCalls(state, access, metrics, shared, settings.resume_seconds)
+    audit = AuditLog(settings.audit_log)
+    held = HeldCalls(state, access, metrics, shared, settings.resume_seconds, audit)
     names = [name for protocol in spoken for name in (protocol.name, *protocol.dialects)]
     metrics.registry.register(ServerCollector(state, live, held, shared, names))
-    calls = CallContext(settings, state, access, admission, metrics, live, held, shared)
+    calls = CallContext(
+        settings, state, access, admission, metrics, live, held, shared, audit, Seldom(clock=clock)
+    )
     return Server(
         settings=settings,
         load=load,

@@ -10,10 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-log = logging.getLogger("kaiwa.server")
+from kaiwa.server.seldom import Seldom
 
-#: Seconds between lines of the log about the same thing: what a stranger does must not fill disks.
-LOG_SECONDS = 10.0
+log = logging.getLogger("kaiwa.server")
 
 #: Connections of one address that have not asked for anything for some time.
 SILENT_PER_ADDRESS = 64
@@ -54,8 +53,7 @@ class Connections:
         # In the order in which they came, with their sources and when that was.
         self._silent: dict[asyncio.Transport, tuple[str, float]] = {}
         self._silent_of: Counter[str] = Counter()
-        self._logged: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._seldom = Seldom()
 
     def came(self, transport: asyncio.Transport, client: Client) -> bool:
         """A connection was accepted; False if it was cut off, since there are too many."""
@@ -101,13 +99,9 @@ class Connections:
     def cut(self, why: str, client: Client) -> None:
         """A connection is cut off, or not taken."""
         self._count(why)
-        now = time.monotonic()
-        self._unsaid[why] = self._unsaid.get(why, 0) + 1
-        if now - self._logged.get(why, -LOG_SECONDS) < LOG_SECONDS:
+        more = self._seldom.due(why)
+        if more is None:
             return
-        self._logged[why] = now
-        many = self._unsaid.pop(why)
-        more = f" ({many} since the last such line)" if many > 1 else ""
         log.info(_SAID[why] + more, extra={"address": client[0] if client else None})
 
 

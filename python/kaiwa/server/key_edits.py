@@ -32,7 +32,7 @@ def add(path: str | os.PathLike[str], name: str, now: float, **limits: Any) -> t
         name: who the key is for: letters, digits, `.`, `_`, `-`.
         now: seconds since 1970.
         **limits: `concurrency`, `per_minute`, `max_seconds`, `operator`, `protocols`, `models` as
-            in `Key`.
+            in `Key`; `expires`, seconds since 1970.
 
     Returns:
         The entry, and the key itself, which is kept nowhere.
@@ -46,12 +46,16 @@ def add(path: str | os.PathLike[str], name: str, now: float, **limits: Any) -> t
             f"{name!r} is no name of a key; use 1 to 64 letters, digits, '.', '_' or '-', "
             "beginning with a letter or digit"
         )
+    expires = limits.pop("expires", None)
+    if expires is not None and expires <= now:
+        raise InputError(f"the key {name} would have expired already; give a time that is to come")
     secret = key_entry.new_secret()
     made = Key(
         id=secrets.token_hex(8),
         name=name,
         hash=key_entry.hash_of(secret),
         created=key_entry.moment(now),
+        expires=None if expires is None else key_entry.moment(expires),
         **limits,
     )
     try:

@@ -37,6 +37,7 @@ class Key:
         protocols: names of the wire protocols that it may be used for; None is every one.
         models: names of the models that it may be used for, as `GET /v1/models` lists them; None is
             every one.
+        expires: from when on it does not count any more (UTC, ISO 8601); None is never.
         revoked: since when it does not count any more (UTC, ISO 8601); None if it counts.
     """
 
@@ -50,7 +51,13 @@ class Key:
     operator: bool = False
     protocols: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
+    expires: str | None = None
     revoked: str | None = None
+
+    def counts(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired, at a time in seconds since 1970."""
+        # Times of one form are in the order of their texts.
+        return self.revoked is None and (self.expires is None or moment(now) < self.expires)
 
     def allows(self, protocol: str | None, model: str | None) -> bool:
         """Whether it may be used for a protocol and a model.
@@ -154,5 +161,6 @@ _CHECKS = {
     "operator": lambda value: isinstance(value, bool),
     "protocols": _words_or_none,
     "models": _words_or_none,
+    "expires": _moment_or_none,
     "revoked": _moment_or_none,
 }

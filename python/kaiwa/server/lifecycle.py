@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 from kaiwa.engine import Engine
 from kaiwa.server.build import Server
+from kaiwa.server.key_uses import KeyUses
 
 log = logging.getLogger("kaiwa.server")
 
@@ -22,6 +23,8 @@ CLOSE_SECONDS = 5.0
 NOTICE_SECONDS = 30.0
 #: Seconds that a frame lasts: a step must take less.
 FRAME_SECONDS = 0.08
+#: Seconds between two writings of when keys were used.
+KEEP_USES = 5.0
 
 
 @contextlib.asynccontextmanager
@@ -31,6 +34,8 @@ async def running(server: Server) -> AsyncIterator[None]:
         # Before anybody calls: the first caller's limits are asked for there.
         await server.shared.sync()
     tasks = [asyncio.create_task(_watch(server)), asyncio.create_task(_load(server))]
+    if server.access.uses is not None:
+        tasks.append(asyncio.create_task(_keep_uses(server.access.uses)))
     if server.shared is not None:
         tasks.append(asyncio.create_task(server.shared.maintain()))
     try:
@@ -42,6 +47,9 @@ async def running(server: Server) -> AsyncIterator[None]:
             await server.shared.close()
         if server.state.engine is not None:
             await _close(server.state.engine)
+        if server.access.uses is not None:
+            await asyncio.to_thread(server.access.uses.write)
+        await asyncio.to_thread(server.calls.audit.close)
 
 
 async def drain(server: Server) -> None:
@@ -103,6 +111,13 @@ async def _load(server: Server) -> None:
             "machine; use a smaller or coarser model (--quantize int4) or a GPU",
             readiness.step_p95_seconds * 1000,
         )
+
+
+async def _keep_uses(uses: KeyUses) -> None:
+    """Writes down from time to time when keys were used."""
+    while True:
+        await asyncio.sleep(KEEP_USES)
+        await asyncio.to_thread(uses.write)
 
 
 async def _close(engine: Engine) -> None:

@@ -290,6 +290,16 @@ class ServerSettings:
         choices=("debug", "info", "warning", "error"),
     )
 
+    audit_log: str | None = _set(
+        "path",
+        None,
+        MESSAGES,
+        "file to which each call is written: who, when, by which protocol, how long, never what; - "
+        "is standard output",
+        metavar="FILE",
+        shown_default="none is written",
+    )
+
     def __post_init__(self) -> None:
         for setting in settings():
             value = setting.read(getattr(self, setting.name), setting.name)

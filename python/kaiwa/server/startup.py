@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 from kaiwa.errors import InputError
@@ -18,7 +19,7 @@ def check_startup(settings: ServerSettings) -> None:
         InputError: nobody or anybody could call, or a file is missing.
     """
     if settings.keys is not None:
-        if all(key.revoked is not None for key in KeyFile(settings.keys).entries()):
+        if not any(key.counts(time.time()) for key in KeyFile(settings.keys).entries()):
             raise InputError(
                 f"{settings.keys} holds no key that counts, so nobody could call; make one with "
                 f"`kaiwa key add NAME --file {settings.keys}`"

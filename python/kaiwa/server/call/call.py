@@ -156,7 +156,11 @@ class Call(LiveCall):
         else by messages and a close."""
         self._context.metrics.call_refused(self.protocol, refused)
         facts = {"status": refused.status, "reason": refused.code}
-        log.info("call refused", extra={"protocol": self.protocol, **facts})
+        more = self._context.seldom.due(f"{self.protocol} {refused.code}")
+        if more is not None:
+            log.info("call refused" + more, extra={"protocol": self.protocol, **facts})
+        if self.caller is not None:
+            self._audit("refused", **facts)
         with contextlib.suppress(Exception):
             if not self._channel.accepted:
                 if await self._channel.deny(refused):
@@ -213,6 +217,7 @@ class Call(LiveCall):
         if not admitted.resumed:
             self._began = context.now()
             context.metrics.started.labels(self.protocol).inc()
+            self._audit("begin", model=context.state.model)
         log.info("call begins", extra=self._facts())
         if self._request.resumable:
             context.held.register_resumable(self)
@@ -308,7 +313,7 @@ class Call(LiveCall):
         if session is None or caller is None:
             return
         if self._context.access.revoked(caller):
-            session.ask_end("revoked", "the key of this call was revoked")
+            session.ask_end("revoked", "the key of this call was revoked or has expired")
         # Bytes that hold no audio are found out after they were taken.
         self._count_garbage(session)
         self._watch_line(session, now)
@@ -400,11 +405,26 @@ class Call(LiveCall):
         reason = session.end_reason or other
         session.close()
         if self._active:
-            metrics.call_ended(self.protocol, reason, self._context.now() - self._began)
+            seconds = self._context.now() - self._began
+            metrics.call_ended(self.protocol, reason, seconds)
+            self._audit("end", seconds=round(seconds, 3), reason=reason)
         elif reason in ("full", "overloaded", "draining"):
             metrics.rejected.labels(self.protocol, reason).inc()
+            self._audit("refused", reason=reason)
         log.info("call ends", extra={**self._facts(), "reason": reason})
         admitted.lease.release()
+
+    def _audit(self, event: str, **facts: Any) -> None:
+        """A line of the audit log."""
+        session, caller = self.session, self.caller
+        self._context.audit.write(
+            event,
+            session=session.id if session is not None else None,
+            key=caller.name if caller is not None else None,
+            key_id=caller.key_id if caller is not None else None,
+            protocol=self.protocol,
+            **facts,
+        )
 
     def _facts(self) -> dict[str, Any]:
         """For the log."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kaiwa.server.access import Access
+from kaiwa.server.audit import AuditLog
 from kaiwa.server.call.held import HeldCalls
 from kaiwa.server.call.live import LiveCalls
 from kaiwa.server.metrics import Metrics
+from kaiwa.server.seldom import Seldom
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared.admission import Admission
 from kaiwa.server.shared.state import SharedState
@@ -27,6 +29,9 @@ class CallContext:
     held: HeldCalls
     #: What all servers know; None if there is only this one.
     shared: SharedState | None
+    audit: AuditLog
+    #: Lines of the log that callers cause.
+    seldom: Seldom
 
     def now(self) -> float:
         """Seconds on the server's clock, which never goes back."""

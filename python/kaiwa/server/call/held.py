@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaiwa.server.access import Access
+from kaiwa.server.audit import AuditLog
 from kaiwa.server.call import listing
 from kaiwa.server.call.live import LiveCall
 from kaiwa.server.caller import Caller
@@ -49,6 +50,7 @@ class HeldCalls:
         metrics: Metrics,
         shared: SharedState | None,
         seconds: float,
+        audit: AuditLog,
     ) -> None:
         """No calls yet.
 
@@ -58,7 +60,9 @@ class HeldCalls:
             metrics: where calls are counted that end while they are held.
             shared: tells other servers which calls are here; None if there is only this one.
             seconds: how long a call is held; 0 is not at all.
+            audit: where their ends are written.
         """
+        self._audit = audit
         self._state = state
         self._access = access
         self._metrics = metrics
@@ -141,7 +145,17 @@ class HeldCalls:
         reason = held.session.why_ended() or "lost"
         held.session.close()
         held.lease.release()
-        self._metrics.call_ended(held.protocol, reason, self._state.clock() - held.began)
+        seconds = self._state.clock() - held.began
+        self._metrics.call_ended(held.protocol, reason, seconds)
+        self._audit.write(
+            "end",
+            session=held.session.id,
+            key=held.caller.name,
+            key_id=held.caller.key_id,
+            protocol=held.protocol,
+            seconds=round(seconds, 3),
+            reason=reason,
+        )
 
     def sweep(self) -> None:
         """Ends held calls that nobody took up again in time, that an operator ended, or whose key

@@ -50,7 +50,7 @@ export const REASONS = {
   revoked: {
     kind: "key",
     title: "This key is no longer valid",
-    sentence: "the key of this call was revoked; ask the operator for a new one",
+    sentence: "the key of this call was revoked or has expired; ask the operator for a new one",
   },
   error: {
     kind: "failed",
