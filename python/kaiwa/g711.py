@@ -30,7 +30,8 @@ def decode(data: bytes, law: Law) -> NDArray[np.float32]:
 def encode(pcm: NDArray[np.float32], law: Law) -> bytes:
     """Float32 ``[n]`` as a byte each; what is louder than full scale is clipped."""
     scaled = np.rint(np.clip(pcm, -1.0, 1.0) * np.float32(32767)).astype(np.int16)
-    return _ENCODED[law][scaled.view(np.uint16)].tobytes()
+    codes: NDArray[np.uint8] = _ENCODED[law][scaled.view(np.uint16)]
+    return codes.tobytes()
 
 
 def _mulaw_decoded() -> NDArray[np.int64]:
@@ -54,7 +55,7 @@ def _mulaw_encoded(sample: NDArray[np.int64]) -> NDArray[np.int64]:
     shifted = sample >> 2
     magnitude = np.minimum(np.abs(shifted), _CLIP) + (_BIAS >> 2)
     segment = np.searchsorted(_MULAW_ENDS, magnitude)
-    code = (segment << 4) | ((magnitude >> (segment + 1)) & 0x0F)
+    code: NDArray[np.int64] = (segment << 4) | ((magnitude >> (segment + 1)) & 0x0F)
     return code ^ np.where(shifted < 0, 0x7F, 0xFF)
 
 

@@ -48,7 +48,7 @@ def test_every_code_comes_back(law: Law) -> None:
 
 @pytest.mark.parametrize("law", LAWS)
 def test_a_sample_gets_the_nearest_code_within_its_segment(law: Law) -> None:
-    samples = np.arange(-32767, 32768, dtype=np.float32) / 32767
+    samples = np.arange(-32767, 32768, dtype=np.float32) / np.float32(32767)
     error = np.abs(g711.decode(g711.encode(samples, law), law) - samples)
     # A step is a sixteenth of its segment, which is half as long as its end is high; the loudest
     # samples are beyond the last code.
@@ -70,7 +70,7 @@ def test_the_same_as_audioop(law: Law) -> None:
     short = {"mulaw": "ulaw", "alaw": "alaw"}[law]
     module: Any = audioop
     samples = np.arange(-32767, 32768, dtype=np.int16)
-    ours = g711.encode(samples.astype(np.float32) / 32767, law)
+    ours = g711.encode(samples.astype(np.float32) / np.float32(32767), law)
     assert ours == getattr(module, f"lin2{short}")(samples.tobytes(), 2)
     codes = bytes(range(256))
     values = np.frombuffer(getattr(module, f"{short}2lin")(codes, 2), np.int16)
