@@ -25,6 +25,78 @@ struct __nv_bfloat16;
   F(float, eps)
 KAIWA_ARGS(NormArgs, KAIWA_NORM_ARGS)
 
+// out[r, n] = sum over k of x[r, k] W[n, k], and what `epilogue` says (product.h).
+#define KAIWA_PRODUCT_ARGS(F)                                                                 \
+  F(const unsigned char*, weights) /* as packed by src/cuda/product, aligned to 16 bytes */   \
+  F(const float*, row_scales)      /* [16 tiles], or null: factors of the sums */             \
+  F(const float*, x)               /* [rows, k], aligned to 16 bytes */                       \
+  F(const float*, residual)        /* [rows, n], or null; may be `out` */                     \
+  F(const float*, scale)           /* [n], or null: factors of the outputs */                 \
+  F(float*, out)                   /* [rows, n] */                                            \
+  F(float*, partial)               /* [splits, rows, 16 tiles], if there are several splits */ \
+  F(int32_t*, counters)            /* one for each block of the first two axes, zero */       \
+  F(int32_t, rows)                                                                            \
+  F(int32_t, k)                                                                               \
+  F(int32_t, n)        /* outputs after the epilogue */                                       \
+  F(int32_t, tiles)    /* of 16 outputs before it; a multiple of the kernel's strip */        \
+  F(int32_t, units)    /* of inputs */                                                        \
+  F(int32_t, splits)                                                                          \
+  F(int32_t, epilogue) /* kaiwa::ProductEpilogue */                                           \
+  F(int32_t, padding)  /* 0 */
+KAIWA_ARGS(ProductArgs, KAIWA_PRODUCT_ARGS)
+
+// Attention over rings, with the step's own keys written first (attention.h).
+#define KAIWA_ATTENTION_ARGS(F)                                                               \
+  F(const float*, qkv)         /* [rows, (heads + 2 kv_heads) D]: queries, keys, values */    \
+  F(const float*, rotation)    /* [rows, D]: D / 2 cosines, D / 2 sines (rotation.cu) */      \
+  F(const int32_t*, slots)     /* [rows]; below 0: the row is none */                         \
+  F(const int64_t*, positions) /* [rows] */                                                   \
+  F(void*, keys)               /* [slots, kv_heads, context, D], aligned to 16 bytes */       \
+  F(void*, values)             /* the same */                                                 \
+  F(float*, key_scales)        /* [slots, kv_heads, context] for int8, else null */           \
+  F(float*, value_scales)      /* the same */                                                 \
+  F(float*, out)               /* [rows, heads D]; zeros for rows that are none */            \
+  F(float*, partial)           /* [rows, heads, splits, D + 2], if there are several splits */ \
+  F(int32_t*, counters)        /* [rows, kv_heads], zero */                                   \
+  F(int32_t, heads)                                                                           \
+  F(int32_t, kv_heads)                                                                        \
+  F(int32_t, context)                                                                         \
+  F(int32_t, split)            /* columns of a split */                                       \
+  F(int32_t, splits)           /* ceil(context / split) */                                    \
+  F(int32_t, halves)           /* pairs that turn: 0 neighbours, 1 those of the two halves */ \
+  F(float, score_scale)        /* log2(e) / sqrt(D) */                                        \
+  F(int32_t, padding)          /* 0 */
+KAIWA_ARGS(AttentionArgs, KAIWA_ATTENTION_ARGS)
+
+// Attention of sub-step `step` of the depth transformer (attention_depth.cu).
+#define KAIWA_DEPTH_ATTENTION_ARGS(F)                                                      \
+  F(const float*, qkv) /* [rows, (heads + 2 kv_heads) dim], aligned to 16 bytes */         \
+  F(float*, keys)      /* [rows, kv_heads, steps, dim], aligned to 16 bytes */             \
+  F(float*, values)    /* the same */                                                      \
+  F(float*, out)       /* [rows, heads dim] */                                             \
+  F(int32_t, rows)                                                                         \
+  F(int32_t, heads)                                                                        \
+  F(int32_t, kv_heads)                                                                     \
+  F(int32_t, dim)      /* a multiple of 4 */                                               \
+  F(int32_t, step)                                                                         \
+  F(int32_t, steps)    /* at most 32 */                                                    \
+  F(float, score_scale) /* log2(e) / sqrt(dim) */                                          \
+  F(int32_t, padding)  /* 0 */
+KAIWA_ARGS(DepthAttentionArgs, KAIWA_DEPTH_ATTENTION_ARGS)
+
+// Cosines and sines of positions (rotation.cu).
+#define KAIWA_ROTATION_ARGS(F)                                            \
+  F(const int64_t*, positions) /* [rows] */                               \
+  F(const double*, speeds)     /* [pairs]: angle of a step */             \
+  F(float*, out)               /* [rows, 2 pairs]: cosines, then sines */ \
+  F(int32_t, pairs)                                                       \
+  F(int32_t, padding)          /* 0 */
+KAIWA_ARGS(RotationArgs, KAIWA_ROTATION_ARGS)
+
 // Every struct above: what the test of their places goes through.
 #define KAIWA_ALL_ARGS(A) \
-  A(NormArgs, KAIWA_NORM_ARGS)
+  A(NormArgs, KAIWA_NORM_ARGS) \
+  A(ProductArgs, KAIWA_PRODUCT_ARGS) \
+  A(AttentionArgs, KAIWA_ATTENTION_ARGS) \
+  A(DepthAttentionArgs, KAIWA_DEPTH_ATTENTION_ARGS) \
+  A(RotationArgs, KAIWA_ROTATION_ARGS)

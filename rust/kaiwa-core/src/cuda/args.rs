@@ -80,4 +80,72 @@ args! {
         dim: i32,
         eps: f32,
     }
+
+    /// `product.h`; see [`super::product`].
+    ProductArgs {
+        weights: Pointer,
+        row_scales: Pointer,
+        x: Pointer,
+        residual: Pointer,
+        scale: Pointer,
+        out: Pointer,
+        partial: Pointer,
+        counters: Pointer,
+        rows: i32,
+        k: i32,
+        n: i32,
+        tiles: i32,
+        units: i32,
+        splits: i32,
+        epilogue: i32,
+        padding: i32,
+    }
+
+    /// `attention.h`; see [`super::attention`].
+    AttentionArgs {
+        qkv: Pointer,
+        rotation: Pointer,
+        slots: Pointer,
+        positions: Pointer,
+        keys: Pointer,
+        values: Pointer,
+        key_scales: Pointer,
+        value_scales: Pointer,
+        out: Pointer,
+        partial: Pointer,
+        counters: Pointer,
+        heads: i32,
+        kv_heads: i32,
+        context: i32,
+        split: i32,
+        splits: i32,
+        halves: i32,
+        score_scale: f32,
+        padding: i32,
+    }
+
+    /// `attention_depth.cu`.
+    DepthAttentionArgs {
+        qkv: Pointer,
+        keys: Pointer,
+        values: Pointer,
+        out: Pointer,
+        rows: i32,
+        heads: i32,
+        kv_heads: i32,
+        dim: i32,
+        step: i32,
+        steps: i32,
+        score_scale: f32,
+        padding: i32,
+    }
+
+    /// `rotation.cu`.
+    RotationArgs {
+        positions: Pointer,
+        speeds: Pointer,
+        out: Pointer,
+        pairs: i32,
+        padding: i32,
+    }
 }

@@ -8,6 +8,9 @@
 )]
 
 pub(crate) mod args;
+pub(crate) mod attention;
+pub(crate) mod product;
+pub(crate) mod shape;
 #[cfg(feature = "cuda-sim")]
 pub(crate) mod sim;
 #[cfg(all(test, feature = "cuda-sim"))]

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 
 use super::args::Args;
+pub(crate) use super::shape::Shape;
 
 /// In which order threads run, and controls of tests; see `cuda/sim/block.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,17 +59,6 @@ unsafe extern "C" {
         size: *mut u64,
         whole: *mut u64,
     ) -> *const c_char;
-}
-
-/// Size of a launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Blocks.
-    pub grid: [u32; 3],
-    /// Threads of a block.
-    pub block: u32,
-    /// Bytes of dynamic shared memory.
-    pub shared: u32,
 }
 
 /// Runs the kernel `name` and waits for it.

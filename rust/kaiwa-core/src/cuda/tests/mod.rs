@@ -1,8 +1,11 @@
 //! The kernels on the processor, against plain references.
 #![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks)]
 
+mod attention;
+mod attention_depth;
 mod layout;
 mod norm;
+mod product;
 
 use super::args::{Args, Pointer};
 use super::sim::{self, Met, Options, Shape};
