@@ -50,8 +50,9 @@ VOLUME /models
 EXPOSE 8998
 
 # Up when the model is loaded and steps; never a question of load or drain, since an orchestrator
-# replaces what is unhealthy. A model may take its time to arrive and to load.
-HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=15m CMD ["kaiwa-health"]
+# replaces what is unhealthy. A model may take hours to arrive; a server to which nothing comes any more
+# stops by itself (KAIWA_START_SECONDS).
+HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=24h CMD ["kaiwa-health"]
 # The first signal drains: calls go on until they end. tini hands it on, and reaps.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "--", "kaiwa"]

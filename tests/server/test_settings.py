@@ -31,6 +31,7 @@ GIVEN: dict[str, tuple[str, str, Any]] = {
     "quantize": ("int4", '"int4"', "int4"),
     "kv_dtype": ("int8", '"int8"', "int8"),
     "warmup": ("no", "false", False),
+    "start_seconds": ("5", "5.0", 5.0),
     "seed": ("9223372036854775807", "9223372036854775807", 2**63 - 1),
     "temp": ("0.5", "0.5", 0.5),
     "temp_text": ("1", "1", 1.0),

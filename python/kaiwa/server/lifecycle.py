@@ -10,8 +10,10 @@ import time
 from collections.abc import AsyncIterator
 
 from kaiwa.engine import Engine
+from kaiwa.errors import KaiwaError
 from kaiwa.server.build import Server
 from kaiwa.server.key_uses import KeyUses
+from kaiwa.server.start_watch import StartWatch
 
 log = logging.getLogger("kaiwa.server")
 
@@ -23,6 +25,8 @@ CLOSE_SECONDS = 5.0
 NOTICE_SECONDS = 30.0
 #: Seconds that a frame lasts: a step must take less.
 FRAME_SECONDS = 0.08
+#: Seconds between two looks at whether loading gets further.
+LOOK_AT_START = 15.0
 #: Seconds between two writings of when keys were used.
 KEEP_USES = 5.0
 
@@ -94,7 +98,7 @@ async def _load(server: Server) -> None:
 
     # A thread of our own: one of a pool would be waited for when the server is stopped.
     threading.Thread(target=work, name="kaiwa-load", daemon=True).start()
-    engine, error = await done
+    engine, error = await _loaded(server, done)
     if engine is None:
         assert error is not None
         log.error("the model could not be loaded; the server stops")
@@ -111,6 +115,24 @@ async def _load(server: Server) -> None:
             "machine; use a smaller or coarser model (--quantize int4) or a GPU",
             readiness.step_p95_seconds * 1000,
         )
+
+
+async def _loaded(
+    server: Server, done: asyncio.Future[tuple[Engine | None, BaseException | None]]
+) -> tuple[Engine | None, BaseException | None]:
+    """What loading gives; an error if it makes no progress any more."""
+    state, limit = server.state, server.settings.start_seconds
+    watch = await asyncio.to_thread(StartWatch, limit, state.clock())
+    while True:
+        await asyncio.wait({done}, timeout=min(limit / 4, LOOK_AT_START))
+        if done.done():
+            return done.result()
+        if await asyncio.to_thread(watch.stuck, state.clock()):
+            return None, KaiwaError(
+                f"the model {state.model} was not loaded, and nothing of it came for {limit:g} s; "
+                "look at the network, the disk and the address it comes from (start_seconds allows "
+                "more)"
+            )
 
 
 async def _keep_uses(uses: KeyUses) -> None:

@@ -77,6 +77,17 @@ class ServerSettings:
         MODEL,
         "do not run the model before the first call, whose first answers then come late",
     )
+    start_seconds: float = _set(
+        "float",
+        900,
+        MODEL,
+        "the server stops if loading its model makes no progress for this time; a download that "
+        "goes on, however slowly, is progress",
+        metavar="S",
+        unit="seconds",
+        low=1,
+        high=_DAY,
+    )
 
     seed: int | None = _declared(
         "seed",
