@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "target" / "demo"
 PORT = 8998
 #: Seconds that the server may take until it is ready; with the demo model it needs one.
-PATIENCE = 120.0
+READY_SECONDS = 120.0
 
 Array = npt.NDArray[np.float32]
 
@@ -75,7 +75,7 @@ def serving(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Waits until the server answers that its model is loaded."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
         if server.poll() is not None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
@@ -85,7 +85,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> N
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)
-    raise SystemExit(f"demo: the server was not ready after {PATIENCE:.0f} s; see {log}")
+    raise SystemExit(f"demo: the server was not ready after {READY_SECONDS:.0f} s; see {log}")
 
 
 class Transcript:

@@ -77,7 +77,7 @@ _NO_PCM: NDArray[np.float32] = np.zeros(0, np.float32)
 
 
 class _Events:
-    """From the native session's events to ours, text put together."""
+    """From the native session's events to those of this module, text put together."""
 
     def __init__(self, native: _native.Session, tokenizer: Tokenizer | None, seed: int) -> None:
         self._native = native

@@ -43,6 +43,7 @@ class SlowStream:
     def step(self, user_codes: NDArray[Any], **_: Any) -> Any:
         assert user_codes.shape == (self.slots, 4)
         history = 1e-3 if self.position >= CONTEXT else 0
+        # What a step takes is what is measured.
         time.sleep(self.slots * 1e-3 + history)
         self.position += 1
         self.state_bytes = self.slots * 100 * min(self.position, CONTEXT)

@@ -86,7 +86,7 @@ async def test_what_the_model_holds_back_is_fetched_with_silence(pace: Any) -> N
 async def test_frames_that_never_come_leave_silence_at_the_end() -> None:
     heard = Heard()
     script = {"drop": frozenset({1, *range(4, 100)})}
-    done = await talk(heard, script, pace="none", patience=0.1)
+    done = await talk(heard, script, pace="none", answer_seconds=0.1)
     assert (done.missing, done.trailing) == (4, 4)
     assert len(heard.pcm) == 12_000
     assert not heard.pcm[3 * 1920 :].any()
@@ -136,7 +136,7 @@ async def test_a_server_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(chat, "send_pcm", never)
         with pytest.raises(ServerError, match="neither taken nor given"):
-            await Conversation(chat, pace="none", patience=0.1).run(pieces())
+            await Conversation(chat, pace="none", answer_seconds=0.1).run(pieces())
 
 
 async def test_input_that_fails() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +36,14 @@ def wait_empty(engine: kaiwa.Engine) -> None:
     while engine.readiness.slots_used or engine.readiness.queue:
         assert time.monotonic() < until, engine.sessions()
         time.sleep(0.005)
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    """Waits for something to become true."""
+    until = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < until
+        await asyncio.sleep(0.005)
 
 
 def end_of(session: kaiwa.BlockingSession) -> kaiwa.EndEvent:
@@ -120,12 +128,10 @@ async def test_who_gives_up_waiting_takes_no_slot(engine: kaiwa.Engine) -> None:
 
     async with engine.session(), engine.session():
         task = asyncio.create_task(wait())
-        await asyncio.sleep(0.1)
-        assert engine.readiness.queue == 1
+        await eventually(lambda: engine.readiness.queue == 1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await asyncio.sleep(0.1)
-        assert engine.readiness.queue == 0
+        await eventually(lambda: engine.readiness.queue == 0)
 
 
 def test_a_drain_takes_nobody_and_ends_nobody(engine: kaiwa.Engine) -> None:
@@ -164,9 +170,8 @@ async def test_a_hold_ends_with_its_time(engine: kaiwa.Engine) -> None:
     async with engine.session() as session:
         token = engine.hold(session, 0.1)
         assert token is not None
-        await asyncio.sleep(0.5)
+        await eventually(lambda: engine.readiness.slots_used == 0)
         assert engine.resume(token) is None
-        assert engine.readiness.slots_used == 0
 
 
 # ---- threads, loops, ends ----------------------------------------------------------------------

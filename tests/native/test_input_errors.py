@@ -97,6 +97,21 @@ def test_bad_calls(call: Call, word: str, mimi: kaiwa.Mimi) -> None:
     assert isinstance(caught.value, kaiwa.KaiwaError)
 
 
+@pytest.mark.parametrize("code", [2**31, 2**32 + 5, 2**40, 2**63 - 1, -(2**31) - 1, -(2**40)])
+def test_a_code_beyond_32_bits_is_named_as_it_is(code: int, mimi: kaiwa.Mimi) -> None:
+    # Cut to 32 bits, 2**32 + 5 would be the valid code 5.
+    codes = with_value(np.zeros((8, 3), np.int64), (2, 1), code)
+    calls: tuple[Call, ...] = (
+        lambda m: m.decode(codes),
+        lambda m: m.decode(codes[None]),
+        lambda m: m.stream().decode(codes[None]),
+    )
+    for call in calls:
+        with pytest.raises(kaiwa.InputError, match=re.escape(str(code))) as caught:
+            call(mimi)
+        assert "codebook 2, frame 1" in str(caught.value)
+
+
 OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"num_codebooks": 0}, "at least 1"),
     ({"num_codebooks": 13}, "1..=12"),

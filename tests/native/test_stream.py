@@ -212,10 +212,16 @@ def test_a_forked_child_has_threads_of_its_own(mimi_small: Path) -> None:
 
 
 INTERRUPTED = """
-import sys, numpy as np, kaiwa
+import sys, threading, time, numpy as np, kaiwa
 mimi = kaiwa.Mimi.from_pretrained(sys.argv[1], device="cpu")
 pcm = np.zeros(24000 * 3600 * 2, np.float32)
-print("go", flush=True)
+before = time.process_time()
+def tell():
+    # Once it has computed for a while: it is in the middle of the call.
+    while time.process_time() < before + 0.3:
+        time.sleep(0.01)
+    print("go", flush=True)
+threading.Thread(target=tell, daemon=True).start()
 mimi.encode(pcm)
 print("finished", flush=True)
 """
@@ -233,7 +239,6 @@ def test_ctrl_c_ends_a_whole_signal_call(mimi_small: Path) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "go\n"
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert "finished" not in out

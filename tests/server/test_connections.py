@@ -50,6 +50,7 @@ def test_the_limit_of_files_is_not_reached() -> None:
     with program("--model", "synth:echo", script=script) as served, ExitStack() as kept:
         for _ in range(400):
             kept.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=5))
+            # Not all in one burst, which the queue of the listening socket would not hold.
             time.sleep(0.005)
         assert served.ask("/healthz").status == 200
         assert served.metric(CUT) > 200

@@ -54,6 +54,7 @@ async def test_a_flood_is_cut_off_and_not_heard_by_others(kind: str) -> None:
             async def speak() -> None:
                 for frame_of_sound in sound:
                     await chat.say(frame_of_sound)
+                    # As fast as somebody speaks; gaps are what is measured.
                     await asyncio.sleep(FRAME / 24_000)
 
             speaking = asyncio.create_task(speak())

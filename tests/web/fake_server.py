@@ -401,6 +401,7 @@ class FakeServer:
                 await ws.send_bytes(
                     b"\x04" + json.dumps({"state": "queued", "position": position}).encode()
                 )
+                # So that the page has time to show each place.
                 await asyncio.sleep(self.script.queue_pause)
             await self._begin(ws, call)
             await self._converse(ws, call)

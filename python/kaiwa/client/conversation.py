@@ -23,7 +23,7 @@ Pace = Literal["realtime", "none"]
 #: while answers are missing, otherwise all at once.
 TRAILING = {"realtime": 25, "none": 4}
 #: Seconds without any progress after which no more answers are expected, once all is sent.
-PATIENCE = {"realtime": 3.0, "none": 30.0}
+ANSWER_SECONDS = {"realtime": 3.0, "none": 30.0}
 #: The same before that: the server takes no input and gives nothing.
 STALL = 30.0
 #: Seconds that the text of the last frame may come after its audio.
@@ -59,7 +59,7 @@ class Conversation:
         on_audio: Callable[[Array], object] = lambda pcm: None,
         on_text: Callable[[float, str], object] = lambda t, text: None,
         on_frame: Callable[[], object] = lambda: None,
-        patience: float | None = None,
+        answer_seconds: float | None = None,
     ) -> None:
         self.timeline = Timeline()
         self.schedule: Schedule | None = None
@@ -68,7 +68,7 @@ class Conversation:
         self._chat = chat
         self._pace = pace
         self._on_audio, self._on_text, self._on_frame = on_audio, on_text, on_frame
-        self._patience = PATIENCE[pace] if patience is None else patience
+        self._answer_seconds = ANSWER_SECONDS[pace] if answer_seconds is None else answer_seconds
         self._pending: list[Array] = []
         self._given = 0
         self._all_in = False
@@ -82,7 +82,7 @@ class Conversation:
         return max(0, self.frames - len(self.timeline.answered))
 
     async def run(self, pieces: Iterable[Array]) -> None:
-        """Converses to the end: of the input and its answers, of the call, or of patience.
+        """Converses to the end of the input and its answers, of the call, or until none come.
 
         Args:
             pieces: 1920 samples each; the last may be shorter.
@@ -101,7 +101,7 @@ class Conversation:
                 else:
                     waiting.add(sender)
                 await asyncio.wait(
-                    waiting, timeout=self._patience / 10, return_when=asyncio.FIRST_COMPLETED
+                    waiting, timeout=self._answer_seconds / 10, return_when=asyncio.FIRST_COMPLETED
                 )
             if complete.done():
                 await asyncio.wait({receiver}, timeout=LINGER)
@@ -119,7 +119,7 @@ class Conversation:
         """Whether nothing more is worth waiting for."""
         idle = time.perf_counter() - self._progress
         if self._all_sent:
-            return idle > self._patience
+            return idle > self._answer_seconds
         if idle > STALL:
             raise ServerError(
                 f"{self._chat.url} has neither taken nor given audio for {STALL:g} s; try again",

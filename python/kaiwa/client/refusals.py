@@ -100,9 +100,9 @@ def closed(place: str, status: int, reason: str, said: str | None) -> ServerErro
     reason, said = printable(reason), printable(said or "")
     nameless = "lost" if status == 1006 else f"close_{status}"
     word = (reason.split() or [nameless])[0]
-    usual = reasons.sentence_of(word) if reason else ""
+    standard = reasons.sentence_of(word) if reason else ""
     unknown = "the connection was lost" if status == 1006 else "no reason given"
-    why = said or usual or reason or unknown
+    why = said or standard or reason or unknown
     retry = _retry(word, status in _PASSING)
     todo = f"; try again in {retry:g} s" if retry is not None else ""
     return ServerError(

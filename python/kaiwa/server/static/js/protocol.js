@@ -38,9 +38,9 @@ export function chatAddress({ sampling, format, resume, token }) {
  */
 export function verdictOf(name, sentence) {
   if (!Object.hasOwn(REASONS, name)) return null;
-  const { kind, title, sentence: usual } = REASONS[name];
+  const { kind, title, sentence: standard } = REASONS[name];
   const then = kind === "restarting" || kind === "starting" ? "again" : "end";
-  return { then, kind, title, detail: sentence || sentenceOf(usual) };
+  return { then, kind, title, detail: sentence || sentenceOf(standard) };
 }
 
 /**
