@@ -325,6 +325,15 @@ _TABLE: Final = (
         status=403,
     ),
     Reason(
+        "signature",
+        1008,
+        "failed",
+        "The server refused the call",
+        "the request is not signed by the telephone account of this server; compare the auth token "
+        "of --twilio-auth-token-file",
+        status=403,
+    ),
+    Reason(
         "host",
         1008,
         "failed",

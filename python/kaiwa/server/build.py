@@ -72,6 +72,16 @@ class Server(Services):
         """Who sent a request."""
         return await self.admission.authorize(headers, query, self.state.clock(), protocol=protocol)
 
+    def issue_token(self, caller: Caller) -> str | None:
+        """A token for one connection."""
+        if self.access.is_open:
+            return None
+        return self.access.issue_token(caller, self.state.clock())[0]
+
+    def check_room(self) -> None:
+        """Refuses a request for a call that has no chance of a slot."""
+        self.state.admit()
+
     async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
         """Leads a call to its end."""
         await Call(self.calls, protocol, channel).run()
@@ -98,7 +108,7 @@ def build(
         InputError: A file that the settings name is missing or damaged.
         KaiwaError: The package redis is missing.
     """
-    spoken = tuple(protocols)
+    spoken = tuple(protocol.configure(settings) for protocol in protocols)
     signer = replicas.signer(settings)
     shared = replicas.shared_state(settings, signer, port)
     access = Access(settings, tokens=replicas.tokens(settings, signer, shared))

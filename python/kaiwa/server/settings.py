@@ -181,6 +181,17 @@ class ServerSettings:
         high=60,
     )
 
+    twilio_auth_token_file: str | None = _set(
+        "path",
+        None,
+        ACCESS,
+        "file with the auth token of the Twilio account whose phone calls are taken; requests that "
+        "it did not sign are refused",
+        metavar="FILE",
+        secret=True,
+        shown_default="none, requests of Twilio need no signature",
+    )
+
     slots: int = _set("int", 8, CALLS, "conversations at once", metavar="N", low=1, high=1024)
     max_seconds: float = _set(
         "float",

@@ -31,6 +31,7 @@ from kaiwa import reasons
 from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel, Message
 from kaiwa.server.refusal import Refused
+from kaiwa.server.settings import ServerSettings
 from kaiwa.session import AudioEvent, StateEvent, TextEvent
 
 # ---- what a caller asks for ----------------------------------------------------------------------
@@ -329,6 +330,23 @@ class Services(ABC):
         """
 
     @abstractmethod
+    def issue_token(self, caller: Caller) -> str | None:
+        """A token by which somebody may open one connection for a caller, soon and once; None if
+        the server asks nobody for a key.
+
+        Raises:
+            Refused: 403, the caller came with a token; 401, 429.
+        """
+
+    @abstractmethod
+    def check_room(self) -> None:
+        """Refuses a request for a call that has no chance of a slot at present.
+
+        Raises:
+            Refused: 503.
+        """
+
+    @abstractmethod
     async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
         """Leads a call over a channel that the protocol made, to its end."""
 
@@ -346,6 +364,14 @@ class WireProtocol(ABC):
     name: str
     paths: tuple[str, ...] = ()
     dialects: tuple[str, ...] = ()
+
+    def configure(self, settings: ServerSettings) -> WireProtocol:
+        """The protocol as a server with these settings speaks it; asked for once, at the start.
+
+        Raises:
+            InputError: a file that the settings name is missing or damaged.
+        """
+        return self
 
     @abstractmethod
     def codec(self) -> CallCodec:

@@ -5,5 +5,14 @@ from __future__ import annotations
 from kaiwa.server.protocols.base import WireProtocol
 from kaiwa.server.protocols.kyutai.protocol import KyutaiProtocol
 from kaiwa.server.protocols.live.protocol import LiveProtocol
+from kaiwa.server.protocols.telephony.protocol import TelephonyProtocol, TwilioProtocol
+from kaiwa.server.protocols.telephony.providers import EXOTEL, PLIVO, TELNYX
 
-PROTOCOLS: tuple[WireProtocol, ...] = (KyutaiProtocol(), LiveProtocol())
+PROTOCOLS: tuple[WireProtocol, ...] = (
+    KyutaiProtocol(),
+    LiveProtocol(),
+    TwilioProtocol(),
+    *(TelephonyProtocol(provider) for provider in (TELNYX, PLIVO, EXOTEL)),
+)
+"""Kyutai's duplex protocol at `/api/chat` (docs/spec/protocols.md 1), OpenAI's Live at
+`/v1/live/sessions` (3.3), and phone calls at `/telephony/NAME` (4)."""
