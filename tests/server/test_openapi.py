@@ -34,6 +34,11 @@ ROUTES = {
     ("get", "/v1/live/sessions"),
     ("get", "/api/build_info"),
     ("get", "/api/modules_info"),
+    ("get", "/telephony/twilio"),
+    ("post", "/telephony/twilio/voice"),
+    ("get", "/telephony/telnyx"),
+    ("get", "/telephony/plivo"),
+    ("get", "/telephony/exotel"),
 }
 
 

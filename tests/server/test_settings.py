@@ -53,6 +53,7 @@ GIVEN: dict[str, tuple[str, str, Any]] = {
         ("https://a.example", "http://localhost:5173"),
     ),
     "token_seconds": ("30", "30", 30.0),
+    "twilio_auth_token_file": ("t", '"t"', "t"),
     "slots": ("16", "16", 16),
     "max_seconds": ("0", "0", 0.0),
     "idle_seconds": ("12.5", "12.5", 12.5),

@@ -13,6 +13,7 @@ from kaiwa.server.protocols.base import Services
 from kaiwa.server.protocols.telephony import credentials, signature
 from kaiwa.server.protocols.telephony.signature import SignatureCheck
 from kaiwa.server.refusal import Refused
+from kaiwa.server.schemas import Error
 
 #: Bytes of a form; Twilio's have two thousand or so.
 MOST_BYTES = 64 << 10
@@ -34,8 +35,12 @@ def add(
     @router.post(
         f"{path}/voice",
         response_class=Response,
-        responses={200: {"content": {"application/xml": {}}, "description": "TwiML"}},
+        responses={
+            200: {"content": {"application/xml": {}}, "description": "TwiML"},
+            **{status: {"model": Error} for status in (400, 401, 403, 429, 503)},
+        },
         summary="What to do with a phone call",
+        name=f"{protocol}_voice",
     )
     async def voice(request: Request) -> Response:
         """TwiML that connects the call, with a token for it; a busy line if there is no slot. The

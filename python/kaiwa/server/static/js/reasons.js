@@ -157,6 +157,11 @@ export const REASONS = {
     title: "This page may not call this server",
     sentence: "the server takes no calls from web pages of this address; the operator can allow it with --origin",
   },
+  signature: {
+    kind: "failed",
+    title: "The server refused the call",
+    sentence: "the request is not signed by the telephone account of this server; compare the auth token of --twilio-auth-token-file",
+  },
   host: {
     kind: "failed",
     title: "This server may not be called by this name",
