@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from kaiwa.client import ChatParams
 
 
-def add_connection(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Which server, and how audio travels."""
+def add_connection(
+    parser: argparse.ArgumentParser, *, default: str | None = None, protocols: bool = False
+) -> None:
+    """Which server, and how audio travels.
+
+    Args:
+        parser: of the command.
+        default: address without one given.
+        protocols: the command has a choice of wire protocols.
+    """
     what = "server: ws://host:port, https://host or host:port"
     if default is None:
         parser.add_argument("url", metavar="URL", help=what)
@@ -31,10 +39,19 @@ def add_connection(parser: argparse.ArgumentParser, *, default: str | None = Non
     group.add_argument(
         "--format",
         choices=("opus", "pcm"),
-        default="opus",
         help="how audio travels: Opus, or 16-bit PCM, which only Kaiwa's server takes "
         "(default: opus)",
     )
+    if protocols:
+        from kaiwa.client.wires import WIRES
+
+        group.add_argument(
+            "--protocol",
+            choices=WIRES,
+            default=WIRES[0],
+            help="wire protocol; twilio is a phone call, with audio as by phone "
+            f"(default: {WIRES[0]})",
+        )
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +71,8 @@ def connection(args: argparse.Namespace) -> dict[str, Any]:
     address = chat_url(args.url)
     if key and address.startswith("ws://") and not is_local(address):
         progress.warn("the key travels unencrypted; use a wss:// address if the server has one")
-    return {"url": args.url, "key": key, "format": args.format}
+    protocol = {"protocol": args.protocol} if "protocol" in args else {}
+    return {"url": args.url, "key": key, "format": args.format, **protocol}
 
 
 def params(args: argparse.Namespace, **others: Any) -> ChatParams:

@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
         metavar="S",
         help="seconds to wait for a slot (default: as long as it takes)",
     )
-    chat_options.add_connection(parser)
+    chat_options.add_connection(parser, protocols=True)
     chat_options.add_sampling(parser)
     options.add_output(parser)
     parser.set_defaults(run=run)

@@ -83,7 +83,7 @@ def add_parser(commands: Any) -> None:
         help="decode the answers and report their level; costs a millisecond per ten frames",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    chat_options.add_connection(parser)
+    chat_options.add_connection(parser, protocols=True)
     options.add_output(parser)
     parser.set_defaults(run=run)
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     progress.summary(f"preparing {args.seconds:g} s of audio", quiet=args.quiet)
     with progress.bar("preparing", frames, quiet=args.quiet) as advance:
         voice = loadtest.looped(_voice(args.input, args.seconds), frames)
-        outgoing = loadtest.prepare(voice, args.format, advance)
+        outgoing = loadtest.prepare(voice, args.format, advance, args.protocol)
     progress.summary(f"{args.calls} calls to {chosen.url}", quiet=args.quiet)
     with progress.elapsing("calling", args.ramp + args.seconds, quiet=args.quiet):
         workers = loadtest.run(chosen, outgoing, args.calls, args.processes)
@@ -124,13 +124,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _summary(args: argparse.Namespace, workers: list[WorkerResult]) -> dict[str, Any]:
     """The report, and how busy the driver was."""
+    from kaiwa.client import wires
     from kaiwa.client.loadtest_report import report
     from kaiwa.client.url import chat_url, without_query
 
     records = [record for worker in workers for record in worker.records]
     return {
-        "server": without_query(chat_url(args.url)),
-        "format": args.format,
+        "server": without_query(chat_url(args.url, path=wires.wire(args.protocol).path)),
+        "protocol": args.protocol,
+        "format": args.format or ("opus" if args.protocol == wires.WIRES[0] else None),
         "seconds": args.seconds,
         **report(records, args.held_back),
         "driver_cores": [round(worker.cpu, 3) for worker in workers],

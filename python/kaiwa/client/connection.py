@@ -1,11 +1,11 @@
-"""A conversation with a server over `/api/chat`."""
+"""A conversation with a server."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,11 +17,12 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
 from kaiwa import _arrays
-from kaiwa.client import messages, refusals
+from kaiwa.client import messages, refusals, wires
 from kaiwa.client.messages import Audio, Error, Event, Handshake, Metadata, Ping, State
 from kaiwa.client.params import ChatParams
-from kaiwa.client.transport import Format, Transport, transport
+from kaiwa.client.transport import Format
 from kaiwa.client.url import chat_url, is_local, without_query
+from kaiwa.client.wire import Answer, Message, Wire
 from kaiwa.errors import InputError, ServerError
 
 #: Told the position in the queue (1 is next) while waiting; None if it is unknown.
@@ -40,6 +41,7 @@ class ChatClient:
 
     Attributes:
         url: address without its query.
+        wire: the wire protocol.
         handshake: the server's; None while waiting for a slot.
         metadata: what the server said about the conversation, empty before.
         error: the last error message, if any.
@@ -47,19 +49,19 @@ class ChatClient:
         round_trip: seconds that the last :meth:`ping` took; None before.
     """
 
-    def __init__(
-        self, socket: ClientConnection, url: str, audio: Transport, *, decode: bool
-    ) -> None:
+    def __init__(self, socket: ClientConnection, url: str, wire: Wire, *, decode: bool) -> None:
         self.url = url
+        self.wire = wire
         self.handshake: Handshake | None = None
         self.metadata: dict[str, Any] = {}
         self.error: str | None = None
         self.ignored = 0
         self.round_trip: float | None = None
         self._socket = socket
-        self._audio = audio
         self._decode = decode
         self._early: deque[Event] = deque()
+        #: Events of the last message.
+        self._read: deque[Event] = deque()
         self._closing = False
 
     @classmethod
@@ -69,7 +71,8 @@ class ChatClient:
         *,
         key: str | None = None,
         token: str | None = None,
-        format: Format = "opus",  # noqa: A002
+        protocol: str = "kyutai",
+        format: Format | None = None,  # noqa: A002
         params: ChatParams | Mapping[str, str] | None = None,
         decode: bool = True,
         timeout: float = OPEN_SECONDS,
@@ -78,31 +81,38 @@ class ChatClient:
 
         Args:
             url: as for :func:`kaiwa.client.url.chat_url`.
-            key: sent as `Authorization: Bearer`.
+            key: sent as `Authorization: Bearer`, or as the protocol has it.
             token: a token for one connection, in place of a key.
-            format: how audio travels, in both directions.
+            protocol: one of :data:`kaiwa.client.wires.WIRES`.
+            format: how audio travels, in both directions, where the protocol leaves a choice; None
+                is its first one.
             params: query parameters.
             decode: False leaves `Audio.pcm` empty.
             timeout: seconds for the connection.
 
         Raises:
-            InputError: the address, the key or the format is wrong.
+            InputError: the address, the key, the protocol or the format is wrong, or the protocol
+                has no place for the parameters.
             ServerError: there is no server, or it refused.
         """
         query = params.query() if isinstance(params, ChatParams) else dict(params or {})
-        query["client"] = "kaiwa"
-        if format == "pcm":
-            query["format"] = "pcm"
-        if token is not None:
+        wire = wires.wire(protocol, format)
+        if query and not wire.sampling:
+            raise InputError(
+                f"{', '.join(query)}: a call by {wire.name} says nothing about it; leave it out"
+            )
+        query = wire.query(query)
+        if token is not None and wire.announces:
             query["token"] = token
         if key is not None and (not key.isascii() or not key.isprintable() or " " in key):
             raise InputError("the key has characters that no key has; pass it as it was shown")
-        address = chat_url(url, query)
-        audio = transport(format)
+        address = chat_url(url, query, wire.path)
+        # Where there is no query, a token is said where a key is.
+        secret = key if wire.announces else token or key
         try:
             socket = await open_websocket(
                 address,
-                additional_headers=None if key is None else {"Authorization": f"Bearer {key}"},
+                additional_headers=wire.headers(key),
                 compression=None,
                 proxy=None if is_local(address) else True,
                 open_timeout=timeout,
@@ -112,12 +122,15 @@ class ChatClient:
             )
         except refusals.CONNECTING as error:
             raise refusals.unreachable(address, error) from None
-        return cls(socket, without_query(address), audio, decode=decode)
+        chat = cls(socket, without_query(address), wire, decode=decode)
+        await chat.send(wire.hello(secret))
+        return chat
 
     async def ready(
         self, timeout: float | None = None, on_queue: OnQueue | None = None
     ) -> Handshake:
-        """Waits for the slot; what comes before it is kept for the iteration.
+        """Waits for the slot; what comes before it is kept for the iteration. Where a server does
+        not say when that is, audio is sent at once, and nothing is waited for.
 
         Raises:
             ServerError: the server ended the call, or `timeout` seconds have passed.
@@ -133,6 +146,8 @@ class ChatClient:
 
     async def _handshake(self, on_queue: OnQueue | None) -> Handshake:
         """Reads up to the handshake."""
+        if not self.wire.announces:
+            self.handshake = Handshake(0, 0, time.perf_counter())
         while self.handshake is None:
             event = await self._next()
             if event is None:
@@ -152,43 +167,44 @@ class ChatClient:
         Raises:
             InputError: wrong type or shape, or a value that is not finite.
         """
-        payload = self._audio.encode(_arrays.block(pcm))
-        return await self.send_payload(payload) if payload else not self.closed
+        return await self.send(self.wire.audio(_arrays.block(pcm)))
 
-    async def send_payload(self, payload: bytes) -> bool:
-        """Sends audio that is encoded already; False if the connection is closed."""
-        return await self.send_message(bytes([messages.AUDIO]) + payload)
-
-    async def send_message(self, message: bytes) -> bool:
-        """Sends a whole message, type byte included; False if the connection is closed."""
+    async def send(self, messages: Iterable[Message]) -> bool:
+        """Sends whole messages of the protocol; False if the connection is closed."""
         try:
-            await self._socket.send(message)
+            for message in messages:
+                await self._socket.send(message)
         except ConnectionClosed:
             return False
-        return True
+        return not self.closed
 
     async def ping(self) -> bool:
-        """Sends a message that comes back; iteration then sets `round_trip`."""
-        stamp = time.perf_counter_ns().to_bytes(8, "little")
-        return await self.send_message(bytes([messages.PING]) + stamp)
+        """Sends a message that comes back; iteration then sets `round_trip`. False if the
+        connection is closed, or the protocol has no such message."""
+        message = self.wire.ping(time.perf_counter_ns().to_bytes(8, "little"))
+        return message is not None and await self.send((message,))
 
     async def _next(self) -> Event | None:
         """The next event; None when the connection is closed."""
-        while True:
+        while not self._read:
             try:
                 message = await self._socket.recv()
             except ConnectionClosed:
                 return None
-            event = messages.parse(message, time.perf_counter())
-            if event is not None:
-                return self._note(event)
-            self.ignored += 1
+            meant = self.wire.read(message, time.perf_counter())
+            self.ignored += not meant
+            for item in meant:
+                if isinstance(item, Answer):
+                    await self.send(item.messages)
+                else:
+                    self._read.append(item)
+        return self._note(self._read.popleft())
 
     def _note(self, event: Event) -> Event:
         """Updates the attributes from an event, and decodes audio."""
         if isinstance(event, Audio):
             if self._decode:
-                return replace(event, pcm=self._audio.decode(event.payload))
+                return replace(event, pcm=self.wire.decode(event.payload))
         elif isinstance(event, Handshake):
             self.handshake = self.handshake or event
         elif isinstance(event, Metadata):
@@ -233,7 +249,9 @@ class ChatClient:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Ends the call; a second time does nothing."""
-        self._closing = True
+        if not self._closing:
+            self._closing = True
+            await self.send(self.wire.goodbye())
         await self._socket.close(code, reason)
 
 
@@ -243,7 +261,8 @@ async def connect(
     *,
     key: str | None = None,
     token: str | None = None,
-    format: Format = "opus",  # noqa: A002
+    protocol: str = "kyutai",
+    format: Format | None = None,  # noqa: A002
     params: ChatParams | Mapping[str, str] | None = None,
     decode: bool = True,
     timeout: float | None = None,
@@ -256,7 +275,13 @@ async def connect(
     :meth:`ChatClient.open` and :meth:`ChatClient.ready`.
     """
     chat = await ChatClient.open(
-        url, key=key, token=token, format=format, params=params, decode=decode
+        url,
+        key=key,
+        token=token,
+        protocol=protocol,
+        format=format,
+        params=params,
+        decode=decode,
     )
     try:
         await chat.ready(timeout, on_queue)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa.client import messages
+from kaiwa.client import wires
 from kaiwa.client.connection import ChatClient
 from kaiwa.client.loadtest_report import CallRecord
 from kaiwa.client.messages import FRAME, FRAME_SECONDS, Audio, Text
-from kaiwa.client.ogg_count import OggCounter
 from kaiwa.client.params import ChatParams
 from kaiwa.client.schedule import Schedule
-from kaiwa.client.transport import Format, transport
+from kaiwa.client.transport import Format
+from kaiwa.client.wire import Message
 from kaiwa.errors import ServerError
 
 #: Seconds after the last frame in which its answer may come.
@@ -34,7 +34,7 @@ class LoadTestOptions:
     """What every call does.
 
     Attributes:
-        url, key, format, params: as for :func:`kaiwa.client.connect`.
+        url, key, protocol, format, params: as for :func:`kaiwa.client.connect`.
         ramp: seconds over which the calls begin; 0: all at once.
         wait: seconds that a call waits for a slot.
         decode: decode the answers and measure their level.
@@ -43,7 +43,8 @@ class LoadTestOptions:
 
     url: str
     key: str | None = None
-    format: Format = "opus"
+    protocol: str = "kyutai"
+    format: Format | None = None
     params: ChatParams = field(default_factory=ChatParams)
     ramp: float = 0.0
     wait: float = 30.0
@@ -61,15 +62,15 @@ class WorkerResult:
 
 def prepare(
     frames: Iterable[NDArray[np.float32]],
-    audio_format: Format,
+    audio_format: Format | None = None,
     advance: Callable[[int], object] | None = None,
-) -> list[bytes]:
-    """The messages of a call, one for each frame of 80 ms; `advance` is called with 1 for each."""
-    encoder = transport(audio_format)
-    head = bytes([messages.AUDIO])
+    protocol: str = "kyutai",
+) -> list[list[Message]]:
+    """The messages of a call, some for each frame of 80 ms; `advance` is called with 1 for each."""
+    wire = wires.wire(protocol, audio_format)
     outgoing = []
     for frame in frames:
-        outgoing.append(head + encoder.encode(frame))
+        outgoing.append(wire.audio(frame))
         if advance is not None:
             advance(1)
     return outgoing
@@ -82,15 +83,18 @@ def looped(pcm: NDArray[np.float32], count: int) -> Iterable[NDArray[np.float32]
         yield pcm[(number * FRAME + position) % len(pcm)]
 
 
-async def call(options: LoadTestOptions, outgoing: Sequence[bytes], begin: float) -> CallRecord:
+async def call(
+    options: LoadTestOptions, outgoing: Sequence[Sequence[Message]], begin: float
+) -> CallRecord:
     """One call, which begins at a time of `time.perf_counter()`."""
-    record = CallRecord(wanted=len(outgoing))
+    record = CallRecord(wanted=len(outgoing), energy=0.0 if options.decode else None)
     await asyncio.sleep(begin - time.perf_counter())
     asked = time.perf_counter()
     try:
         chat = await ChatClient.open(
             options.url,
             key=options.key,
+            protocol=options.protocol,
             format=options.format,
             params=options.params,
             decode=options.decode,
@@ -101,8 +105,9 @@ async def call(options: LoadTestOptions, outgoing: Sequence[bytes], begin: float
         return record
     try:
         handshake = await chat.ready(max(0.0, asked + options.wait - time.perf_counter()))
-        record.waited = handshake.at - asked
-        await _converse(chat, options, outgoing, record)
+        if chat.wire.announces:
+            record.waited = handshake.at - asked
+        await _converse(chat, options, outgoing, record, asked)
     except ServerError as error:
         record.outcome = error.code
     finally:
@@ -111,22 +116,26 @@ async def call(options: LoadTestOptions, outgoing: Sequence[bytes], begin: float
 
 
 async def _converse(
-    chat: ChatClient, options: LoadTestOptions, outgoing: Sequence[bytes], record: CallRecord
+    chat: ChatClient,
+    options: LoadTestOptions,
+    outgoing: Sequence[Sequence[Message]],
+    record: CallRecord,
+    asked: float,
 ) -> None:
     """A frame each 80 ms, and the answers meanwhile."""
     line, schedule = record.timeline, Schedule(time.perf_counter())
     record.lateness = schedule.lateness
     target = len(outgoing) - options.held_back
     complete = asyncio.Event()
-    receiver = asyncio.create_task(_receive(chat, options, record, target, complete))
+    receiver = asyncio.create_task(_receive(chat, record, target, complete, asked))
     answered = asyncio.create_task(complete.wait())
     try:
-        for message in outgoing:
+        for messages in outgoing:
             await asyncio.sleep(schedule.due - time.perf_counter())
             if receiver.done():
                 break
             schedule.go(time.perf_counter())
-            if not await chat.send_message(message):
+            if not await chat.send(messages):
                 break
             line.sent.append(time.perf_counter())
         await asyncio.wait({receiver, answered}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
@@ -143,24 +152,23 @@ async def _converse(
 
 async def _receive(
     chat: ChatClient,
-    options: LoadTestOptions,
     record: CallRecord,
     target: int,
     complete: asyncio.Event,
+    asked: float,
 ) -> None:
-    """Counts answers until the call ends; says when there are `target` frames."""
-    counter = OggCounter() if options.format == "opus" else None
-    if options.decode:
-        record.energy = 0.0
+    """Counts answers until the call ends; says when there are `target` frames. Where the server
+    does not announce a slot, the first audio shows that there is one."""
+    count = chat.wire.counter()
     async for event in chat:
         if isinstance(event, Audio):
+            if record.waited is None:
+                record.waited = event.at - asked
             if record.energy is not None:
                 samples = len(event.pcm)
                 record.energy += float(np.dot(event.pcm, event.pcm))
-            elif counter is not None:
-                samples = counter.feed(event.payload)
             else:
-                samples = len(event.payload) // 2
+                samples = count(event.payload)
             record.timeline.receive(samples, event.at)
             if len(record.timeline.answered) >= target:
                 complete.set()
@@ -169,7 +177,7 @@ async def _receive(
 
 
 async def calls(
-    options: LoadTestOptions, outgoing: Sequence[bytes], offsets: Sequence[float]
+    options: LoadTestOptions, outgoing: Sequence[Sequence[Message]], offsets: Sequence[float]
 ) -> list[CallRecord]:
     """Calls in this process, each `offsets` seconds from now."""
     now = time.perf_counter()
@@ -177,7 +185,7 @@ async def calls(
 
 
 def run(
-    options: LoadTestOptions, outgoing: Sequence[bytes], count: int, processes: int = 1
+    options: LoadTestOptions, outgoing: Sequence[Sequence[Message]], count: int, processes: int = 1
 ) -> list[WorkerResult]:
     """`count` calls, dealt out to `processes` processes.
 
@@ -199,7 +207,10 @@ def run(
 
 
 def _worker(
-    options: LoadTestOptions, outgoing: Sequence[bytes], offsets: Sequence[float], start: float
+    options: LoadTestOptions,
+    outgoing: Sequence[Sequence[Message]],
+    offsets: Sequence[float],
+    start: float,
 ) -> WorkerResult:
     """The calls of one process, counted from a time of `time.time()`."""
     wait = max(0.0, start - time.time())

@@ -14,13 +14,14 @@ PORT = 8998
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
-def chat_url(url: str, query: Mapping[str, str] | None = None) -> str:
-    """The websocket address of a server's `/api/chat`.
+def chat_url(url: str, query: Mapping[str, str] | None = None, path: str = PATH) -> str:
+    """The websocket address of a server's calls.
 
     Args:
         url: `ws://host:port/api/chat`, `https://host`, `host:port` or `host` (port 8998). A path
             other than `/` is kept.
         query: parameters to add; they replace those of the same name.
+        path: where the calls of a protocol are opened.
 
     Raises:
         InputError: it is no address of that kind.
@@ -37,9 +38,9 @@ def chat_url(url: str, query: Mapping[str, str] | None = None) -> str:
     if parts.scheme not in _SCHEMES or not host or any(c.isspace() for c in url):
         raise wrong
     place = parts.netloc if port or not bare else f"{parts.netloc.rstrip(':')}:{PORT}"
-    path = PATH if parts.path in ("", "/") else parts.path
+    where = path if parts.path in ("", "/") else parts.path
     values = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
-    return urlunsplit((_SCHEMES[parts.scheme], place, path, urlencode(values), ""))
+    return urlunsplit((_SCHEMES[parts.scheme], place, where, urlencode(values), ""))
 
 
 def is_local(url: str) -> bool:

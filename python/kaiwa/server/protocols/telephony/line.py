@@ -61,13 +61,15 @@ class Line:
         if self._encoding is Encoding.MULAW or self._encoding is Encoding.ALAW:
             return g711.decode(data, _law(self._encoding))
         whole = np.frombuffer(data[: len(data) // 2 * 2], self._encoding.value)
-        return whole.astype(np.float32) / np.float32(32768)
+        samples: NDArray[np.float32] = whole.astype(np.float32) / np.float32(32768)
+        return samples
 
     def _encode(self, pcm: NDArray[np.float32]) -> bytes:
         if self._encoding is Encoding.MULAW or self._encoding is Encoding.ALAW:
             return g711.encode(pcm, _law(self._encoding))
         scaled = np.rint(np.clip(pcm, -1.0, 1.0) * np.float32(32767))
-        return scaled.astype(self._encoding.value).tobytes()
+        data: bytes = scaled.astype(self._encoding.value).tobytes()
+        return data
 
 
 def _law(encoding: Encoding) -> g711.Law:
