@@ -82,3 +82,63 @@ def test_nothing_in_nothing_out_and_a_new_beginning() -> None:
     second = np.concatenate([resampler.process(signal), resampler.finish()])
     np.testing.assert_array_equal(first, second)
     assert np.abs(first).max() > 0.4
+
+
+# ---- with little delay ---------------------------------------------------------------------------
+
+
+def converted(signal: Signal, rates: tuple[int, int], chunk: int = 10**9) -> Signal:
+    resampler = kaiwa.Resampler(*rates, low_delay=True)
+    parts = [resampler.process(signal[i : i + chunk]) for i in range(0, len(signal), chunk)]
+    return np.concatenate([*parts, resampler.finish()])
+
+
+@pytest.mark.parametrize("rates", RATES, ids=str)
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.42])
+def test_a_short_filter_keeps_phase_and_amplitude(rates: tuple[int, int], share: float) -> None:
+    source, target = rates
+    hz = share * min(rates)
+    out = converted(tone(source, hz, source), rates)
+    assert out.dtype == np.float32
+    middle = slice(target // 5, 4 * target // 5)
+    assert np.abs(out - tone(target, hz, target))[middle].max() < 2e-3
+
+
+@pytest.mark.parametrize("rates", [r for r in RATES if r[0] > 2 * r[1] * 0.6], ids=str)
+def test_a_short_filter_removes_what_the_lower_rate_cannot_hold(rates: tuple[int, int]) -> None:
+    source, target = rates
+    out = converted(tone(source, 0.52 * target, source), rates)
+    assert np.abs(out[target // 5 : 4 * target // 5]).max() < 1e-3
+
+
+@pytest.mark.parametrize("rates", RATES, ids=str)
+def test_a_short_filter_is_exact_in_length_however_it_is_cut(rates: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    for samples in (0, 1, 2, 777, 10_000):
+        signal = rng.standard_normal(samples).astype(np.float32)
+        once = converted(signal, rates)
+        assert len(once) == ceil(samples * rates[1] / rates[0])
+        np.testing.assert_array_equal(once, converted(signal, rates, chunk=samples // 3 + 1))
+        if samples < 1000:
+            np.testing.assert_array_equal(once, converted(signal, rates, chunk=7))
+
+
+@pytest.mark.parametrize("rates", [(8000, 24000), (24000, 8000), (16000, 24000), (24000, 16000)])
+def test_a_short_filter_is_late_by_five_milliseconds(rates: tuple[int, int]) -> None:
+    source, target = rates
+    resampler = kaiwa.Resampler(*rates, low_delay=True)
+    message = np.full(source // 50, 0.1, np.float32)
+    given = 0
+    for taken in range(1, 100):
+        given += len(resampler.process(message))
+        assert 0.02 * taken - given / target <= 40 / min(rates) + 1 / target
+
+
+def test_a_short_filter_begins_anew_and_refuses_what_is_no_audio() -> None:
+    resampler = kaiwa.Resampler(8000, 24000, low_delay=True)
+    signal = tone(8000, 300, 900)
+    first = np.concatenate([resampler.process(signal), resampler.finish()])
+    with pytest.raises(kaiwa.errors.InputError, match="clean the audio"):
+        resampler.process(np.array([np.nan], np.float32))
+    second = np.concatenate([resampler.process(signal), resampler.finish()])
+    np.testing.assert_array_equal(first, second)

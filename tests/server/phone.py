@@ -355,7 +355,9 @@ class Phone:
     def answer(self) -> Array:
         """All that was played, at 8 kHz."""
         if self.words.linear:
-            return np.frombuffer(bytes(self.heard), "<i2").astype(np.float32) / np.float32(32768)
+            linear = np.frombuffer(bytes(self.heard), "<i2").astype(np.float32)
+            linear /= 32768
+            return linear
         return g711.decode(bytes(self.heard), "mulaw")
 
     @property

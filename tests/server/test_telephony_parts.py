@@ -99,7 +99,7 @@ def test_marks_that_never_come_back_take_no_memory() -> None:
 def test_a_block_goes_out_for_every_frame(encoding: Encoding, rate: int) -> None:
     line = Line(encoding, rate)
     frame = np.zeros(1920, np.float32)
-    size = rate * encoding.bytes_per_sample * 80 // 1000
+    size = rate * encoding.at(rate).bytes_per_sample * 80 // 1000
     assert [len(line.say(frame)) for _ in range(50)] == [size] * 50
 
 
@@ -125,8 +125,12 @@ def test_only_a_second_of_a_message_is_taken() -> None:
     assert len(line.hear(bytes(1_000_000))) <= 24_000
 
 
-def test_an_odd_byte_of_linear_audio_is_left_out() -> None:
-    assert len(Line(Encoding.LINEAR_LE, 24_000).hear(b"\0\0\0")) == 1
+def test_both_orders_of_bytes() -> None:
+    little, big = Line(Encoding.LINEAR_LE, 24_000), Line(Encoding.LINEAR_BE, 24_000)
+    assert little.hear(b"\0\x40\0")[0] == big.hear(b"\x40\0")[0] == 0.5
+    sound = np.linspace(-1, 1, 1920, dtype=np.float32)
+    said = np.frombuffer(little.say(sound), "<i2"), np.frombuffer(big.say(sound), ">i2")
+    np.testing.assert_array_equal(said[0], said[1])
 
 
 # ---- the start message -------------------------------------------------------------------------

@@ -18,13 +18,8 @@ pub struct Resampler(Mutex<audio::Resampler>);
 #[pymethods]
 impl Resampler {
     #[new]
-    #[pyo3(signature = (from_rate, to_rate, low_delay=false))]
-    fn new(py: Python<'_>, from_rate: usize, to_rate: usize, low_delay: bool) -> PyResult<Self> {
-        let delay = match low_delay {
-            true => audio::Delay::Short,
-            false => audio::Delay::Long,
-        };
-        let inner = detached(py, || audio::Resampler::new(from_rate, to_rate, delay))?;
+    fn new(py: Python<'_>, from_rate: usize, to_rate: usize) -> PyResult<Self> {
+        let inner = detached(py, || audio::Resampler::new(from_rate, to_rate))?;
         Ok(Self(Mutex::new(inner)))
     }
 

@@ -27,9 +27,18 @@ class AudioFormat:
     coding: Literal["pcm", "mulaw", "alaw"]
     rate: int
 
+    @property
+    def bytes_per_sample(self) -> int:
+        """One or two."""
+        return 2 if self.coding == "pcm" else 1
+
+    def silence(self, samples: int) -> bytes:
+        """So many samples of it."""
+        return {"pcm": b"\0\0", "mulaw": b"\xff", "alaw": b"\xd5"}[self.coding] * samples
+
     def last_second(self, data: bytes) -> bytes:
         """What is not longer than a second, or the last second of it, cut between samples."""
-        size = 2 if self.coding == "pcm" else 1
+        size = self.bytes_per_sample
         too_many = max(0, len(data) - self.rate * size)
         return data[-(-too_many // size) * size :]
 
@@ -84,4 +93,4 @@ class Encoder:
 
 def _resampler(from_rate: int, to_rate: int) -> Resampler | None:
     """A converter; None where none is needed."""
-    return None if from_rate == to_rate else Resampler(from_rate, to_rate)
+    return None if from_rate == to_rate else Resampler(from_rate, to_rate, low_delay=True)

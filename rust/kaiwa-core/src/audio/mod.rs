@@ -7,4 +7,4 @@ pub mod samples;
 
 pub use ogg_reader::{OggReader, Packet};
 pub use opus::{OpusReader, OpusWriter, ReadSummary};
-pub use resample::{Delay, Resampler};
+pub use resample::Resampler;

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
+from kaiwa.server.protocols.formats import AudioFormat
+
 #: Where a value stands: keys from the outside in.
 Path: TypeAlias = tuple[str, ...]
 #: A message that is sent. Its values may be a `Blank`, to be filled in.
@@ -34,13 +36,15 @@ class Encoding(Enum):
     MULAW = "mulaw"
     ALAW = "alaw"
     #: 16 bits, little or big endian.
-    LINEAR_LE = "<i2"
-    LINEAR_BE = ">i2"
+    LINEAR_LE = "pcm, little endian"
+    LINEAR_BE = "pcm, big endian"
 
-    @property
-    def bytes_per_sample(self) -> int:
-        """One or two."""
-        return 1 if self in (Encoding.MULAW, Encoding.ALAW) else 2
+    def at(self, rate: int) -> AudioFormat:
+        """The form with so many samples a second, as other protocols have it; the order of bytes is
+        left out."""
+        if self is Encoding.MULAW:
+            return AudioFormat("mulaw", rate)
+        return AudioFormat("alaw" if self is Encoding.ALAW else "pcm", rate)
 
 
 @dataclass(frozen=True)
