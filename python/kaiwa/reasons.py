@@ -316,6 +316,15 @@ _TABLE: Final = (
         status=400,
     ),
     Reason(
+        "session_start_timeout",
+        1008,
+        "failed",
+        "The server refused the call",
+        "the call was not begun in time; send the first message of the protocol as soon as the "
+        "connection is open",
+        status=400,
+    ),
+    Reason(
         "origin",
         1008,
         "failed",

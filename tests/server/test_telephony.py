@@ -187,7 +187,8 @@ async def test_no_slot_is_held_before_the_start_message(monkeypatch: pytest.Monk
             async with call(live.url(format="pcm")) as other:
                 await other.say(bytes(3840))
                 await other.frames(1)
-            await eventually(lambda: silent.closed == greeting.closed == (1008, "bad_parameter"))
+            late = (1008, "session_start_timeout")
+            await eventually(lambda: silent.closed == greeting.closed == late)
         rejected = 'kaiwa_admission_rejected_total{protocol="twilio",reason="bad_request"}'
         assert live.metric(rejected) == 2
 

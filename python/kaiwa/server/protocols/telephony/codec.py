@@ -110,7 +110,7 @@ class TelephonyCodec(CallCodec):
         except asyncio.TimeoutError:
             raise Refused(
                 400,
-                "bad_parameter",
+                "session_start_timeout",
                 f"no start message came within {LOGIN_SECONDS:g} s; send it first",
             ) from None
         if secret is None:

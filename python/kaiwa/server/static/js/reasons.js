@@ -152,6 +152,11 @@ export const REASONS = {
     title: "The server refused the call",
     sentence: "a parameter of the address has a value that the server does not take; change it",
   },
+  session_start_timeout: {
+    kind: "failed",
+    title: "The server refused the call",
+    sentence: "the call was not begun in time; send the first message of the protocol as soon as the connection is open",
+  },
   origin: {
     kind: "failed",
     title: "This page may not call this server",
