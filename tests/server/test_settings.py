@@ -71,6 +71,7 @@ GIVEN: dict[str, tuple[str, str, Any]] = {
     "log_format": ("json", '"json"', "json"),
     "log_level": ("debug", '"debug"', "debug"),
     "audit_log": ("s", '"s"', "s"),
+    "otlp_endpoint": ("http://c:4318", '"http://c:4318"', "http://c:4318"),
 }
 
 #: What must be given along with a setting.

@@ -27,6 +27,7 @@ from kaiwa.server.shared import replicas
 from kaiwa.server.shared.admission import Admission
 from kaiwa.server.shared.state import SharedState
 from kaiwa.server.state import ServerState
+from kaiwa.server.tracing import Tracing
 
 Load = Callable[[ServerSettings], Engine]
 
@@ -124,11 +125,22 @@ def build(
     )
     live = LiveCalls()
     audit = AuditLog(settings.audit_log)
+    tracing = Tracing(settings.otlp_endpoint, __version__)
     held = HeldCalls(state, access, metrics, shared, settings.resume_seconds, audit)
     names = [name for protocol in spoken for name in (protocol.name, *protocol.dialects)]
     metrics.registry.register(ServerCollector(state, live, held, shared, names))
     calls = CallContext(
-        settings, state, access, admission, metrics, live, held, shared, audit, Seldom(clock=clock)
+        settings,
+        state,
+        access,
+        admission,
+        metrics,
+        live,
+        held,
+        shared,
+        audit,
+        Seldom(clock=clock),
+        tracing,
     )
     return Server(
         settings=settings,

@@ -54,6 +54,7 @@ async def running(server: Server) -> AsyncIterator[None]:
         if server.access.uses is not None:
             await asyncio.to_thread(server.access.uses.write)
         await asyncio.to_thread(server.calls.audit.close)
+        await asyncio.to_thread(server.calls.tracing.close)
 
 
 async def drain(server: Server) -> None:

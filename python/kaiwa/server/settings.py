@@ -321,6 +321,15 @@ class ServerSettings:
         metavar="FILE",
         shown_default="none is written",
     )
+    otlp_endpoint: str | None = _set(
+        "text",
+        None,
+        MESSAGES,
+        "where traces of calls are sent by OTLP over HTTP (http://collector:4318); needs the extra "
+        "kaiwa[tracing]",
+        metavar="URL",
+        shown_default="none are made",
+    )
 
     def __post_init__(self) -> None:
         for setting in settings():
@@ -406,6 +415,13 @@ class ServerSettings:
         if self.insecure and self.keys is not None:
             raise InputError(
                 "insecure is given with keys, where it means nothing; leave out --insecure"
+            )
+        if self.otlp_endpoint is not None and not re.fullmatch(
+            r"https?://[^/?#\s@]+(/[^?#\s]*)?", self.otlp_endpoint
+        ):
+            raise InputError(
+                f"otlp_endpoint is {redact(self.otlp_endpoint)!r}; give the address of a collector "
+                "(http://collector:4318)"
             )
         self._check_replicas()
         if self.metrics_port and self.metrics_port == self.port:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from kaiwa.errors import InputError
+from kaiwa.server import tracing
 from kaiwa.server.keys import KeyFile
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import replicas
@@ -17,6 +18,7 @@ def check_startup(settings: ServerSettings) -> None:
 
     Raises:
         InputError: nobody or anybody could call, or a file is missing.
+        KaiwaError: a package is missing that a setting needs.
     """
     if settings.keys is not None:
         if not any(key.counts(time.time()) for key in KeyFile(settings.keys).entries()):
@@ -26,6 +28,8 @@ def check_startup(settings: ServerSettings) -> None:
             )
     elif not settings.is_loopback and not (settings.no_auth and settings.insecure):
         raise InputError(_open_to_all(settings))
+    if settings.otlp_endpoint is not None:
+        tracing.check()
     replicas.signer(settings)
     replicas.password(settings)
     for name in ("ssl_cert", "ssl_key"):

@@ -30,6 +30,7 @@ from kaiwa.server.protocols.base import (
 )
 from kaiwa.server.refusal import Refused
 from kaiwa.server.shared.forward import Forward
+from kaiwa.server.tracing import CallSpan
 from kaiwa.session import AsyncSession, EndEvent, StateEvent
 
 log = logging.getLogger("kaiwa.server")
@@ -70,6 +71,7 @@ class Call(LiveCall):
         #: The close was sent; the client was given up because it takes nothing.
         self._closed = self._stuck = False
         self._garbage = 0
+        self._span = CallSpan()
         #: Keeps the messages of one event, or of one answer, together.
         self._sending = asyncio.Lock()
         self._sending_since: float | None = None
@@ -84,6 +86,12 @@ class Call(LiveCall):
 
     async def run(self) -> None:
         """The whole life; never raises for what a client does."""
+        with self._context.tracing.call(self._channel.headers) as self._span:
+            await self._run()
+            caller = self.caller
+            self._span.set(protocol=self.protocol, key=caller.name if caller else None)
+
+    async def _run(self) -> None:
         self._task = asyncio.current_task()
         entry = CallEntry(self._context, self._channel, self.protocol)
         try:
@@ -144,6 +152,7 @@ class Call(LiveCall):
         self.session, self._began = admitted.session, admitted.began
         self._request = admitted.request
         self._codec.admitted(admitted.request)
+        self._span.event("admitted")
         await self._accept()
         self._context.live.add(self)
 
@@ -156,6 +165,7 @@ class Call(LiveCall):
         else by messages and a close."""
         self._context.metrics.call_refused(self.protocol, refused)
         facts = {"status": refused.status, "reason": refused.code}
+        self._span.set(refused=refused.code)
         more = self._context.seldom.due(f"{self.protocol} {refused.code}")
         if more is not None:
             log.info("call refused" + more, extra={"protocol": self.protocol, **facts})
@@ -218,6 +228,8 @@ class Call(LiveCall):
             self._began = context.now()
             context.metrics.started.labels(self.protocol).inc()
             self._audit("begin", model=context.state.model)
+        self._span.set(session=session.id, model=context.state.model)
+        self._span.event("resumed" if admitted.resumed else "begins")
         log.info("call begins", extra=self._facts())
         if self._request.resumable:
             context.held.register_resumable(self)
@@ -380,6 +392,7 @@ class Call(LiveCall):
         held = HeldCall(session, admitted.lease, caller, self._request, self._began, self.protocol)
         if not self._context.held.hold(held):
             return False
+        self._span.event("held")
         log.info("call held", extra=self._facts())
         self._admitted = self.session = None
         return True
@@ -411,6 +424,7 @@ class Call(LiveCall):
         elif reason in ("full", "overloaded", "draining"):
             metrics.rejected.labels(self.protocol, reason).inc()
             self._audit("refused", reason=reason)
+        self._span.set(end_reason=reason)
         log.info("call ends", extra={**self._facts(), "reason": reason})
         admitted.lease.release()
 

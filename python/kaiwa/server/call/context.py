@@ -14,6 +14,7 @@ from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared.admission import Admission
 from kaiwa.server.shared.state import SharedState
 from kaiwa.server.state import ServerState
+from kaiwa.server.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CallContext:
     audit: AuditLog
     #: Lines of the log that callers cause.
     seldom: Seldom
+    tracing: Tracing
 
     def now(self) -> float:
         """Seconds on the server's clock, which never goes back."""
