@@ -100,6 +100,7 @@ _TABLE: Final = (
         "failed",
         "The server did not understand the messages of this call",
         "too many messages had no meaning; use a client that speaks the protocol of docs/server.md",
+        status=400,
         ends=True,
     ),
     Reason(
@@ -275,6 +276,14 @@ _TABLE: Final = (
         status=401,
     ),
     Reason(
+        "key_expired",
+        1008,
+        "key",
+        "This key is no longer valid",
+        "the key counted up to a day that is over; ask the operator for a new one",
+        status=401,
+    ),
+    Reason(
         "bad_token",
         1008,
         "key",
@@ -314,6 +323,14 @@ _TABLE: Final = (
         "The server refused the call",
         "a parameter of the address has a value that the server does not take; change it",
         status=400,
+    ),
+    Reason(
+        "model_not_found",
+        1008,
+        "failed",
+        "The server refused the call",
+        "the model that was asked for is not served here; ask for another, or for none",
+        status=404,
     ),
     Reason(
         "session_start_timeout",

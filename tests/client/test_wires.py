@@ -116,7 +116,7 @@ async def test_what_a_protocol_has_no_place_for_is_an_error(server: Live) -> Non
         await ChatClient.open(url, protocol="twilio", params={"seed": "1"})
     with pytest.raises(InputError, match="format is for the protocol kyutai"):
         await ChatClient.open(url, protocol="twilio", format="pcm")
-    with pytest.raises(InputError, match="choose one of kyutai, twilio"):
+    with pytest.raises(InputError, match="choose one of kyutai, live, twilio"):
         await ChatClient.open(url, protocol="morse")
 
 
@@ -130,8 +130,9 @@ def test_a_file_faster_than_time_needs_a_protocol_that_takes_it(
     assert "pace: a call by twilio says nothing about it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("protocol", OTHERS)
 @pytest.mark.parametrize(
     "message", ["", "[]", "x", "{}", '{"event": "media"}', '{"event": "media", "media": 5}', b"\0"]
 )
-def test_what_means_nothing_is_nothing(message: str | bytes) -> None:
-    assert wires.wire("twilio").read(message, 0.0) == []
+def test_what_means_nothing_is_nothing(protocol: str, message: str | bytes) -> None:
+    assert wires.wire(protocol).read(message, 0.0) == []

@@ -151,7 +151,7 @@ def test_a_key_expires(key_path: Path) -> None:
     for query, headers in (({}, bearer_lower(secret)), ({"token": token}, {})):
         with pytest.raises(Refused) as refused:
             access.authorize(headers, query, 1.0)
-        assert (refused.value.status, refused.value.code) == (401, "expired")
+        assert (refused.value.status, refused.value.code) == (401, "key_expired")
         assert moment(now + 60) in refused.value.message
     with pytest.raises(InputError, match="would have expired already"):
         key_edits.add(key_path, "late", now, expires=now)
@@ -171,7 +171,7 @@ async def test_an_expired_key_ends_its_calls(
             code, reason = await made.gone()
             assert (code, reason) == (1008, "revoked")
         status, error, _ = await refusal(live.url(), **bearer(key))
-        assert (status, error["code"]) == (401, "expired")
+        assert (status, error["code"]) == (401, "key_expired")
 
 
 def test_a_server_whose_keys_have_all_expired_does_not_start(key_path: Path) -> None:

@@ -49,8 +49,8 @@ def add_connection(
             "--protocol",
             choices=WIRES,
             default=WIRES[0],
-            help="wire protocol; twilio is a phone call, with audio as by phone "
-            f"(default: {WIRES[0]})",
+            help="wire protocol: Kyutai's, OpenAI's Live, or that of a phone call by Twilio, with "
+            f"audio as by phone (default: {WIRES[0]})",
         )
 
 

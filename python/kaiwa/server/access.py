@@ -324,7 +324,7 @@ class Access:
             )
         if not key.counts(self._clock()):
             _unauthorized(
-                "expired",
+                "key_expired",
                 f"the key {key.name} expired at {key.expires}; ask the operator for another",
             )
         return key

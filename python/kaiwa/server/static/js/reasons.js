@@ -127,6 +127,11 @@ export const REASONS = {
     title: "This key is not known",
     sentence: "the server does not know this key; check it, or ask the operator for one",
   },
+  key_expired: {
+    kind: "key",
+    title: "This key is no longer valid",
+    sentence: "the key counted up to a day that is over; ask the operator for a new one",
+  },
   bad_token: {
     kind: "key",
     title: "This token does not count any more",
@@ -151,6 +156,11 @@ export const REASONS = {
     kind: "failed",
     title: "The server refused the call",
     sentence: "a parameter of the address has a value that the server does not take; change it",
+  },
+  model_not_found: {
+    kind: "failed",
+    title: "The server refused the call",
+    sentence: "the model that was asked for is not served here; ask for another, or for none",
   },
   session_start_timeout: {
     kind: "failed",
