@@ -51,8 +51,10 @@ template <class W, int TILES, int COLUMNS> class Product {
   static constexpr int UNIT_BYTES = 512 * W::CHUNKS + 8 * W::SCALE_BYTES;
   static constexpr int COPY_BYTES = 512 * W::CHUNKS + 32 * W::SCALE_BYTES;
   static constexpr int STAGE_BYTES = TILES * COPY_BYTES;
-  // Units on their way: enough bytes for the memory's latency, and at most 64 KiB a block.
-  static constexpr int STAGES = STAGE_BYTES > 4096 ? 3 : 4;
+  // Units on their way, as many as fit into 64 KiB of a block: small matrices have few blocks, and
+  // the memory's latency has to be filled all the same.
+  static constexpr int FIT = (64 << 10) / (WARPS * STAGE_BYTES);
+  static constexpr int STAGES = FIT < 3 ? 3 : FIT > 8 ? 8 : FIT;
   static constexpr int RING_BYTES = WARPS * STAGES * STAGE_BYTES;
   // Sums of the warps: four numbers a lane, tile and column.
   static constexpr int SUM_BYTES = WARPS * TILES * COLUMNS * 4 * 32 * 4;
@@ -65,8 +67,8 @@ template <class W, int TILES, int COLUMNS> class Product {
     const int columns = min(COLUMNS, (a.rows - first_row + 7) / 8);
     // Units of this warp: the matrix alone decides.
     const int piece = blockIdx.z * WARPS + warp, pieces = a.splits * WARPS;
-    const int first = static_cast<int>(static_cast<int64_t>(a.units) * piece / pieces);
-    const int end = static_cast<int>(static_cast<int64_t>(a.units) * (piece + 1) / pieces);
+    const int first = (a.units * piece + pieces - 1) / pieces;
+    const int end = (a.units * (piece + 1) + pieces - 1) / pieces;
 
     float sums[TILES][COLUMNS][4];
 #pragma unroll

@@ -76,7 +76,7 @@ impl PackedShape {
         let columns = columns(rows);
         // `Product::STAGE_BYTES`, `STAGES`, `SUM_BYTES` and `SHARED` of `cuda/product.h`.
         let stage = self.strip * self.form.copy_bytes();
-        let stages = if stage > 4096 { 3 } else { 4 };
+        let stages = ((64 << 10) / (WARPS * stage)).clamp(3, 8);
         let sums = WARPS * self.strip * columns * 4 * 32 * 4;
         let shape = Shape {
             grid: [

@@ -344,6 +344,9 @@ fn a_wrong_lane_and_a_missing_barrier_show() {
         unsafe { kaiwa_sim_wrong_mma_lane(-1) };
         check(&matrix, &x, &out, tolerance(encoding)).unwrap_err();
     }
+    // The first warp has two units, the others one.
+    let matrix = Matrix::new(encoding, 48, 320, Pairing::Plain);
+    let x = activations(3, 320);
     let (out, met) = matrix.try_run(&Call::plain(&x), Options::FORWARD).unwrap();
     check(&matrix, &x, &out, tolerance(encoding)).unwrap();
     assert_eq!(met.block_barriers, 2);
@@ -356,7 +359,7 @@ fn a_wrong_lane_and_a_missing_barrier_show() {
     }
     // With several parts: who is last must be known to all before they go on.
     let matrix = matrix.cut(2);
-    let residual = noise(8, 17 * 48);
+    let residual = noise(8, 3 * 48);
     let call = Call {
         residual: Some(&residual),
         ..Call::plain(&x)
