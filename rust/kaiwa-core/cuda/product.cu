@@ -2,8 +2,9 @@
 // tiles, up to 8 and up to 32 rows at once.
 #include "product.h"
 
+// Registers for as many blocks as have room for their rings.
 #define KAIWA_PRODUCT(form, Weights, tiles, columns)                                         \
-  extern "C" __global__ void __launch_bounds__(128)                                          \
+  extern "C" __global__ void __launch_bounds__(128, columns == 1 ? 4 : 2)                    \
       kaiwa_product_##form##_##tiles##x##columns(const ProductArgs a) {                      \
     kaiwa::product::Product<kaiwa::product::Weights, tiles, columns>::run(a);                                  \
   }                                                                                          \

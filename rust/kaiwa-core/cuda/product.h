@@ -190,8 +190,7 @@ template <class W, int TILES, int COLUMNS> class Product {
     for (int r = 0; r < TILES; ++r) {
       const unsigned char* chunks = stage + r * COPY_BYTES;
       uint32_t w[2][W::PARTS][4];
-#pragma unroll
-      for (int step = 0; step < 2; ++step) W::operand(w[step], chunks + 16 * lane, block, step);
+      W::operands(w, chunks + 16 * lane, block);
       if constexpr (!W::SCALED) {
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c)

@@ -28,10 +28,13 @@ struct Bf16Weights {
   static constexpr int UNIT = 32, CHUNKS = 2, SCALE_BYTES = 0, PARTS = 1;
   static constexpr bool SCALED = false, ADDENDS = false;
 
-  // Operand `part` of step `step` (0 or 1) of block `block` of a unit; `chunks` is the lane's first.
-  static __device__ __forceinline__ void operand(uint32_t (&a)[1][4], const unsigned char* chunks, int, int step) {
-    const uint4 w = load<uint4>(chunks + 512 * step);
-    a[0][0] = w.x, a[0][1] = w.y, a[0][2] = w.z, a[0][3] = w.w;
+  // Both steps' operands of block `block` of a unit, [step][part]; `chunks` is the lane's first.
+  static __device__ __forceinline__ void operands(uint32_t (&a)[2][1][4], const unsigned char* chunks, int) {
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      const uint4 w = load<uint4>(chunks + 512 * step);
+      a[step][0][0] = w.x, a[step][0][1] = w.y, a[step][0][2] = w.z, a[step][0][3] = w.w;
+    }
   }
 };
 
@@ -40,18 +43,19 @@ struct F32Weights {
   static constexpr int UNIT = 32, CHUNKS = 4, SCALE_BYTES = 0, PARTS = 2;
   static constexpr bool SCALED = false, ADDENDS = false;
 
-  static __device__ __forceinline__ void operand(uint32_t (&a)[2][4], const unsigned char* chunks, int, int step) {
+  static __device__ __forceinline__ void operands(uint32_t (&a)[2][2][4], const unsigned char* chunks, int) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < 4; ++i) {
       // Two neighbours of output g, two of output g + 8.
-      const float4 w = load<float4>(chunks + 512 * (2 * step + half));
+      const float4 w = load<float4>(chunks + 512 * i);
       const float values[4] = {w.x, w.y, w.z, w.w};
+      const int step = i / 2, half = i % 2;
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         const float v0 = values[2 * row], v1 = values[2 * row + 1];
         const uint32_t high = bf16_pair(v0, v1);
-        a[0][2 * half + row] = high;
-        a[1][2 * half + row] = bf16_pair(v0 - bf16_low(high), v1 - bf16_high(high));
+        a[step][0][2 * half + row] = high;
+        a[step][1][2 * half + row] = bf16_pair(v0 - bf16_low(high), v1 - bf16_high(high));
       }
     }
   }
@@ -99,10 +103,17 @@ template <int GROUPS, bool WITH_ADDENDS, bool HALF> struct Int8Weights : UnitSca
     return bf16_pair_minus((word & 0x007f007fu) | 0x43004300u, (word & 0x00800080u) | 0x43004300u);
   }
 
-  static __device__ __forceinline__ void operand(uint32_t (&a)[1][4], const unsigned char* chunks, int block, int step) {
-    const uint2 w = load<uint2>(chunks + 512 * block + 8 * step);
-    a[0][0] = pair(w.x), a[0][2] = pair(w.x >> 8);
-    a[0][1] = pair(w.y), a[0][3] = pair(w.y >> 8);
+  static __device__ __forceinline__ void operands(uint32_t (&a)[2][1][4], const unsigned char* chunks, int block) {
+    const uint4 w = load<uint4>(chunks + 512 * block);
+    const uint32_t words[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        a[step][0][row] = pair(words[2 * step + row]);
+        a[step][0][2 + row] = pair(words[2 * step + row] >> 8);
+      }
+    }
   }
 };
 
@@ -111,11 +122,15 @@ template <int GROUPS, bool WITH_ADDENDS, bool HALF> struct Int4Weights : UnitSca
   static constexpr int UNIT = 64, CHUNKS = 1, PARTS = 1;
   static constexpr bool SCALED = true, ADDENDS = WITH_ADDENDS;
 
-  static __device__ __forceinline__ void operand(uint32_t (&a)[1][4], const unsigned char* chunks, int block, int step) {
-    const uint32_t w = load<uint32_t>(chunks + 8 * block + 4 * step);
+  static __device__ __forceinline__ void operands(uint32_t (&a)[2][1][4], const unsigned char* chunks, int block) {
+    const uint2 w = load<uint2>(chunks + 8 * block);
+    const uint32_t words[2] = {w.x, w.y};
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      a[0][i] = bf16_pair_minus((w >> 4 * i & 0x000f000fu) | 0x43004300u, 0x43084308u);
+    for (int step = 0; step < 2; ++step) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        a[step][0][i] = bf16_pair_minus((words[step] >> 4 * i & 0x000f000fu) | 0x43004300u, 0x43084308u);
+    }
   }
 };
 

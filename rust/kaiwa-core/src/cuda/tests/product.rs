@@ -212,6 +212,22 @@ fn products_are_those_of_f64_for_every_form() {
     }
 }
 
+/// As many inputs as the 7B model's matrices have, in as many parts.
+#[test]
+fn long_sums_stay_exact() {
+    for (encoding, cols, splits) in [
+        (Encoding::Bf16, 11264, 4),
+        (Encoding::Q8_0, 4096, 4),
+        (Encoding::Affine { bits: 4, group: 32 }, 4096, 2),
+    ] {
+        let matrix = Matrix::new(encoding, 32, cols, Pairing::Plain).cut(splits);
+        let x = activations(2, cols);
+        let out = matrix.run(&Call::plain(&x), Options::FORWARD);
+        // Errors of single terms are of either sign, so they add up to far less than they could.
+        check(&matrix, &x, &out, 0.05 * tolerance(encoding)).unwrap();
+    }
+}
+
 #[test]
 fn strips_of_four_tiles_and_several_parts_give_the_same_sums() {
     for (encoding, rows, cols) in MATRICES {
