@@ -29,7 +29,8 @@ class ShortFilter:
     """A polyphase filter: one set of taps for every position that an output sample can have between
     two of the input. Its state is the input that the next output samples still need.
 
-    The delay is taken out, as in :class:`kaiwa.Resampler`.
+    Nothing waits: samples give at once as many as they are worth at the other rate. So the output
+    begins with silence, as long as the filter's delay.
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
@@ -47,7 +48,6 @@ class ShortFilter:
         self._begin()
 
     def _begin(self) -> None:
-        self._skip = self._delay
         self._taken = self._given = 0
         #: The last samples; the window of output sample `_next` begins at the first of them.
         self._rest = np.zeros(self._taps.shape[1] - 1, np.float32)
@@ -63,8 +63,8 @@ class ShortFilter:
         return out
 
     def finish(self) -> Array:
-        """Gives the rest and returns to the beginning."""
-        wanted = -(-self._taken * self._up // self._down) - self._given
+        """Gives what the delay holds back, and returns to the beginning."""
+        wanted = -(-self._taken * self._up // self._down) + self._delay - self._given
         parts: list[Array] = [np.zeros(0, np.float32)]
         while sum(map(len, parts)) < wanted:
             parts.append(self._convert(np.zeros(BLOCK, np.float32)))
@@ -79,9 +79,7 @@ class ShortFilter:
         self._rest = samples[len(pcm) :]
         whole, phase = np.divmod(places, self._up)
         out = self._filtered(samples, whole, phase)
-        drop = min(self._skip, len(out))
-        self._skip -= drop
-        return np.ascontiguousarray(out[drop:], np.float32)
+        return np.ascontiguousarray(out, np.float32)
 
     def _filtered(self, samples: Array, whole: Indices, phase: Indices) -> Array:
         """The output samples whose windows begin at `whole`, by the taps of their phases."""

@@ -22,9 +22,10 @@ class Resampler:
         to_rate: Rate of the output in Hz, 1 000 to 768 000.
         low_delay: For audio that is heard as it comes. False: a long filter, flat to 95 % of the
             lower rate's half, whose results come in blocks, at 8 kHz up to 250 ms late. True: a
-            short one, flat to 85 %, whose results are late by 40 samples of the lower rate, 5 ms at
-            8 kHz; for rates whose ratio is a fraction of small numbers (1000 at most), otherwise
-            the long one.
+            short one, flat to 85 %. Its delay, 40 samples of the lower rate or 5 ms at 8 kHz, stays
+            in: the output begins with so much silence, every call gives what its input is worth,
+            and :meth:`finish` the rest. For rates whose ratio is a fraction of small numbers (1000
+            at most), otherwise the long one is taken.
 
     Raises:
         InputError: A rate is not a whole number in that range.

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from tests.server.live import Live, running
 
-from kaiwa.cli import main
+from kaiwa.cli import chat_options, main
 from kaiwa.client import Audio, ChatClient, connect, wires
 from kaiwa.client.conversation import Conversation
 from kaiwa.errors import InputError, ServerError
@@ -20,6 +20,10 @@ from kaiwa.server import key_edits
 from kaiwa.synth import voice
 
 OTHERS = [name for name in wires.WIRES if name != "kyutai"]
+
+
+def test_the_commands_know_all() -> None:
+    assert chat_options.PROTOCOLS == wires.WIRES
 
 
 @pytest.fixture(scope="module")

@@ -88,9 +88,14 @@ def test_nothing_in_nothing_out_and_a_new_beginning() -> None:
 
 
 def converted(signal: Signal, rates: tuple[int, int], chunk: int = 10**9) -> Signal:
+    """The signal at the other rate, without the silence that the filter's delay is."""
     resampler = kaiwa.Resampler(*rates, low_delay=True)
     parts = [resampler.process(signal[i : i + chunk]) for i in range(0, len(signal), chunk)]
-    return np.concatenate([*parts, resampler.finish()])
+    out = np.concatenate([*parts, resampler.finish()])
+    delay = len(out) - ceil(len(signal) * rates[1] / rates[0])
+    # None for rates that have too many phases.
+    assert delay == 0 or 40 <= delay / rates[1] * min(rates) <= 42
+    return out[delay:]
 
 
 @pytest.mark.parametrize("rates", RATES, ids=str)
@@ -124,14 +129,11 @@ def test_a_short_filter_is_exact_in_length_however_it_is_cut(rates: tuple[int, i
 
 
 @pytest.mark.parametrize("rates", [(8000, 24000), (24000, 8000), (16000, 24000), (24000, 16000)])
-def test_a_short_filter_is_late_by_five_milliseconds(rates: tuple[int, int]) -> None:
+def test_a_short_filter_lets_nothing_wait(rates: tuple[int, int]) -> None:
     source, target = rates
     resampler = kaiwa.Resampler(*rates, low_delay=True)
     message = np.full(source // 50, 0.1, np.float32)
-    given = 0
-    for taken in range(1, 100):
-        given += len(resampler.process(message))
-        assert 0.02 * taken - given / target <= 40 / min(rates) + 1 / target
+    assert {len(resampler.process(message)) for _ in range(100)} == {target // 50}
 
 
 def test_a_short_filter_begins_anew_and_refuses_what_is_no_audio() -> None:

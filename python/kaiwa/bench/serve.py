@@ -2,7 +2,8 @@
 
 Server and callers share the machine; the callers' share of it is printed. Three questions:
 
-1. `echo`: with an engine that computes nothing, what do Opus, websockets and Python cost?
+1. `echo`: with an engine that computes nothing, what do Opus (or the audio of another wire
+   protocol), websockets and Python cost?
 2. `model`: with a model, how many calls are in time, beside what the codec's and the model's own
    batched steps would allow?
 3. `overhead`: from a frame's last byte to its answer, less the step that made it.
@@ -98,15 +99,18 @@ def machine_seconds() -> float | None:
     return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def calls(server: Server, count: int, seconds: float, processes: int) -> dict[str, Any]:
+def calls(
+    server: Server, count: int, seconds: float, processes: int, protocol: str = "kyutai"
+) -> dict[str, Any]:
     """So many calls at once, and what became of them."""
     from kaiwa.client import loadtest
     from kaiwa.client.loadtest_report import report
     from kaiwa.synth import voice
 
     frames = loadtest.frames_in(seconds)
-    outgoing = loadtest.prepare(loadtest.looped(voice(min(seconds, 20.0)), frames), "opus")
-    options = loadtest.LoadTestOptions(url=f"127.0.0.1:{server.port}")
+    sound = loadtest.looped(voice(min(seconds, 20.0)), frames)
+    outgoing = loadtest.prepare(sound, protocol=protocol)
+    options = loadtest.LoadTestOptions(url=f"127.0.0.1:{server.port}", protocol=protocol)
     before, all_before, began = server.cpu_seconds(), machine_seconds(), time.perf_counter()
     workers = loadtest.run(options, outgoing, count, processes)
     wall = time.perf_counter() - began
@@ -212,6 +216,11 @@ def carried(served: Served, seconds: float, most: int, out: dict[str, Any]) -> i
     return 0
 
 
+def echo_row(protocol: str, count: int) -> str:
+    """Name of the row of so many calls by a protocol."""
+    return f"{count}_calls" if protocol == "kyutai" else f"{protocol}_{count}_calls"
+
+
 def command(args: argparse.Namespace) -> int:
     """Measures and prints."""
     from kaiwa.terminal import progress, table
@@ -221,9 +230,13 @@ def command(args: argparse.Namespace) -> int:
     out |= {"echo": {}, "model": {}}
     progress.summary("echo: the server without a model", quiet=args.quiet)
     with serving("--model", "synth:echo", "--slots", str(max(args.calls))) as server:
-        for count in args.calls:
-            row = calls(server, count, args.seconds, args.processes)
-            out["echo"][f"{count}_calls"] = {**row, "in_time": in_time(row, ECHO_LIMIT)}
+        for protocol in args.protocol:
+            for count in args.calls:
+                row = calls(server, count, args.seconds, args.processes, protocol)
+                out["echo"][echo_row(protocol, count)] = {
+                    **row,
+                    "in_time": in_time(row, ECHO_LIMIT),
+                }
     progress.summary("what codec and model alone would allow", quiet=args.quiet)
     # Not kept: the servers need a device's memory.
     most, costs = allowed(served.load(), args.most)

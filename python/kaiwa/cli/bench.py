@@ -8,6 +8,7 @@ from typing import Any
 
 from kaiwa import model_options
 from kaiwa.cli import options
+from kaiwa.cli.chat_options import PROTOCOLS
 from kaiwa.load_options import KV_DTYPES, QUANTIZE
 
 
@@ -170,6 +171,14 @@ def _add_serve(kinds: Any) -> None:
         default=[50, 100],
         metavar="N,N,...",
         help="calls at once without a model (default: 50,100)",
+    )
+    serve.add_argument(
+        "--protocol",
+        type=options.some_of(PROTOCOLS),
+        default=[PROTOCOLS[0]],
+        metavar="NAME,NAME,...",
+        help=f"wire protocols of the calls without a model: {', '.join(PROTOCOLS)} "
+        f"(default: {PROTOCOLS[0]})",
     )
     serve.add_argument(
         "--most",

@@ -12,6 +12,9 @@ from kaiwa.cli import options
 if TYPE_CHECKING:
     from kaiwa.client import ChatParams
 
+#: Wire protocols of the client (`kaiwa.client.wires.WIRES`, which takes long to import).
+PROTOCOLS = ("kyutai", "live", "twilio")
+
 
 def add_connection(
     parser: argparse.ArgumentParser, *, default: str | None = None, protocols: bool = False
@@ -43,14 +46,12 @@ def add_connection(
         "(default: opus)",
     )
     if protocols:
-        from kaiwa.client.wires import WIRES
-
         group.add_argument(
             "--protocol",
-            choices=WIRES,
-            default=WIRES[0],
+            choices=PROTOCOLS,
+            default=PROTOCOLS[0],
             help="wire protocol: Kyutai's, OpenAI's Live, or that of a phone call by Twilio, with "
-            f"audio as by phone (default: {WIRES[0]})",
+            f"audio as by phone (default: {PROTOCOLS[0]})",
         )
 
 

@@ -78,6 +78,18 @@ def positive_list(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
 
 
+def some_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Reads some of the choices, separated by commas."""
+
+    def read(text: str) -> list[str]:
+        parts = text.split(",")
+        if not set(parts) <= set(choices):
+            raise argparse.ArgumentTypeError(f"{text!r} is not some of {', '.join(choices)}")
+        return parts
+
+    return read
+
+
 def positive_float(text: str) -> float:
     """A finite number above 0."""
     try:

@@ -32,10 +32,6 @@ class AudioFormat:
         """One or two."""
         return 2 if self.coding == "pcm" else 1
 
-    def silence(self, samples: int) -> bytes:
-        """So many samples of it."""
-        return {"pcm": b"\0\0", "mulaw": b"\xff", "alaw": b"\xd5"}[self.coding] * samples
-
     def last_second(self, data: bytes) -> bytes:
         """What is not longer than a second, or the last second of it, cut between samples."""
         size = self.bytes_per_sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa.server.protocols.formats import RATE, Decoder, Encoder
+from kaiwa.server.protocols.formats import Decoder, Encoder
 from kaiwa.server.protocols.telephony.provider import Encoding
 
 #: Frames a second of the model's output.
@@ -28,10 +28,7 @@ class Line:
         self._swapped = encoding is Encoding.LINEAR_BE
         self._decoder, self._encoder = Decoder(form), Encoder(form)
         self._block = round(rate * FRAME_SECONDS) * form.bytes_per_sample * frames
-        self._block_samples = round(RATE * FRAME_SECONDS) * frames
-        self._put_in = 0
         self._waiting = bytearray()
-        self._begun = False
 
     def hear(self, data: bytes) -> NDArray[np.float32]:
         """Samples of the caller at 24 kHz. Of more than a second in one message only the last is
@@ -40,17 +37,8 @@ class Line:
         return self._decoder.decode(data)
 
     def say(self, pcm: NDArray[np.float32]) -> bytes:
-        """Takes samples of the answer at 24 kHz, any number; gives whole blocks of the line.
-
-        The filter holds a few milliseconds back. So that a block comes out with every block that
-        goes in, the first is preceded by so much silence.
-        """
+        """Takes samples of the answer at 24 kHz, any number; gives whole blocks of the line."""
         self._waiting += self._encoder.encode(pcm)
-        self._put_in += len(pcm)
-        if not self._begun and self._put_in >= self._block_samples:
-            self._begun = True
-            lack = max(0, self._block - len(self._waiting)) // self._form.bytes_per_sample
-            self._waiting[:0] = self._form.silence(lack)
         whole = len(self._waiting) // self._block * self._block
         blocks = bytes(self._waiting[:whole])
         del self._waiting[:whole]
