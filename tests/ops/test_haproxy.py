@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kaiwa.server.protocols.registry import PROTOCOLS
 from kaiwa.server.shared.vouchers import HEADER as VOUCHER
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +50,11 @@ def test_a_voucher_never_comes_from_outside() -> None:
     frontend = lines[lines.index("frontend public") :]
     removed = [line.split()[2].lower() for line in frontend if "http-request del-header" in line]
     assert removed == [VOUCHER]
+
+
+def test_every_wire_protocol_is_let_through_as_calls() -> None:
+    lines = (ROOT / "deploy/haproxy/haproxy.cfg").read_text(encoding="utf-8").splitlines()
+    for acl in ("call", "public"):
+        words = [line.split() for line in lines if line.split()[:3] == ["acl", acl, "path"]]
+        let_through = {path for found in words for path in found[3:]}
+        assert {path for protocol in PROTOCOLS for path in protocol.paths} <= let_through
