@@ -17,6 +17,7 @@
 // The sanitizer is told which stack is in use.
 extern "C" void __sanitizer_start_switch_fiber(void** save, const void* bottom, size_t size);
 extern "C" void __sanitizer_finish_switch_fiber(void* saved, const void** bottom, size_t* size);
+extern "C" void __asan_unpoison_memory_region(const volatile void* from, size_t size);
 #endif
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -64,6 +65,10 @@ class Context {
   void prepare(void (*entry)()) {
     if (!stack_) stack_ = static_cast<char*>(std::malloc(SIZE));
     if (!stack_) std::abort();
+#ifdef KAIWA_ASAN
+    // Whoever ran here before never returned, so its frames are still marked.
+    __asan_unpoison_memory_region(stack_, SIZE);
+#endif
 #ifdef KAIWA_SWITCH_BY_HAND
     auto top = reinterpret_cast<uintptr_t>(stack_ + SIZE) & ~uintptr_t(15);
     auto* at = reinterpret_cast<uintptr_t*>(top);
