@@ -214,6 +214,15 @@ _TABLE: Final = (
         retry=SOON,
     ),
     Reason(
+        "failed",
+        1013,
+        "busy",
+        "The server has failed",
+        "the engine has failed and must be restarted; try again in a while",
+        status=503,
+        retry=2 * SOON,
+    ),
+    Reason(
         "stuck",
         1013,
         "busy",

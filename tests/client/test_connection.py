@@ -121,6 +121,7 @@ async def test_no_slot_in_time() -> None:
 REFUSALS = [
     ((503, "full", "All slots are taken.", {"Retry-After": "7"}), 7.0, "try again in 7 s"),
     ((503, "draining", "Shutting down.", {}), 5.0, "Shutting down"),
+    ((503, "failed", "", {}), 10.0, "the engine has failed"),
     ((503, "stuck", "", {}), 10.0, "the server does not answer at present"),
     ((503, "of_a_proxy", "", {}), 5.0, "takes no more calls now"),
     ((429, "key_concurrency", "Two calls at once.", {"Retry-After": "x"}), 5.0, "Two calls"),

@@ -19,7 +19,7 @@ from tests.server.wire import call, pcm16, refusal, tone
 from kaiwa import demo
 from kaiwa.engine import Engine
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.state import ServerState
+from kaiwa.server.state import STUCK, ServerState
 
 ECHO = ("--model", "synth:echo")
 
@@ -272,6 +272,33 @@ def test_serving_everybody_by_mistake_is_refused() -> None:
     status, said = outcome(*ECHO, "--host", "0.0.0.0", "--port", 0)
     assert status == 2
     assert "kaiwa key add" in said
+
+
+# ---- an engine that has failed -----------------------------------------------------------------
+
+
+async def test_a_server_whose_engine_has_failed_is_unhealthy_and_says_so_at_once() -> None:
+    with running() as live:
+        assert live.ask("/healthz").status == 200
+        async with call(live.url(format="pcm", pace="none")) as chat:
+            # What the engine does when its device is lost or a defect ends it.
+            live.engine.close()
+            assert (await chat.gone())[1] == "closed"
+        # Not only when its silence has lasted long enough.
+        assert live.engine.readiness.silent_seconds < STUCK
+        health = live.ask("/healthz")
+        assert (health.status, health.json["state"]) == (503, "failed")
+        assert live.ask("/startupz").status == 503
+        ready = live.ask("/readyz")
+        assert (ready.status, ready.json["state"]) == (503, "failed")
+        status, error, _ = await refusal(live.url())
+        assert (status, error["code"]) == (503, "failed")
+        assert "the engine has failed" in error["message"]
+        assert live.metric("kaiwa_engine_up") == 0
+        await eventually(lambda: live.problems)
+        [line] = live.problems
+        assert "restart the server" in line
+        live.problems.clear()
 
 
 # ---- an engine that is stuck -------------------------------------------------------------------

@@ -137,6 +137,15 @@ async def stuck(_: Path) -> Told:
         return await refusal_of(live)
 
 
+async def failed(_: Path) -> Told:
+    with running() as live:
+        live.engine.close()
+        told = await refusal_of(live)
+        await eventually(lambda: live.problems)
+        live.problems.clear()
+        return told
+
+
 async def full(_: Path) -> Told:
     with running(slots=1, queue=0) as live:
         async with browser_call(live):
@@ -238,6 +247,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "drain": drain,
     "draining": draining,
     "starting": starting,
+    "failed": failed,
     "stuck": stuck,
     "full": full,
     "bad_parameter": bad_parameter,

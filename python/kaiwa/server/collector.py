@@ -54,7 +54,7 @@ class ServerCollector(Collector):
         """All families; without an engine only the gauges."""
         state = self._state
         engine = state.engine
-        up = engine is not None and not state.stuck
+        up = engine is not None and state.fault is None
         yield _gauge("kaiwa_engine_up", "1 while the engine is loaded and steps.", float(up))
         ready = float(state.readiness == "ready")
         yield _gauge("kaiwa_ready", "1 while one caller more would be taken.", ready)
@@ -114,7 +114,7 @@ def _gpu_memory(engine: Engine) -> GaugeMetricFamily:
         "kaiwa_gpu_memory_bytes", "What the engine keeps on the GPU.", labels=("kind",)
     )
     moshi = engine.moshi
-    on_gpu = moshi is not None and moshi.device != "cpu"
+    on_gpu = moshi is not None and not moshi.device.endswith("cpu")
     weights = moshi.weight_bytes if moshi is not None and on_gpu else 0
     family.add_metric(("weights",), weights)
     family.add_metric(("state",), engine.readiness.state_bytes if on_gpu else 0)

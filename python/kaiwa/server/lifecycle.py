@@ -158,11 +158,15 @@ async def _close(engine: Engine) -> None:
 async def _watch(server: Server) -> None:
     """Looks after calls, and measures how late the event loop is."""
     loop = asyncio.get_running_loop()
+    failed = False
     while True:
         due = loop.time() + WATCH
         await asyncio.sleep(WATCH)
         server.metrics.lag.observe(max(0.0, loop.time() - due))
         now = server.state.clock()
+        if server.state.fault == "failed" and not failed:
+            failed = True
+            log.error("the engine has failed and takes no more calls; restart the server")
         try:
             for call in server.live:
                 call.watch(now)

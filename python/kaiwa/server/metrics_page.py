@@ -35,8 +35,8 @@ _SERVER = (
         "kaiwa_engine_up",
         "gauge",
         "",
-        "1 while the engine is loaded and steps. 0 after the start: the engine is stuck, "
-        "`/healthz` says so too",
+        "1 while the engine is loaded and steps. 0 after the start: the engine has failed or is "
+        "stuck, `/healthz` says so too",
     ),
     (
         "kaiwa_ready",

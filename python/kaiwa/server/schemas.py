@@ -11,14 +11,14 @@ from pydantic import BaseModel, Field
 class Health(BaseModel):
     """Whether the process works."""
 
-    state: str = Field(description="`ok`, `stuck`, or `starting` while the model loads")
+    state: str = Field(description="`ok`, `failed`, `stuck`, or `starting` while the model loads")
 
 
 class Readiness(BaseModel):
     """Whether one caller more would be taken."""
 
     state: str = Field(
-        description="`ready`, `starting`, `full`, `draining`, `overloaded` or `stuck`"
+        description="`ready`, `starting`, `full`, `draining`, `overloaded`, `failed` or `stuck`"
     )
     slots_total: int = Field(description="conversations at once")
     slots_used: int

@@ -54,20 +54,25 @@ class ServerState:
         return self.clock() - self.began
 
     @property
-    def stuck(self) -> bool:
-        """Whether the engine has given no sign of life for too long."""
-        return self.engine is not None and self.engine.readiness.silent_seconds > STUCK
+    def fault(self) -> str | None:
+        """What is wrong with the engine so that only a new process helps: `failed` when its device
+        is lost or a defect ended it, `stuck` when it has given no sign of life for too long."""
+        if self.engine is None:
+            return None
+        engine = self.engine.readiness
+        # A drain may close it; otherwise nobody does while the server runs.
+        if engine.state == "closed" and not self.draining:
+            return "failed"
+        return "stuck" if engine.silent_seconds > STUCK else None
 
     @property
     def readiness(self) -> str:
-        """`ready`, `starting`, `full`, `draining`, `overloaded` or `stuck`."""
+        """`ready`, `starting`, `full`, `draining`, `overloaded`, `failed` or `stuck`."""
         if self.draining:
             return "draining"
         if self.engine is None:
             return "starting"
-        if self.stuck:
-            return "stuck"
-        return self.engine.readiness.state
+        return self.fault or self.engine.readiness.state
 
     def admit(self) -> Engine:
         """The engine, if a caller has a chance of a slot.
@@ -81,6 +86,9 @@ class ServerState:
             raise Refused(503, "starting", "the model is still loading; try again shortly", 5)
         if state in ("draining", "closed"):
             raise Refused(503, "draining", "the server is about to stop; try again shortly", 5)
+        if state == "failed":
+            message = "the engine has failed and must be restarted; try again in a while"
+            raise Refused(503, "failed", message, 10)
         if state == "stuck":
             raise Refused(503, "stuck", "the server does not answer at present; try again", 10)
         if state in ("full", "overloaded") and engine.readiness.queue >= self.settings.queue:

@@ -26,11 +26,11 @@ READ = ["GET", "HEAD"]
     summary="Is the process well",
 )
 async def healthz(server: ThisServer, response: Response) -> dict[str, str]:
-    """503 if the engine gives no sign of life. Says nothing about load."""
-    stuck = server.state.stuck
-    if stuck:
+    """503 if the engine has failed or gives no sign of life. Says nothing about load."""
+    fault = server.state.fault
+    if fault is not None:
         response.status_code = 503
-    return {"state": "stuck" if stuck else "ok"}
+    return {"state": fault or "ok"}
 
 
 @health.api_route(

@@ -112,6 +112,7 @@ const STATES = {
   starting: ["warn", "Starting"],
   draining: ["warn", "Draining"],
   overloaded: ["bad", "Overloaded"],
+  failed: ["bad", "Failed"],
   stuck: ["bad", "Stuck"],
 };
 

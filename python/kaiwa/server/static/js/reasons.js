@@ -92,6 +92,11 @@ export const REASONS = {
     title: "The server is starting",
     sentence: "the model is still loading; try again in a moment",
   },
+  failed: {
+    kind: "busy",
+    title: "The server has failed",
+    sentence: "the engine has failed and must be restarted; try again in a while",
+  },
   stuck: {
     kind: "busy",
     title: "Server not responding",
