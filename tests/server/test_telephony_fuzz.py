@@ -22,7 +22,7 @@ from tests.server.test_fuzz import ENDS, ROUNDS, stops_growing
 from tests.server.wire import Call, call, pcm16, tone
 from websockets.asyncio.client import connect
 
-WAVE = 30
+WAVE = 20
 SOUND = base64.b64encode(bytes(160)).decode()
 
 Attack = Callable[[random.Random, Any, str], Awaitable[None]]
@@ -93,8 +93,8 @@ async def huge(rng: random.Random, socket: Any, provider: str) -> None:
     """Payloads of a megabyte, in base64 and not."""
     await begin(socket, provider)
     words = PROVIDERS[provider]
-    for _ in range(rng.randrange(1, 12)):
-        size = rng.choice((1000, 100_000, 900_000, 1 << 20))
+    for _ in range(rng.randrange(1, 4)):
+        size = rng.choice((1000, 100_000, 900_000))
         payload = rng.choice(("A", "!", "é")) * size
         await socket.send(json.dumps(words.media(1, payload)))
     await socket.send("[" * rng.choice((1000, 100_000)))
@@ -105,7 +105,7 @@ async def flood(rng: random.Random, socket: Any, provider: str) -> None:
     await begin(socket, provider)
     messages = [json.dumps(message) for message in whole_call(provider)[2:22]]
     other = json.dumps({"event": "dtmf", "dtmf": {"digit": "1"}})
-    for _ in range(rng.randrange(50, 200)):
+    for _ in range(rng.randrange(10, 60)):
         for message in messages if rng.random() < 0.5 else [other] * 20:
             await socket.send(message)
 
