@@ -181,19 +181,22 @@ impl Core {
             {
                 Some((
                     EndReason::Expired,
-                    "the time limit of the conversation is reached".into(),
+                    "the time limit of the conversation is reached; begin a new one".into(),
                 ))
             } else if state.held_until.is_some_and(|until| now >= until) {
                 Some((
                     EndReason::Lost,
-                    "the connection was lost and not taken up again".into(),
+                    "the connection was lost and not taken up again; call again".into(),
                 ))
             } else if state.held_until.is_none()
                 && !state.paused
                 && !state.input.finished
                 && limit(options.idle_seconds, state.last_input)
             {
-                Some((EndReason::Idle, "no audio came for too long".into()))
+                Some((
+                    EndReason::Idle,
+                    "no audio came for too long; call again".into(),
+                ))
             } else if state.input.finished
                 && session.flush_input(&mut state)
                 && Self::answered(&state, self.pipeline.delay())
