@@ -171,7 +171,7 @@ class RedisClient:
     async def _limited(self, question: Callable[[Redis], Awaitable[T]]) -> T:
         """The answer to a question, or an error in a bounded time."""
         limit = CONNECT_SECONDS + ANSWER_SECONDS
-        return await asyncio.wait_for(_awaited(question(self._client)), limit)
+        return await asyncio.wait_for(_asked(question, self._client), limit)
 
     def _failed(self, what: str, error: BaseException | str) -> None:
         """Counts a question without an answer. From now on Redis is not asked; logged once."""
@@ -194,6 +194,8 @@ async def _probe(redis: Any) -> tuple[bytes, bytes]:
     return answer
 
 
-async def _awaited(answer: Awaitable[T]) -> T:
-    """`wait_for` wants a coroutine."""
-    return await answer
+async def _asked(question: Callable[[Redis], Awaitable[T]], redis: Redis) -> T:
+    """Asks, once somebody waits: a question that was asked before and then given up would be a
+    coroutine that nobody awaits.
+    """
+    return await question(redis)
