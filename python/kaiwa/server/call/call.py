@@ -311,6 +311,12 @@ class Call(LiveCall):
         return self._active and self.session is not None
 
     @property
+    def _had_slot(self) -> bool:
+        """Whether it was counted as begun, here or on a connection before this one. Its client then
+        knows the token by which it is taken up again."""
+        return self._active or (self._admitted is not None and self._admitted.resumed)
+
+    @property
     def forwarded(self) -> bool:
         """Whether another server holds it."""
         return self._forward is not None
@@ -325,7 +331,9 @@ class Call(LiveCall):
         if session is None or caller is None:
             return
         if self._context.access.revoked(caller):
-            session.ask_end("revoked", "the key of this call was revoked or has expired")
+            session.ask_end(
+                "revoked", "the key of this call was revoked or has expired; ask for another"
+            )
         # Bytes that hold no audio are found out after they were taken.
         self._count_garbage(session)
         self._watch_line(session, now)
@@ -389,6 +397,8 @@ class Call(LiveCall):
         admitted, caller = self._admitted, self.caller
         if not (self._request.resumable and self._gone in _LOST and admitted and caller):
             return False
+        if not self._had_slot:
+            return False
         held = HeldCall(session, admitted.lease, caller, self._request, self._began, self.protocol)
         if not self._context.held.hold(held):
             return False
@@ -417,7 +427,7 @@ class Call(LiveCall):
         other = "slow_consumer" if self._stuck else "client" if self._gone else "error"
         reason = session.end_reason or other
         session.close()
-        if self._active:
+        if self._had_slot:
             seconds = self._context.now() - self._began
             metrics.call_ended(self.protocol, reason, seconds)
             self._audit("end", seconds=round(seconds, 3), reason=reason)
