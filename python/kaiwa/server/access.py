@@ -35,6 +35,7 @@ class Access:
         clock: Callable[[], float] = time.time,
         *,
         tokens: TokenStore | None = None,
+        keys: KeyFile | None = None,
     ) -> None:
         """Reads the file of keys, if one is named.
 
@@ -42,6 +43,7 @@ class Access:
             settings: of the server, checked by `startup.check_startup`.
             clock: seconds since 1970, for the expiry that callers are told.
             tokens: where tokens are kept; None is in this process.
+            keys: the keys; None are those of the file that the settings name, if they name one.
 
         Raises:
             InputError: the file of keys is missing or damaged.
@@ -49,7 +51,9 @@ class Access:
         self._settings = settings
         self._clock = clock
         self._tokens = LocalTokens(settings.token_seconds) if tokens is None else tokens
-        self._keys = KeyFile(settings.keys) if settings.keys is not None else None
+        if keys is None and settings.keys is not None:
+            keys = KeyFile(settings.keys)
+        self._keys = keys
         self.uses = KeyUses(file_of(settings.keys)) if settings.keys is not None else None
         self._limits = Limits()
         self._more_hosts: set[str] = set()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kaiwa import __version__, _native
 from kaiwa.engine import Engine
 from kaiwa.server.access import Access
+from kaiwa.server.apart import Apart, on_a_thread
 from kaiwa.server.audit import AuditLog
 from kaiwa.server.call.call import Call
 from kaiwa.server.call.context import CallContext
@@ -18,12 +20,13 @@ from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel
 from kaiwa.server.collector import ServerCollector
 from kaiwa.server.connections import Connections
+from kaiwa.server.keys import KeyFile
 from kaiwa.server.metrics import Metrics
 from kaiwa.server.protocols.base import ServerInfo, Services, WireProtocol
 from kaiwa.server.protocols.registry import PROTOCOLS
 from kaiwa.server.seldom import Seldom
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.shared import replicas
+from kaiwa.server.shared import forward, replicas
 from kaiwa.server.shared.admission import Admission
 from kaiwa.server.shared.state import SharedState
 from kaiwa.server.state import ServerState
@@ -37,8 +40,10 @@ class Server(Services):
     """The parts of a server."""
 
     settings: ServerSettings
-    #: Loads the engine; called once, on a thread of its own.
+    #: Loads the engine; called once.
     load: Load
+    #: Where it is loaded and closed.
+    apart: Apart[Any]
     state: ServerState
     access: Access
     admission: Admission
@@ -95,6 +100,10 @@ def build(
     port: int,
     protocols: Iterable[WireProtocol] = PROTOCOLS,
     clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+    keys: KeyFile | None = None,
+    reach: forward.Reach = forward.reach,
+    apart: Apart[Any] = on_a_thread,
 ) -> Server:
     """Makes a server, which does nothing yet.
 
@@ -104,6 +113,10 @@ def build(
         port: where it listens.
         protocols: what it speaks.
         clock: seconds, never going back.
+        wall: seconds since 1970 by the clock of this machine.
+        keys: the keys; None are those of the file that the settings name, if they name one.
+        reach: connects to the server that holds a call.
+        apart: does what would hold the event loop up.
 
     Raises:
         InputError: A file that the settings name is missing or damaged.
@@ -111,8 +124,9 @@ def build(
     """
     spoken = tuple(protocol.configure(settings) for protocol in protocols)
     signer = replicas.signer(settings)
-    shared = replicas.shared_state(settings, signer, port)
-    access = Access(settings, tokens=replicas.tokens(settings, signer, shared))
+    shared = replicas.shared_state(settings, signer, port, clock, wall)
+    tokens = replicas.tokens(settings, signer, shared, wall)
+    access = Access(settings, wall, tokens=tokens, keys=keys)
     state = ServerState(settings, clock)
     metrics = Metrics()
     admission = replicas.admission(
@@ -122,6 +136,7 @@ def build(
         shared,
         model=lambda: state.engine.name if state.engine is not None else None,
         on_unanswered=lambda what: metrics.shared_unanswered.labels(what).inc(),
+        wall=wall,
     )
     live = LiveCalls()
     audit = AuditLog(settings.audit_log)
@@ -141,10 +156,12 @@ def build(
         audit,
         Seldom(clock=clock),
         tracing,
+        reach,
     )
     return Server(
         settings=settings,
         load=load,
+        apart=apart,
         state=state,
         access=access,
         admission=admission,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-import time
 from collections.abc import AsyncIterator
 
 from kaiwa.engine import Engine
@@ -50,7 +48,7 @@ async def running(server: Server) -> AsyncIterator[None]:
         if server.shared is not None:
             await server.shared.close()
         if server.state.engine is not None:
-            await _close(server.state.engine)
+            await _close(server, server.state.engine)
         if server.access.uses is not None:
             await asyncio.to_thread(server.access.uses.write)
         await asyncio.to_thread(server.calls.audit.close)
@@ -79,29 +77,13 @@ async def drain(server: Server) -> None:
 
 
 async def _load(server: Server) -> None:
-    """Loads the model on a thread, so that health is answered meanwhile."""
+    """Loads the model, while health is answered."""
     state = server.state
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Engine | None, BaseException | None]] = loop.create_future()
-
-    def finish(engine: Engine | None, error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result((engine, error))
-
-    def work() -> None:
-        engine, error = None, None
-        try:
-            engine = server.load(server.settings)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(finish, engine, error)
-
-    # A thread of our own: one of a pool would be waited for when the server is stopped.
-    threading.Thread(target=work, name="kaiwa-load", daemon=True).start()
-    engine, error = await _loaded(server, done)
-    if engine is None:
-        assert error is not None
+    try:
+        engine = await _loaded(server)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         log.error("the model could not be loaded; the server stops")
         state.fail(error)
         return
@@ -118,22 +100,29 @@ async def _load(server: Server) -> None:
         )
 
 
-async def _loaded(
-    server: Server, done: asyncio.Future[tuple[Engine | None, BaseException | None]]
-) -> tuple[Engine | None, BaseException | None]:
-    """What loading gives; an error if it makes no progress any more."""
+async def _loaded(server: Server) -> Engine:
+    """What loading gives.
+
+    Raises:
+        KaiwaError: It makes no progress any more.
+    """
     state, limit = server.state, server.settings.start_seconds
-    watch = await asyncio.to_thread(StartWatch, limit, state.clock())
-    while True:
-        await asyncio.wait({done}, timeout=min(limit / 4, LOOK_AT_START))
-        if done.done():
-            return done.result()
-        if await asyncio.to_thread(watch.stuck, state.clock()):
-            return None, KaiwaError(
-                f"the model {state.model} was not loaded, and nothing of it came for {limit:g} s; "
-                "look at the network, the disk and the address it comes from (start_seconds allows "
-                "more)"
-            )
+    work = server.apart("kaiwa-load", lambda: server.load(server.settings))
+    loading: asyncio.Future[Engine] = asyncio.ensure_future(work)
+    try:
+        watch = await asyncio.to_thread(StartWatch, limit, state.clock())
+        while True:
+            await asyncio.wait({loading}, timeout=min(limit / 4, LOOK_AT_START))
+            if loading.done():
+                return loading.result()
+            if await asyncio.to_thread(watch.stuck, state.clock()):
+                raise KaiwaError(
+                    f"the model {state.model} was not loaded, and nothing of it came for "
+                    f"{limit:g} s; look at the network, the disk and the address it comes from "
+                    "(start_seconds allows more)"
+                )
+    finally:
+        loading.cancel()
 
 
 async def _keep_uses(uses: KeyUses) -> None:
@@ -143,15 +132,11 @@ async def _keep_uses(uses: KeyUses) -> None:
         await asyncio.to_thread(uses.write)
 
 
-async def _close(engine: Engine) -> None:
-    """Closes the engine. Waits for the step that is running, but not for one that hangs; hence a
-    thread that nobody has to join."""
-    closing = threading.Thread(target=engine.close, name="kaiwa-close", daemon=True)
-    closing.start()
-    until = time.monotonic() + CLOSE_SECONDS
-    while closing.is_alive() and time.monotonic() < until:
-        await asyncio.sleep(0.01)
-    if closing.is_alive():
+async def _close(server: Server, engine: Engine) -> None:
+    """Closes the engine. Waits for the step that is running, but not for one that hangs."""
+    try:
+        await asyncio.wait_for(server.apart("kaiwa-close", engine.close), CLOSE_SECONDS)
+    except asyncio.TimeoutError:
         log.error("the engine did not end within %g s; leaving it", CLOSE_SECONDS)
 
 

@@ -104,6 +104,20 @@ impl Engine {
         })
     }
 
+    /// An engine without a thread, and what turns it; see `kaiwa_core::engine::ByHand`.
+    #[staticmethod]
+    fn start_by_hand(
+        py: Python<'_>,
+        slots: usize,
+        queue: usize,
+        step_budget: f64,
+    ) -> PyResult<(Self, ByHand)> {
+        let options = options(queue, step_budget, Some(1), 0, true);
+        let (engine, hand) =
+            engine::Engine::by_hand(slots, options).map_err(|e| error::to_py(py, &e))?;
+        Ok((Self(engine), ByHand(Mutex::new(hand))))
+    }
+
     /// Asks for a session.
     #[pyo3(signature = (seed, settings, transport, pace, server_clock, max_seconds, max_frames, idle_seconds, queue_seconds, notifier=None))]
     #[expect(clippy::too_many_arguments, reason = "one argument a setting")]
@@ -193,6 +207,61 @@ impl Engine {
             self.0.close();
             Ok(())
         })
+    }
+}
+
+/// Turns an engine that has no thread: for simulations.
+#[pyclass(frozen, module = "kaiwa._native")]
+pub struct ByHand(Mutex<engine::ByHand>);
+
+#[pymethods]
+impl ByHand {
+    /// Turns the clock to `now` and does nothing else.
+    fn tick(&self, now: f64) {
+        lock(&self.0).tick(now);
+    }
+
+    /// Turns the clock to `now` and does what is to be done then; when there is more to do, or
+    /// `None` once the engine is closed.
+    fn turn(&self, now: f64) -> Option<f64> {
+        lock(&self.0).turn(now)
+    }
+
+    /// Whether something woke the engine since its last turn.
+    fn woken(&self) -> bool {
+        lock(&self.0).woken()
+    }
+
+    /// From now on a step of n rows takes `base + n * per_row` seconds.
+    fn set_step_seconds(&self, base: f64, per_row: f64) {
+        lock(&self.0).set_step_seconds(base, per_row);
+    }
+
+    /// What becomes of the next step: `error`, `panic`, `device` or `row`.
+    fn set_fault(&self, py: Python<'_>, fault: &str) -> PyResult<()> {
+        let fault = match fault {
+            "error" => engine::Fault::Error,
+            "panic" => engine::Fault::Panic,
+            "device" => engine::Fault::Device,
+            "row" => engine::Fault::Row,
+            other => {
+                let error = Error::OptionValue {
+                    name: "fault",
+                    got: format!("{other:?}"),
+                    allowed: "\"error\", \"panic\", \"device\" or \"row\"".into(),
+                };
+                return Err(error::to_py(py, &error));
+            }
+        };
+        lock(&self.0).set_fault(fault);
+        Ok(())
+    }
+
+    /// Rows of all steps since the last call: slot, seed of the conversation, first two samples.
+    fn take_steps(&self) -> Vec<(usize, u64, f32, f32)> {
+        let rows = lock(&self.0).take_steps();
+        let row = |r: engine::SteppedRow| (r.slot, r.seed, r.head[0], r.head[1]);
+        rows.into_iter().map(row).collect()
     }
 }
 

@@ -29,6 +29,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<audio::OggOpusWriter>()?;
     m.add_class::<audio::OggOpusReader>()?;
     m.add_class::<engine::Engine>()?;
+    m.add_class::<engine::ByHand>()?;
     m.add_class::<engine::Session>()?;
     m.add_class::<engine::Notifier>()?;
     m.add_class::<records::Readiness>()?;

@@ -11,6 +11,7 @@ from kaiwa.server.call.live import LiveCalls
 from kaiwa.server.metrics import Metrics
 from kaiwa.server.seldom import Seldom
 from kaiwa.server.settings import ServerSettings
+from kaiwa.server.shared import forward
 from kaiwa.server.shared.admission import Admission
 from kaiwa.server.shared.state import SharedState
 from kaiwa.server.state import ServerState
@@ -34,6 +35,8 @@ class CallContext:
     #: Lines of the log that callers cause.
     seldom: Seldom
     tracing: Tracing
+    #: Connects to the server that holds a call.
+    reach: forward.Reach = forward.reach
 
     def now(self) -> float:
         """Seconds on the server's clock, which never goes back."""

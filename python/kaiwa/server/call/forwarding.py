@@ -6,7 +6,6 @@ from kaiwa.server.call.context import CallContext
 from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel
 from kaiwa.server.protocols.base import CallRequest
-from kaiwa.server.shared import forward
 from kaiwa.server.shared.forward import Forward
 from kaiwa.server.shared.redis_client import SharedStateUnavailable
 
@@ -31,5 +30,5 @@ async def reach_owner(
     if address is None:
         return None
     voucher = context.admission.vouch(caller, token, address)
-    upstream = await forward.reach(address, channel.path, channel.query, voucher)
+    upstream = await context.reach(address, channel.path, channel.query, voucher)
     return None if upstream is None else Forward(channel, upstream, context.now)

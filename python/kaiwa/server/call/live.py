@@ -59,15 +59,16 @@ class LiveCalls:
     """All of them. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._calls: set[LiveCall] = set()
+        # In the order in which they came, which is the order in which they are looked after.
+        self._calls: dict[LiveCall, None] = {}
 
     def add(self, call: LiveCall) -> None:
         """A call has a connection."""
-        self._calls.add(call)
+        self._calls[call] = None
 
     def remove(self, call: LiveCall) -> None:
         """Its connection is over."""
-        self._calls.discard(call)
+        self._calls.pop(call, None)
 
     def __len__(self) -> int:
         return len(self._calls)

@@ -12,8 +12,9 @@ import json
 import logging
 import socket as sockets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -36,6 +37,9 @@ _LOST = (1005, 1006, 1011, 1012)
 _NOT_PASSED_ON = ("token",)
 #: Statuses of refusals that are passed on to the client; after others a new call is begun here.
 _FOR_CLIENT = (401, 429)
+
+#: Connects to the server that holds a call, as `reach` does.
+Reach: TypeAlias = Callable[[str, str, Mapping[str, str], str], Awaitable[ClientConnection | None]]
 
 
 async def reach(

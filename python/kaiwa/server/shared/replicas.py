@@ -39,26 +39,37 @@ def signer(settings: ServerSettings) -> Signer | None:
 
 
 def tokens(
-    settings: ServerSettings, signer: Signer | None, shared: SharedState | None
+    settings: ServerSettings,
+    signer: Signer | None,
+    shared: SharedState | None,
+    wall: Callable[[], float] = time.time,
 ) -> SignedTokens | None:
     """Tokens that every server with the secret accepts; None without a secret."""
     if signer is None:
         return None
-    return SignedTokens(signer, settings.token_seconds, wall=_wall(shared))
+    return SignedTokens(signer, settings.token_seconds, wall=_common(wall, shared))
 
 
-def _wall(shared: SharedState | None) -> Callable[[], float]:
+def _common(wall: Callable[[], float], shared: SharedState | None) -> Callable[[], float]:
     """Seconds since 1970, by the clock that servers with the same shared state have in common."""
-    return time.time if shared is None else shared.redis.now
+    return wall if shared is None else shared.redis.now
 
 
-def shared_state(settings: ServerSettings, signer: Signer | None, port: int) -> SharedState | None:
+def shared_state(
+    settings: ServerSettings,
+    signer: Signer | None,
+    port: int,
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+) -> SharedState | None:
     """The shared state; None without Redis.
 
     Args:
         settings: of the server.
         signer: of the common secret, which the settings ask for where there is Redis.
         port: where it listens.
+        clock: seconds, never going back.
+        wall: seconds since 1970 by the clock of this machine.
 
     Raises:
         InputError: the file of the password cannot be read.
@@ -66,8 +77,9 @@ def shared_state(settings: ServerSettings, signer: Signer | None, port: int) -> 
     """
     if settings.redis_url is None or signer is None:
         return None
-    redis = RedisClient(settings.redis_url, password(settings), _POLICIES[settings.redis_down])
-    return SharedState(redis, signer, own_address(settings, port, redis.host_and_port))
+    policy = _POLICIES[settings.redis_down]
+    redis = RedisClient(settings.redis_url, password(settings), policy, wall)
+    return SharedState(redis, signer, own_address(settings, port, redis.host_and_port), clock)
 
 
 def password(settings: ServerSettings) -> str | None:
@@ -108,6 +120,7 @@ def admission(
     shared: SharedState | None,
     model: Callable[[], str | None],
     on_unanswered: Callable[[str], object],
+    wall: Callable[[], float] = time.time,
 ) -> Admission:
     """Who is let in, over all servers."""
     return Admission(
@@ -116,6 +129,6 @@ def admission(
         signer=signer,
         shared=shared,
         closed=settings.redis_down == "closed",
-        wall=_wall(shared),
+        wall=_common(wall, shared),
         on_unanswered=on_unanswered,
     )

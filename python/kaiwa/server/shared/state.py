@@ -90,7 +90,7 @@ class SharedState:
         #: Ids of keys by the leases of conversations that are live here.
         self._leases: dict[str, str] = {}
         #: Digests of the resume tokens of calls that are here.
-        self._calls: set[str] = set()
+        self._calls: dict[str, None] = {}
         self._warned = False
         self._pending: list[_Write] = []
         self._wake = asyncio.Event()
@@ -206,7 +206,7 @@ class SharedState:
     def add_call(self, token: str) -> None:
         """The call of a resume token is here, until `remove_call`."""
         digest = _digest(token)
-        self._calls.add(digest)
+        self._calls[digest] = None
         self._write(lambda pipe: self._write_address(pipe, digest))
 
     def remove_call(self, token: str) -> None:
@@ -215,7 +215,7 @@ class SharedState:
 
     def _remove_call(self, digest: str) -> None:
         if digest in self._calls:
-            self._calls.discard(digest)
+            del self._calls[digest]
             self._write(lambda pipe: pipe.delete(f"kaiwa:call:{digest}"))
 
     # ---- writing ---------------------------------------------------------------------------

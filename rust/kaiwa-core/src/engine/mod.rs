@@ -2,6 +2,7 @@
 
 mod admission;
 mod batch_delay;
+mod by_hand;
 mod clock;
 mod core;
 mod notifier;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use self::admission::Limits;
+pub use self::by_hand::{ByHand, Fault, SteppedRow};
 use self::clock::{Clock, SystemClock};
 use self::core::{Core, Turn};
 pub use self::notifier::Notifier;
@@ -76,33 +78,14 @@ impl Engine {
     /// # Errors
     /// [`Error::OptionValue`] for bad settings, [`Error::Thread`], and those of the first steps.
     pub fn start(pipeline: Box<dyn Pipeline>, options: EngineOptions) -> Result<Self> {
-        if options.opus_complexity > 10 {
-            return Err(Error::OptionValue {
-                name: "opus_complexity",
-                got: options.opus_complexity.to_string(),
-                allowed: "0..=10".into(),
-            });
-        }
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let threads = options.opus_threads.max(1);
-        let input = pipeline.input();
-        let shared = Arc::new(EngineShared::new(
-            clock,
-            input,
-            threads,
-            options.opus_complexity,
-        )?);
-        let mut core = Core::new(pipeline, shared.clone(), options.limits);
-        let registry = core.registry.clone();
-        if options.warm_up {
-            core.warm_up()?;
-        }
-        let mine = shared.clone();
+        let clock = Arc::new(SystemClock::default());
+        let (engine, mut core) = Self::prepare(pipeline, options, clock)?;
+        let shared = engine.shared.clone();
         let work = move || {
             loop {
                 match core.guarded_turn() {
                     Turn::Stepped => {}
-                    Turn::Idle(until) => mine.wait(until - mine.clock.now()),
+                    Turn::Idle(until) => shared.wait(until - shared.clock.now()),
                     Turn::Closed => break,
                 }
             }
@@ -113,12 +96,42 @@ impl Engine {
             .map_err(|e| Error::Thread {
                 reason: e.to_string(),
             })?;
-        Ok(Self {
+        *engine.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(engine)
+    }
+
+    /// An engine that nothing turns yet, and what is to be turned.
+    fn prepare(
+        pipeline: Box<dyn Pipeline>,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Core)> {
+        if options.opus_complexity > 10 {
+            return Err(Error::OptionValue {
+                name: "opus_complexity",
+                got: options.opus_complexity.to_string(),
+                allowed: "0..=10".into(),
+            });
+        }
+        let threads = options.opus_threads.max(1);
+        let input = pipeline.input();
+        let shared = Arc::new(EngineShared::new(
+            clock,
+            input,
+            threads,
+            options.opus_complexity,
+        )?);
+        let mut core = Core::new(pipeline, shared.clone(), options.limits);
+        if options.warm_up {
+            core.warm_up()?;
+        }
+        let engine = Self {
             shared,
-            registry,
+            registry: core.registry.clone(),
             next: AtomicU64::new(1),
-            thread: Mutex::new(Some(thread)),
-        })
+            thread: Mutex::new(None),
+        };
+        Ok((engine, core))
     }
 
     /// Asks for a session. Its first event says whether it waits, runs, or was refused.

@@ -91,6 +91,16 @@ impl EngineShared {
         self.condvar.notify_one();
     }
 
+    /// Whether the engine was woken since it last waited.
+    pub fn is_woken(&self) -> bool {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets that the engine was woken: it is about to look at everything.
+    pub fn take_wake(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
     /// Waits until there is something to do, or until `seconds` have passed.
     pub fn wait(&self, seconds: f64) {
         let seconds = Duration::from_secs_f64(seconds.clamp(0.0, 1.0));
