@@ -27,7 +27,8 @@ def add_parser(commands: Any) -> None:
         "serve",
         help="a server for browsers and other clients",
         description="Serve conversations: a web page at /, Kyutai's protocol at /api/chat, "
-        "a page for operators at /ops, metrics at /metrics. Every option is also a variable and a "
+        "OpenAI's Live at /v1/live/sessions, phone calls at /telephony/NAME, a page for operators "
+        "at /ops, metrics at /metrics. Every option is also a variable and a "
         "key of a file in TOML; see docs/settings.md.",
     )
     add_arguments(parser, settings())
