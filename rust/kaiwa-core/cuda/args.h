@@ -93,10 +93,53 @@ KAIWA_ARGS(DepthAttentionArgs, KAIWA_DEPTH_ATTENTION_ARGS)
   F(int32_t, padding)          /* 0 */
 KAIWA_ARGS(RotationArgs, KAIWA_ROTATION_ARGS)
 
+// A table of embeddings [rows, dim] for the tokens of one column.
+enum EmbedKind : int32_t { EMBED_F32 = 0, EMBED_BF16 = 1 };
+struct EmbedTable {
+  const void* data;
+  int32_t rows, column;
+  int32_t kind, padding;
+};
+
+// out[r] = sum over tables of their rows of r's tokens (embed.cu).
+#define KAIWA_EMBED_ARGS(F)                                                                   \
+  F(const EmbedTable*, tables) /* [count], in the order of the sum */                         \
+  F(const int32_t*, tokens)    /* [rows, token_stride] */                                     \
+  F(const float*, conditions)  /* [rows, dim] added at the end, or null */                    \
+  F(float*, out)               /* [rows, dim] */                                              \
+  F(int32_t, count)                                                                           \
+  F(int32_t, token_stride)                                                                    \
+  F(int32_t, dim)                                                                             \
+  F(int32_t, padding)          /* 0 */
+KAIWA_ARGS(EmbedArgs, KAIWA_EMBED_ARGS)
+
+// A token for each row of logits (sample.cu).
+#define KAIWA_SAMPLE_ARGS(F)                                                                  \
+  F(const float*, logits)        /* [rows, vocabulary] */                                     \
+  F(const int32_t*, slots)       /* [rows]; below 0: the row is none */                       \
+  F(const float*, temperatures)  /* [rows]; at most 0: the likeliest */                       \
+  F(const int32_t*, top_ks)      /* [rows]; 0: all */                                         \
+  F(const int64_t*, seeds)       /* [rows] */                                                 \
+  F(const int64_t*, steps)       /* [rows] */                                                 \
+  F(const int32_t*, forced)      /* [rows, forced_stride], below 0: sampled; or null */       \
+  F(int32_t*, tokens)            /* [rows, token_stride] */                                   \
+  F(int32_t*, finite)            /* [rows]: 0 where a logit is none */                        \
+  F(uint64_t*, keys)             /* [rows, room], for more candidates than 2048; else null */ \
+  F(double*, weights)            /* the same */                                               \
+  F(int32_t, vocabulary)                                                                      \
+  F(int32_t, draw)               /* which draw of the step */                                 \
+  F(int32_t, forced_stride)                                                                   \
+  F(int32_t, token_stride)                                                                    \
+  F(int32_t, room)               /* a power of two that is not below the vocabulary */        \
+  F(int32_t, first)              /* nonzero: `finite` begins here */
+KAIWA_ARGS(SampleArgs, KAIWA_SAMPLE_ARGS)
+
 // Every struct above: what the test of their places goes through.
 #define KAIWA_ALL_ARGS(A) \
   A(NormArgs, KAIWA_NORM_ARGS) \
   A(ProductArgs, KAIWA_PRODUCT_ARGS) \
   A(AttentionArgs, KAIWA_ATTENTION_ARGS) \
   A(DepthAttentionArgs, KAIWA_DEPTH_ATTENTION_ARGS) \
-  A(RotationArgs, KAIWA_ROTATION_ARGS)
+  A(RotationArgs, KAIWA_ROTATION_ARGS) \
+  A(EmbedArgs, KAIWA_EMBED_ARGS) \
+  A(SampleArgs, KAIWA_SAMPLE_ARGS)

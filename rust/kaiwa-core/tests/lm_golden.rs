@@ -109,6 +109,11 @@ fn step(
 /// Runs a case: every token and returned column must be equal; gives the largest difference of
 /// any logit. `led` forces the reference's tokens, so that logits compare step by step.
 fn compare(case: &str, moshi: &Moshi, prefix: &str, led: bool) -> f32 {
+    compare_some(case, moshi, prefix, led, usize::MAX)
+}
+
+/// [`compare`] of the first `most` steps.
+fn compare_some(case: &str, moshi: &Moshi, prefix: &str, led: bool, most: usize) -> f32 {
     let expected = Expected::of(case);
     let text = expected.ints(&format!("{prefix}step_text_tokens"));
     let audio = expected.ints(&format!("{prefix}step_audio_tokens"));
@@ -124,7 +129,7 @@ fn compare(case: &str, moshi: &Moshi, prefix: &str, led: bool) -> f32 {
     let (mut worst, mut frames) = (0f32, vec![]);
     let users = expected.columns("user_codes");
     assert_eq!(users.len(), text.len());
-    for (s, user) in users.iter().enumerate() {
+    for (s, user) in users.iter().enumerate().take(most) {
         let chosen = &audio[s * books..][..books];
         let frame = step(&mut stream, user, led.then_some((text[s], chosen)));
         frames.extend(frame);
@@ -138,11 +143,9 @@ fn compare(case: &str, moshi: &Moshi, prefix: &str, led: bool) -> f32 {
         far(&made.text, &text_logits);
         far(&made.audio, &audio_logits);
     }
-    assert_eq!(
-        frames,
-        expected.columns(&format!("{prefix}out_tokens")),
-        "{case}"
-    );
+    let wanted = expected.columns(&format!("{prefix}out_tokens"));
+    assert!(most < users.len() || frames.len() == wanted.len());
+    assert_eq!(frames, wanted[..frames.len()], "{case}");
     worst
 }
 
@@ -257,5 +260,93 @@ fn quantising_while_loading_is_near() {
         assert_eq!(moshi.weights(), weights);
         let worst = compare(case, &moshi, "", true);
         assert!(worst < tolerance, "{weights:?}: {worst}");
+    }
+}
+
+/// The same cases through our CUDA kernels, which the simulator runs on the processor.
+#[cfg(feature = "cuda-sim")]
+mod cuda_sim {
+    use super::*;
+
+    const EXACT: MoshiOptions = MoshiOptions {
+        device: kaiwa_core::device::Device::CudaSim,
+        ..super::EXACT
+    };
+
+    #[test]
+    fn reference_cases_are_exact() {
+        for case in ["moshi_small", "hibiki_small"] {
+            let moshi = load(&open(case, "model.safetensors"), &EXACT);
+            let worst = compare(case, &moshi, "", false);
+            assert!(worst < 1e-3, "{case}: {worst}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_is_merged() {
+        let case = "moshi_small_lora";
+        let config = std::fs::read_to_string(data(case).join("config.json")).unwrap();
+        let plain = open(case, "model.safetensors");
+        let adapter = data(case).join("lora.safetensors");
+        let merged = plain.with_lora(&adapter, Some(&config)).unwrap();
+        let worst = compare_some(case, &load(&merged, &EXACT), "", false, 20);
+        assert!(worst < 1e-3, "{worst}");
+    }
+
+    /// Integers as the file has them.
+    #[test]
+    fn every_format_gives_the_genuine_tokens() {
+        for (folder, file) in FORMATS {
+            let case = format!("formats/{folder}");
+            let options = MoshiOptions {
+                weights: None,
+                kv: Some(KvFormat::F32),
+                ..EXACT
+            };
+            let moshi = load(&open(&case, file), &options);
+            let weights = match folder {
+                "mlx_q4" => WeightFormat::Int4,
+                _ if folder.ends_with("bf16") => WeightFormat::Bf16,
+                _ => WeightFormat::Int8,
+            };
+            assert_eq!(moshi.weights(), weights);
+            let prefix = match folder {
+                "pytorch_bf16" => "",
+                _ => "dequant_",
+            };
+            let worst = compare_some(&case, &moshi, prefix, true, 25);
+            assert!(worst < 1e-3, "{case}: {worst}");
+        }
+    }
+
+    #[test]
+    fn smaller_rings_are_near() {
+        let case = "formats/mlx_q8";
+        for (kv, tolerance) in [(KvFormat::Bf16, 0.3), (KvFormat::Int8, 0.5)] {
+            let options = MoshiOptions {
+                weights: None,
+                kv: Some(kv),
+                ..EXACT
+            };
+            let moshi = load(&open(case, "model.q8.safetensors"), &options);
+            let worst = compare_some(case, &moshi, "dequant_", true, 25);
+            assert!(worst < tolerance && worst > 1e-3, "{kv:?}: {worst}");
+        }
+    }
+
+    #[test]
+    fn quantising_while_loading_is_near() {
+        let case = "formats/pytorch_bf16";
+        for (weights, tolerance) in [(WeightFormat::Int8, 1.0), (WeightFormat::Int4, 12.0)] {
+            let options = MoshiOptions {
+                weights: Some(weights),
+                kv: Some(KvFormat::F32),
+                ..EXACT
+            };
+            let moshi = load(&open(case, "model.safetensors"), &options);
+            assert_eq!(moshi.weights(), weights);
+            let worst = compare_some(case, &moshi, "", true, 10);
+            assert!(worst < tolerance, "{weights:?}: {worst}");
+        }
     }
 }

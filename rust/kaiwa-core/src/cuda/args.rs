@@ -148,4 +148,36 @@ args! {
         pairs: i32,
         padding: i32,
     }
+
+    /// `embed.cu`.
+    EmbedArgs {
+        tables: Pointer,
+        tokens: Pointer,
+        conditions: Pointer,
+        out: Pointer,
+        count: i32,
+        token_stride: i32,
+        dim: i32,
+        padding: i32,
+    }
+    /// `sample.cu`.
+    SampleArgs {
+        logits: Pointer,
+        slots: Pointer,
+        temperatures: Pointer,
+        top_ks: Pointer,
+        seeds: Pointer,
+        steps: Pointer,
+        forced: Pointer,
+        tokens: Pointer,
+        finite: Pointer,
+        keys: Pointer,
+        weights: Pointer,
+        vocabulary: i32,
+        draw: i32,
+        forced_stride: i32,
+        token_stride: i32,
+        room: i32,
+        first: i32,
+    }
 }

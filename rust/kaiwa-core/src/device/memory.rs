@@ -14,7 +14,12 @@ const RESERVE: usize = 1 << 30;
 /// # Errors
 /// [`Error::SlotsMemory`] with the number of slots that fit.
 pub(crate) fn check_slots(device: &OpenDevice, slots: usize, slot_bytes: usize) -> Result<()> {
-    match device.free_bytes() {
+    check_free(device.free_bytes(), slots, slot_bytes)
+}
+
+/// [`check_slots`] of a device that has `free` bytes left, where that is known.
+pub(crate) fn check_free(free: Option<usize>, slots: usize, slot_bytes: usize) -> Result<()> {
+    match free {
         None => Ok(()),
         Some(free) => fits(free, slots, slot_bytes),
     }

@@ -6,6 +6,7 @@
 //! | `candle-cpu` | Candle's operators on the processor: slow, for comparison and tests |
 //! | `cuda`, `cuda:N` | the CUDA device of number N (0 if none is given) |
 //! | `metal`, `metal:N` | the Metal device of number N (0 if none is given) |
+//! | `cuda-sim` | our CUDA kernels, run on the processor: for tests, in builds with that feature |
 //! | `auto` | `cuda:0` if it can be opened here, else `metal:0` if that can, else `cpu` |
 //!
 //! A [`Device`] is a name; an [`OpenDevice`] is the device itself. A device is open once in a
@@ -34,6 +35,10 @@ pub enum Device {
     Cuda(usize),
     /// A Metal device.
     Metal(usize),
+    /// CUDA kernels of our own, run on the processor: very slow, for tests. What has no such
+    /// kernels runs as on [`Device::CandleCpu`].
+    #[cfg(feature = "cuda-sim")]
+    CudaSim,
 }
 
 impl Device {
@@ -68,6 +73,8 @@ impl Device {
             ("candle-cpu", None) => Ok(Self::CandleCpu),
             ("cuda", _) => Ok(Self::Cuda(index)),
             ("metal", _) => Ok(Self::Metal(index)),
+            #[cfg(feature = "cuda-sim")]
+            ("cuda-sim", None) => Ok(Self::CudaSim),
             _ => Err(wrong()),
         }
     }
@@ -79,6 +86,8 @@ impl Device {
             Self::CandleCpu => "candle-cpu".into(),
             Self::Cuda(n) => format!("cuda:{n}"),
             Self::Metal(n) => format!("metal:{n}"),
+            #[cfg(feature = "cuda-sim")]
+            Self::CudaSim => "cuda-sim".into(),
         }
     }
 
@@ -251,6 +260,8 @@ impl OpenDevice {
 fn start(device: Device) -> Result<CandleDevice> {
     match device {
         Device::Cpu | Device::CandleCpu => Ok(CandleDevice::Cpu),
+        #[cfg(feature = "cuda-sim")]
+        Device::CudaSim => Ok(CandleDevice::Cpu),
         Device::Cuda(index) => start_cuda(device, index),
         Device::Metal(index) => start_metal(device, index),
     }

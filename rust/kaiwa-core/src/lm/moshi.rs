@@ -6,9 +6,13 @@ use std::sync::Arc;
 use super::backend::LmBackend;
 use super::backend::candle::{CandleLm, CandleOptions};
 use super::backend::cpu::CpuLm;
+#[cfg(feature = "cuda-sim")]
+use super::backend::cuda::CudaLm;
 use super::conditioning::Conditions;
 use super::{LmConfig, LmTensors};
 
+#[cfg(feature = "cuda-sim")]
+use crate::cuda::{sim::Options, sim_executor::SimExecutor};
 use crate::device::Device;
 use crate::error::Result;
 use crate::formats::{KvFormat, WeightFormat};
@@ -72,6 +76,11 @@ impl Moshi {
         let conditions = Conditions::load(tensors)?;
         let backend: Arc<dyn LmBackend> = match options.device {
             Device::Cpu => Arc::new(CpuLm::load(tensors, weights, kv, progress)?),
+            #[cfg(feature = "cuda-sim")]
+            Device::CudaSim => {
+                let executor = Arc::new(SimExecutor::new(usize::MAX, Options::FORWARD));
+                Arc::new(CudaLm::load(executor, tensors, weights, kv, progress)?)
+            }
             device => {
                 let options = CandleOptions { weights, kv };
                 Arc::new(CandleLm::load(tensors, device, &options, progress)?)

@@ -399,8 +399,12 @@ impl MoshiStream {
         let state: &mut dyn std::any::Any = &mut *self.state;
         if let Some(state) = state.downcast_mut::<HostSampled<CpuState>>() {
             state.transformers.copy_slot(from, to);
-            self.slots[to].cache = self.slots[from].cache.clone();
         }
+        #[cfg(feature = "cuda-sim")]
+        if let Some(state) = state.downcast_mut::<super::backend::cuda::CudaState>() {
+            state.copy_slot(from, to);
+        }
+        self.slots[to].cache = self.slots[from].cache.clone();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Matrices in the form that the kernels of `cuda/product.h` read, and how these are launched.
 //!
-//! [`pack_raw`] takes rows as they lie in a file and keeps their integers; [`pack_f32`] takes
+//! [`pack_raw`] takes rows as they lie in a file and keeps their integers; [`pack::pack_f32`] takes
 //! numbers. What comes out says of itself how it is multiplied: [`PackedShape`].
 
 mod form;
@@ -8,10 +8,9 @@ mod fragments;
 mod pack;
 mod plan;
 
-pub(crate) use form::Form;
 #[cfg(test)]
 pub(crate) use pack::random_rows;
-pub(crate) use pack::{Packed, pack_f32, pack_raw};
+pub(crate) use pack::{Packed, pack_raw};
 pub(crate) use plan::PackedShape;
 
 /// Which outputs a matrix's rows are.

@@ -7,6 +7,9 @@
 
 pub(crate) mod candle;
 pub(crate) mod cpu;
+// On a card it has no executor yet.
+#[cfg(feature = "cuda-sim")]
+pub(crate) mod cuda;
 pub(crate) mod host_sampled;
 mod table;
 

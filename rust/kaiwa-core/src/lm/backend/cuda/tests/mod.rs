@@ -1,0 +1,5 @@
+//! The device backend on our own kernels, run on the processor.
+#![allow(clippy::unwrap_used)]
+
+mod draws;
+mod frames;
