@@ -7,7 +7,6 @@ float32. Rates are changed by `kaiwa.Resampler`, not here.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 import warnings
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa import containers
+from kaiwa import _streams, containers
 from kaiwa.errors import AudioFileError, InputError
 
 Array = NDArray[np.float32]
@@ -116,7 +115,7 @@ class AudioReader:
         self._soundfile = _soundfile()
         self._error = self._soundfile.LibsndfileError
         self._warn = warn
-        self.name = "standard input" if os.fspath(path) == "-" else printable(path)
+        self.name = _streams.name_of(path)
         self._source = _opened(path, self.name)
         try:
             size = self._source.seek(0, os.SEEK_END)
@@ -256,36 +255,15 @@ class AudioReader:
 
 def _opened(path: str | os.PathLike[str], name: str) -> BinaryIO:
     """A file to read and seek in."""
-    if os.fspath(path) == "-":
-        return _copied(sys.stdin.buffer)
-    where = Path(path)
-    if not where.exists() or where.is_dir():
-        kind = "is a folder" if where.is_dir() else "does not exist"
-        raise AudioFileError(f"the audio file {name} {kind}; check the path")
+    if not _streams.is_stream(path):
+        where = Path(path)
+        if not where.exists() or where.is_dir():
+            kind = "is a folder" if where.is_dir() else "does not exist"
+            raise AudioFileError(f"the audio file {name} {kind}; check the path")
     try:
-        file = where.open("rb")
-        if where.is_file():
-            return file
-        with file:
-            return _copied(file)
+        return _streams.opened(path)
     except OSError as error:
         raise AudioFileError(f"{name} cannot be read ({error.strerror})") from None
-
-
-def _copied(file: BinaryIO) -> BinaryIO:
-    """What a pipe gives, as a file without a name."""
-    copy = tempfile.TemporaryFile(prefix="kaiwa-")  # noqa: SIM115, it outlives this function
-    try:
-        shutil.copyfileobj(file, copy, 1 << 20)
-    except BaseException:
-        copy.close()
-        raise
-    return copy  # type: ignore[return-value,unused-ignore]
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """A path as it can be shown anywhere: bytes that are no text in it become question marks."""
-    return os.fspath(path).encode("utf-8", "replace").decode("utf-8")
 
 
 class AudioWriter:
@@ -318,7 +296,8 @@ class AudioWriter:
         self._limit = chosen.subtype != "FLOAT"
         try:
             self._file = soundfile.SoundFile(
-                os.fspath(self.path),
+                # As bytes: a name may hold some that are no text.
+                os.fspath(self.path) if sys.platform == "win32" else os.fsencode(self.path),
                 "w",
                 samplerate=sample_rate,
                 channels=1,
@@ -329,7 +308,17 @@ class AudioWriter:
             raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> AudioWriteError:
-        """The error for a file that cannot be written."""
+        """The error for a file that cannot be written. libsndfile does not say that a disk is
+        full, so that is tried."""
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent) as probe:
+                probe.write(bytes(1 << 16))
+                probe.flush()
+        except OSError as found:
+            return AudioWriteError(
+                f"cannot write the audio file ({found.strerror or found}); make room, or choose "
+                "another place"
+            )
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         return AudioWriteError(
             f"cannot write the audio file ({reason or 'the encoder took a part only'}); "
@@ -386,10 +375,16 @@ def check_length(
     if samples is None:
         return
     size = {"float32": 4, "int24": 3}.get(sample_format or "", 2) * samples
-    if Path(path).suffix.lower() == ".wav" and size > WAV_LIMIT:
+    if ending_of(path) == ".wav" and size > WAV_LIMIT:
         raise InputError(
             f"{path} would need {size / 2**30:.1f} GiB, a wav file holds 4; write a .flac instead"
         )
+
+
+def ending_of(path: str | os.PathLike[str]) -> str:
+    """The ending that says the format of an audio file to write; what goes to standard output
+    (`-`) is a wav."""
+    return ".wav" if os.fspath(path) == _streams.STANDARD else Path(path).suffix.lower()
 
 
 def output_format(
@@ -400,7 +395,7 @@ def output_format(
     Raises:
         InputError: the ending, rate or sample format is not supported.
     """
-    ending = Path(path).suffix.lower()
+    ending = ending_of(path)
     known = ", ".join(OUTPUT_FORMATS)
     if ending not in OUTPUT_FORMATS:
         raise InputError(

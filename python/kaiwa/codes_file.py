@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa import _safetensors
+from kaiwa import _safetensors, _streams
 from kaiwa.errors import InputError
 
 #: Value of `format` in the metadata.
@@ -91,59 +91,64 @@ def read_info(path: str | os.PathLike[str]) -> CodesInfo:
     Raises:
         InputError: there is no such file, it is of another kind, or it contradicts itself.
     """
-    return _open(path)[0]
+    with _streams.as_file(path) as file:
+        return _open(file, _streams.name_of(path))[0]
 
 
 def read(path: str | os.PathLike[str]) -> tuple[NDArray[np.int32], CodesInfo]:
-    """Codes `[num_codebooks, frames]` and what the file says about them.
+    """Codes `[num_codebooks, frames]` and what the file says about them. `-` is standard input;
+    pipes are read, too.
 
     Raises:
         InputError: as for `read_info`, or a code is out of range.
     """
-    info, position = _open(path)
-    count = info.num_codebooks * info.frames
-    with Path(path).open("rb") as file:
-        file.seek(position)
-        stored = np.frombuffer(file.read(2 * count), dtype="<u2")
+    name = _streams.name_of(path)
+    with _streams.as_file(path) as file_path:
+        info, position = _open(file_path, name)
+        count = info.num_codebooks * info.frames
+        with file_path.open("rb") as file:
+            file.seek(position)
+            stored = np.frombuffer(file.read(2 * count), dtype="<u2")
     codes = stored.reshape(info.num_codebooks, info.frames).astype(np.int32)
     if (codes >= info.cardinality).any():
         book, frame = (int(i) for i in np.argwhere(codes >= info.cardinality)[0])
         raise InputError(
-            f"{path} is damaged: code {codes[book, frame]} in codebook {book}, frame {frame} is "
+            f"{name} is damaged: code {codes[book, frame]} in codebook {book}, frame {frame} is "
             f"not below the cardinality {info.cardinality}; encode the audio again"
         )
     return codes, info
 
 
-def _open(path: str | os.PathLike[str]) -> tuple[CodesInfo, int]:
-    """The checked header, and the position of the first code in the file."""
-    if not Path(path).is_file():
-        kind = "is a folder" if Path(path).is_dir() else "does not exist"
-        raise InputError(f"the file of codes {path} {kind}; check the path")
+def _open(path: Path, name: str) -> tuple[CodesInfo, int]:
+    """The checked header, and the position of the first code in the file; `name` is what to call
+    it."""
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"the file of codes {name} {kind}; check the path")
     try:
         tensors, metadata, start = _safetensors.read_header(path)
     except _safetensors.FormatError as error:
         raise InputError(
-            f"{path} is not a file of codes: {error}; give a file that `kaiwa encode` wrote"
+            f"{name} is not a file of codes: {error}; give a file that `kaiwa encode` wrote"
         ) from None
     if metadata.get("format") != FORMAT:
         raise InputError(
-            f"{path} is a safetensors file without codes (no format {FORMAT!r} in its metadata); "
+            f"{name} is a safetensors file without codes (no format {FORMAT!r} in its metadata); "
             "give a file that `kaiwa encode` wrote"
         )
-    info = _parse(path, metadata)
+    info = _parse(name, metadata)
     entry = tensors.get("codes")
     wanted = (info.num_codebooks, info.frames)
     if entry is None or entry.dtype != "U16" or entry.shape != wanted:
         found = "missing" if entry is None else f"{entry.dtype} {list(entry.shape)}"
         raise InputError(
-            f"{path} is damaged: its metadata asks for codes U16 {list(wanted)}, they are {found}; "
+            f"{name} is damaged: its metadata asks for codes U16 {list(wanted)}, they are {found}; "
             "encode the audio again"
         )
     return info, start + entry.begin
 
 
-def _parse(path: str | os.PathLike[str], metadata: dict[str, str]) -> CodesInfo:
+def _parse(path: str, metadata: dict[str, str]) -> CodesInfo:
     """Metadata as numbers within sane limits."""
 
     def number(name: str, low: float, high: float) -> float:

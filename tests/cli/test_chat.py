@@ -42,6 +42,17 @@ class Card:
         self.opened: list[dict[str, Any]] = []
         self.closed = 0
         self.busy = False
+        self.searched = 0
+        self._unplugged = threading.Event()
+
+    def unplug(self) -> None:
+        """The devices are pulled out, and others are there: streams that are open fall silent, and
+        cannot be closed in order."""
+        self._unplugged.set()
+        self._unplugged = threading.Event()
+
+    def _initialize(self) -> None:
+        self.searched += 1
 
     def query_devices(self, device: Any = None, kind: str | None = None) -> Any:
         if kind is None:
@@ -76,13 +87,14 @@ class Card:
         if self.busy:
             raise PortAudioError("Device unavailable")
         self.opened.append(settings)
-        over = threading.Event()
+        over, unplugged = threading.Event(), self._unplugged
 
         def loop() -> None:
             start, number = time.perf_counter(), 0
             seconds = settings["blocksize"] / settings["samplerate"]
             while not over.is_set():
-                turn(np.zeros((settings["blocksize"], 1), np.float32), number)
+                if not unplugged.is_set():
+                    turn(np.zeros((settings["blocksize"], 1), np.float32), number)
                 number += 1
                 over.wait(max(0.0, start + number * seconds - time.perf_counter()))
 
@@ -92,6 +104,8 @@ class Card:
             over.set()
             thread.join()
             self.closed += 1
+            if unplugged.is_set():
+                raise PortAudioError("Unanticipated host error")
 
         return SimpleNamespace(start=thread.start, close=close)
 
@@ -258,3 +272,56 @@ def test_captions_on_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     out = capfd.readouterr().out
     assert out.count("[bold]word") >= 40
     assert "\x1b[2J" not in out
+
+
+@pytest.mark.parametrize("rates", [[24_000], [48_000]])
+def test_a_headset_that_is_pulled_out(
+    run: Callable[..., Any], card: Card, rates: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call goes on with what there is then, at its rate."""
+    monkeypatch.setattr("kaiwa.client.sound.GONE", 0.3)
+    with serving_in_a_thread() as server:
+
+        def pull() -> None:
+            wait_for(lambda: level(card) > 0)
+            card.rates = rates
+            card.unplug()
+            wait_for(lambda: len(card.opened) >= 4)
+            card.played.clear()
+            wait_for(lambda: level(card) > 0.1)
+            signal.raise_signal(signal.SIGINT)
+
+        thread = threading.Thread(target=pull)
+        thread.start()
+        outcome = run("chat", server.url, "--microphone", 3)
+        thread.join()
+    assert outcome.code == 0, outcome.err
+    assert card.opened[-1]["samplerate"] == rates[0]
+    assert card.searched >= 1
+
+
+def test_no_other_device(
+    run: Callable[..., Any], card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaiwa.client.sound.GONE", 0.3)
+    monkeypatch.setattr("kaiwa.cli.chat.WITHOUT_DEVICES", 0.1)
+    with serving_in_a_thread() as server:
+
+        def pull() -> None:
+            wait_for(lambda: level(card) > 0)
+            card.devices = []
+            card.unplug()
+
+        thread = threading.Thread(target=pull)
+        thread.start()
+        outcome = run("chat", server.url)
+        thread.join()
+    assert outcome.code == 1
+    assert "was pulled out, and there is no other" in outcome.err.splitlines()[-1]
+
+
+def wait_for(met: Callable[[], object]) -> None:
+    until = time.monotonic() + 20
+    while not met():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -34,6 +35,8 @@ class Hub(http.server.ThreadingHTTPServer):
         self.repos: dict[str, dict[str, bytes]] = {}
         self.asked: list[str] = []
         self.refuse_all = False
+        #: Of every branch.
+        self.commit = COMMIT
 
     @property
     def url(self) -> str:
@@ -66,7 +69,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.reply(*REFUSALS[repo])
         if repo not in self.server.repos:
             return self.reply(404, "RepoNotFound")
-        if revision not in ("main", COMMIT):
+        if revision not in ("main", self.server.commit):
             return self.reply(404, "RevisionNotFound")
         files = self.server.repos[repo]
         if tree:
@@ -84,7 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self, status: int, code: str, body: bytes = b"", kind: str = "application/octet-stream"
     ) -> None:
         self.send_response(status)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.server.commit)
         self.send_header("ETag", f'"{digest(body)}"')
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -130,19 +133,33 @@ def hub(mimi_small: Path) -> Iterator[Hub]:
 
 
 SCRIPT = """
-import json, sys
+import json, sys, warnings
 import kaiwa
 options = json.loads(sys.argv[2])
 try:
-    mimi = kaiwa.Mimi.from_pretrained(sys.argv[1], **options)
-    print(json.dumps(["loaded", str(mimi.cardinality)]))
+    with warnings.catch_warnings(record=True) as warned:
+        mimi = kaiwa.Mimi.from_pretrained(sys.argv[1], **options)
+    said = [str(found.message) for found in warned if found.category is UserWarning]
+    print(json.dumps(["loaded", str(mimi.cardinality), *said]))
 except kaiwa.KaiwaError as error:
     print(json.dumps([type(error).__name__, str(error)]))
 """
 
 
-def load(hub: Hub, cache: Path, repo: str, *, offline: bool = False, **options: Any) -> list[str]:
-    """What loading gives in a process of its own: `loaded` or the error, and a text."""
+def load(
+    hub: Hub,
+    cache: Path,
+    repo: str,
+    *,
+    offline: bool = False,
+    read_only: bool = False,
+    **options: Any,
+) -> list[str]:
+    """What loading gives in a process of its own: `loaded` or the error, and a text, and what was
+    warned of."""
+    # To root a folder without permission to write is like any other; a mount is not.
+    mount = f"mount --bind {cache} {cache} && mount -o remount,ro,bind {cache} && "
+    locked = ["unshare", "--mount", "sh", "-c", mount + 'exec "$@"', "sh"] if read_only else []
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {
         "HF_ENDPOINT": hub.url,
@@ -155,7 +172,7 @@ def load(hub: Hub, cache: Path, repo: str, *, offline: bool = False, **options: 
     }
     options = {"cache_dir": str(cache), **options}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, repo, json.dumps(options)],
+        [*locked, sys.executable, "-c", SCRIPT, repo, json.dumps(options)],
         env=environment,
         capture_output=True,
         text=True,
@@ -217,3 +234,33 @@ def test_no_hub_is_explained_after_one_try(hub: Hub, tmp_path: Path) -> None:
     assert "check the network" in text
     files = {path for path in hub.asked if "/resolve/" in path}
     assert files == {"/org/mimi/resolve/main/config.json"}, "the library retries for long"
+
+
+def can_mount() -> bool:
+    """Whether this process may mount folders, in a place of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    done = subprocess.run(
+        ["unshare", "--mount", "mount", "--bind", "/tmp", "/tmp"], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="nothing may be mounted here")
+@pytest.mark.parametrize("repo", ["org/mimi", "org/lone", "org/lm"])
+def test_a_cache_that_cannot_be_written_is_used(hub: Hub, tmp_path: Path, repo: str) -> None:
+    assert load(hub, tmp_path, repo) == ["loaded", "64"]
+    # The branch moves: the library wants to write the new revision down.
+    hub.commit = COMMIT[::-1]
+    for files in hub.repos.values():
+        files["config.json"] += b" "
+    kind, text, *warned = load(hub, tmp_path, repo, read_only=True)
+    assert (kind, text) == ("loaded", "64")
+    (line,) = warned
+    assert "cannot be written (Read-only file system)" in line
+    assert COMMIT[:12] in line
+    assert "\n" not in line
+    kind, text = load(hub, tmp_path, "org/two", read_only=True)
+    assert kind == "DownloadError"
+    assert "cannot be written" in text
+    assert "check the network" not in text

@@ -7,16 +7,18 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 from tests.server.flood import masked
-from tests.server.live import ROOT, program, running
+from tests.server.live import ROOT, Program, program, running
 from tests.server.wire import FRAME, call, pcm16, tone
 
 from kaiwa.server.frame_budget import BURST, FRAMES_PER_SECOND, LARGE_COST, FrameBudget
 
 TEXT, BINARY, PING, PONG = 1, 2, 9, 10
-FRAMES = 40
+FRAMES = 25
+CUT = 'kaiwa_connections_cut_total{why="flood"}'
 
 FLOODS = {
     "pongs": (masked(PONG), {(1008, "flood")}),
@@ -27,6 +29,9 @@ FLOODS = {
     "empty messages": (masked(BINARY), {(1008, "flood"), (1003, "garbage")}),
     "empty audio": (masked(BINARY, b"\x01"), {(1008, "flood"), (1003, "garbage")}),
     "empty controls": (masked(BINARY, b"\x03"), {(1008, "flood"), (1003, "garbage")}),
+    "large controls": (masked(BINARY, b"\x03" + b"{" * 60), {(1008, "flood")}),
+    "large metadata": (masked(BINARY, b"\x04" + b"[" * 120), {(1008, "flood")}),
+    "large pings of Kaiwa": (masked(BINARY, b"\x06" * 101), {(1008, "flood")}),
     "pings of Kaiwa": (masked(BINARY, b"\x06"), {(1008, "flood"), (1003, "garbage")}),
 }
 
@@ -42,34 +47,72 @@ async def attack(port: int, frame: bytes) -> tuple[int, str]:
     return code, reason
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[Program]:
+    """A server as a process, whose time the test's own threads do not take."""
+    with program("--model", "synth:echo", "--slots", 4) as server:
+        yield server
+
+
 @pytest.mark.parametrize("kind", FLOODS)
-async def test_a_flood_is_cut_off_and_not_heard_by_others(kind: str) -> None:
+async def test_a_flood_is_cut_off_and_not_heard_by_others(kind: str, served: Program) -> None:
     frame, ends = FLOODS[kind]
-    with program("--model", "synth:echo", "--slots", 4) as served:
-        async with call(served.url(format="pcm")) as chat:
-            sound = [pcm16(tone(1))] * FRAMES
-            flood = asyncio.create_task(attack(served.port, frame))
-            came: list[float] = []
+    cut = served.metric(CUT)
+    async with call(served.url(format="pcm")) as chat:
+        sound = [pcm16(tone(1))] * FRAMES
+        flood = asyncio.create_task(attack(served.port, frame))
+        came: list[float] = []
 
-            async def speak() -> None:
-                for frame_of_sound in sound:
-                    await chat.say(frame_of_sound)
-                    # As fast as somebody speaks; gaps are what is measured.
-                    await asyncio.sleep(FRAME / 24_000)
+        async def speak() -> None:
+            for frame_of_sound in sound:
+                await chat.say(frame_of_sound)
+                # As fast as somebody speaks; gaps are what is measured.
+                await asyncio.sleep(FRAME / 24_000)
 
-            speaking = asyncio.create_task(speak())
-            for _ in range(FRAMES):
-                await chat.frames(1)
-                came.append(time.monotonic())
-            await speaking
-            got = await flood
-        gaps = [b - a for a, b in itertools.pairwise(came)]
-        print(f"{kind}: {got}, longest gap {1000 * max(gaps):.0f} ms")
-        assert got in ends
-        assert max(gaps) < 1.0
-        if got[1] == "flood":
-            assert served.metric('kaiwa_connections_cut_total{why="flood"}') == 1
-        assert served.ask("/healthz").status == 200
+        speaking = asyncio.create_task(speak())
+        for _ in range(FRAMES):
+            await chat.frames(1)
+            came.append(time.monotonic())
+        await speaking
+        got = await flood
+    gaps = [b - a for a, b in itertools.pairwise(came)]
+    print(f"{kind}: {got}, longest gap {1000 * max(gaps):.0f} ms")
+    assert got in ends
+    assert max(gaps) < 1.0
+    if got[1] == "flood":
+        assert served.metric(CUT) == cut + 1
+    assert served.ask("/healthz").status == 200
+
+
+BODY = """
+import socket, sys
+made = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+made.sendall(b"POST /v1/tokens HTTP/1.1\\r\\nHost: localhost\\r\\n")
+made.sendall(b"Transfer-Encoding: chunked\\r\\n\\r\\n")
+made.settimeout(8)
+try:
+    for _ in range(1000):
+        made.sendall(b"1\\r\\nx\\r\\n" * 1000)
+except OSError:
+    pass
+print(made.recv(65536).decode())
+"""
+
+
+async def test_a_body_without_end_is_refused_and_not_heard_by_others(served: Program) -> None:
+    async with call(served.url(format="pcm")) as chat:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", BODY, str(served.port)), stdout=asyncio.subprocess.PIPE
+        )
+        came = [time.monotonic()]
+        for _ in range(FRAMES):
+            await chat.say(pcm16(tone(1)))
+            await chat.frames(1)
+            came.append(time.monotonic())
+        said = (await asyncio.wait_for(process.communicate(), 30))[0].decode()
+    print(f"longest gap {1000 * max(b - a for a, b in itertools.pairwise(came)):.0f} ms")
+    # A token is answered before the body has come: then only the connection ends.
+    assert said.startswith(("HTTP/1.1 413", "HTTP/1.1 200"))
 
 
 async def test_a_flooded_call_leaves_its_slot() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,15 @@ import pytest
 from kaiwa.errors import InputError
 from kaiwa.server import key_edits, key_format
 from kaiwa.server import keys as key_files
+from kaiwa.server.access import Access
 from kaiwa.server.key_entry import Key
-from kaiwa.server.keys import KeyFile, read
+from kaiwa.server.keys import KeyFile, is_mounted, read
+from kaiwa.server.settings import ServerSettings
 
 from .conftest import NEW_YEAR, MakeKey
+
+if sys.platform != "win32":
+    import fcntl
 
 LIMITS: dict[str, Any] = {
     "concurrency": 2,
@@ -409,3 +416,113 @@ def test_what_a_key_is_for(
     limits: dict[str, Any], protocol: str | None, model: str | None, ok: bool
 ) -> None:
     assert Key("1", "a", "h", "t", **limits).allows(protocol, model) is ok
+
+
+MOUNTED = """
+import logging, os, sys
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+from kaiwa.server import key_edits
+from kaiwa.server.keys import KeyFile
+outside, inside = sys.argv[1:]
+secret = key_edits.add(outside, "alice", 0)[1]
+open(inside, "x").close()
+assert os.system(f"mount --bind {outside} {inside}") == 0, "no mount"
+keys = KeyFile(inside)
+key_edits.revoke(outside, "alice", 1)
+print("revoked", keys.verify(secret).revoked is not None)
+added = key_edits.add(inside, "bob", 2)[1]
+print("added", KeyFile(outside).verify(added).name, keys.verify(added).name)
+os.replace(os.path.dirname(inside) + "/other", outside)
+keys.verify(secret), keys.verify(secret)
+"""
+
+
+def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
+    """As into a container: what is changed on either side is seen on the other."""
+    for name in ("outside", "inside"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "inside" / "other").write_text("{}")
+    words = ["unshare", "--mount", sys.executable, "-c", MOUNTED]
+    files = [str(tmp_path / name / "keys.json") for name in ("outside", "inside")]
+    try:
+        done = subprocess.run(
+            [*words, *files], capture_output=True, text=True, timeout=60, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("no program unshare on this machine")
+    if "unshare failed" in done.stderr or "no mount" in done.stderr:
+        pytest.skip("nothing may be mounted here")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "mounted by itself: a program that replaces it outside is not noticed" in lines[0]
+    assert lines[1:3] == ["revoked True", "added bob bob"]
+    assert "was replaced outside" in lines[3]
+    assert len(lines) == 4
+
+
+def test_names_of_mount_points(tmp_path: Path) -> None:
+    table = tmp_path / "mounts"
+    name = str(tmp_path / "my keys.json").replace(" ", "\\040")
+    table.write_text(f"36 35 98:0 /a {name} rw shared:1 - ext4 /dev/root rw\n")
+    assert is_mounted(tmp_path / "my keys.json", str(table))
+    assert not is_mounted(tmp_path / "keys.json", str(table))
+    assert not is_mounted(tmp_path / "keys.json", str(tmp_path / "none"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are of POSIX")
+def test_a_file_that_is_being_written_is_read_afterwards(
+    make_key: MakeKey, key_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_key("alice")
+    keys = KeyFile(key_path)
+    whole = key_path.read_bytes()
+    with key_path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(10)
+        assert not keys.refresh()
+        file.write(whole.replace(b"alice", b"carol"))
+        file.flush()
+    assert [key.name for key in keys.entries()] == ["carol"]
+    assert "damaged" not in caplog.text
+
+
+def test_a_full_disk_leaves_the_keys_as_they_were(
+    make_key: MakeKey, key_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_key("alice")
+    before = key_path.read_bytes()
+    calls: list[int] = []
+
+    def full(handle: int, offset: int, size: int) -> None:
+        calls.append(size)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        make_key("bob")
+    assert key_path.read_bytes() == before
+
+
+async def test_a_large_file_is_read_beside_the_event_loop(
+    make_key: MakeKey, key_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each change, a damaged one too."""
+    first = make_key("alice")
+    access = Access(ServerSettings(keys=str(key_path)))
+    await access.follow_keys()
+    threads: list[int] = []
+    decode = key_format.decode
+
+    def slow(data: bytes, name: str) -> tuple[Key, ...]:
+        threads.append(threading.get_ident())
+        return decode(data, name)
+
+    monkeypatch.setattr(key_format, "decode", slow)
+    headers = {"authorization": f"Bearer {first}"}
+    key_path.write_bytes(b"{" + b" " * 1000)
+    for _ in range(5):
+        assert access.authorize(headers, {}, 0.0).name == "alice"
+        await access.follow_keys()
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.server.live import Live, eventually
+from tests.server.live import Live, eventually, running, wait_until
 from tests.server.wire import call
 
 from kaiwa import Engine, _native
@@ -110,3 +111,20 @@ def test_only_the_memory_of_a_gpu_counts_as_its_memory(device: str, counted: int
     )
     samples = collector._gpu_memory(engine).samples
     assert [sample.value for sample in samples] == [counted, counted]
+
+
+def test_the_lag_of_the_event_loop_counts_what_looks_after_the_calls() -> None:
+    with running() as live:
+        sweep = live.parts.held.sweep
+        took: list[float] = []
+
+        def slow() -> None:
+            if not took:
+                took.append(0.3)
+                # What is tested is a loop that is blocked for so long.
+                time.sleep(0.3)
+            sweep()
+
+        live.parts.held.sweep = slow  # type: ignore[method-assign]
+        wait_until(lambda: took, "the watch has run")
+        wait_until(lambda: live.metric("kaiwa_event_loop_lag_seconds_sum") >= 0.3, "it is seen")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import urllib.error
 import urllib.request
+from email.utils import formatdate
+from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 from tests.server.live import Live, program
+
+from kaiwa.server.routes.files import PageFiles
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/api", "/v1/realtime", "/redoc", "/static/none.js"])
@@ -41,6 +47,31 @@ def test_the_page_has_its_icon_where_browsers_look_for_one(echo: Live) -> None:
     answer = echo.ask("/favicon.ico")
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("image/svg+xml")
+
+
+@pytest.mark.parametrize("path", ["/", "/ops", "/docs", "/favicon.ico", "/static/js/main.js"])
+def test_every_file_of_the_pages_has_their_policy(echo: Live, path: str) -> None:
+    headers = echo.ask(path).headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-cache"
+
+
+def test_a_file_that_changed_is_fetched_again_whatever_its_time(tmp_path: Path) -> None:
+    """After an update every file may have the time of the old one, or an older one."""
+    (tmp_path / "main.js").write_text("first")
+    os.utime(tmp_path / "main.js", (1e9, 1e9))
+    client = TestClient(PageFiles(directory=tmp_path))
+    old = client.get("/main.js")
+    tag = {"If-None-Match": old.headers["etag"], "If-Modified-Since": formatdate(2e9, usegmt=True)}
+    same = client.get("/main.js", headers=tag)
+    assert (same.status_code, same.headers["cache-control"]) == (304, "no-cache")
+    (tmp_path / "new.js").write_text("other")
+    (tmp_path / "new.js").replace(tmp_path / "main.js")
+    os.utime(tmp_path / "main.js", (1e9, 1e9))
+    new = client.get("/main.js", headers=tag)
+    assert (new.status_code, new.text) == (200, "other")
 
 
 def test_metrics_with_a_port_of_their_own_are_not_on_that_of_callers() -> None:

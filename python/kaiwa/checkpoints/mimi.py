@@ -64,10 +64,7 @@ def find(
         return _in_place(places.Folder(path), given, cache_dir)
     if isinstance(source, str) and places.is_repo_id(text):
         return _in_place(Repository(text, revision, cache_dir), given, cache_dir)
-    raise CheckpointNotFoundError(
-        f"{text} does not exist as a file or folder; check the path, or give a Hugging Face "
-        "repository such as kyutai/mimi"
-    )
+    raise places.not_found(text, "kyutai/mimi")
 
 
 def is_mimi_config(value: Mapping[str, Any]) -> bool:

@@ -188,10 +188,7 @@ def _place_of(
         return places.Folder(path), None, ""
     if isinstance(source, str) and places.is_repo_id(text):
         return Repository(text, revision, cache_dir), None, ""
-    raise CheckpointNotFoundError(
-        f"{text} does not exist as a file or folder; check the path, or give a Hugging Face "
-        "repository such as kyutai/moshika-candle-q8"
-    )
+    raise places.not_found(text, "kyutai/moshika-candle-q8")
 
 
 def _weights(

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
+from kaiwa import _streams
 from kaiwa.checkpoints.hub import Repository
 from kaiwa.errors import CheckpointError, CheckpointNotFoundError, DownloadError, InputError
 
@@ -144,3 +145,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object; download it again or pass config=")
     return value
+
+
+def not_found(text: str, example: str) -> CheckpointNotFoundError:
+    """The error for a source that is neither a file nor a folder nor a repository.
+
+    Args:
+        text: the source.
+        example: a repository that could be meant.
+    """
+    if _streams.is_stream(text):
+        return CheckpointNotFoundError(
+            f"{_streams.name_of(text)} can be read only once, from start to end, and weights are "
+            "read here and there; save them to a file first"
+        )
+    return CheckpointNotFoundError(
+        f"{text} does not exist as a file or folder; check the path, or give a Hugging Face "
+        f"repository such as {example}"
+    )

@@ -19,6 +19,8 @@ DEFAULT_URL = f"ws://127.0.0.1:{PORT}"
 
 #: Seconds between two drawings of the meters.
 REFRESH = 0.1
+#: Seconds that a call goes on without a sound device.
+WITHOUT_DEVICES = 10.0
 
 
 def add_parser(commands: Any) -> None:
@@ -171,12 +173,44 @@ class _Talk:
                 await asyncio.wait(
                     {running, over}, timeout=REFRESH, return_when=asyncio.FIRST_COMPLETED
                 )
+                if self._card.gone:
+                    captions.note = "the microphone or the loudspeaker is gone: taking another"
+                    captions.levels(live.heard, live.said)
+                    await self._take_another({running, over})
             if running.done():
                 running.result()
         finally:
             running.cancel()
             over.cancel()
             await asyncio.gather(running, over, return_exceptions=True)
+
+    async def _take_another(self, ends: set[Any]) -> None:
+        """Goes on with other devices after one was pulled out, which may take the system a while.
+
+        Args:
+            ends: tasks, one of which ends with the call.
+
+        Raises:
+            DeviceError: there are none for some time.
+        """
+        import asyncio
+        import time
+
+        from kaiwa.errors import DeviceError
+
+        until = time.monotonic() + WITHOUT_DEVICES
+        while not any(task.done() for task in ends):
+            try:
+                await asyncio.to_thread(self._card.reopen)
+            except DeviceError as error:
+                if time.monotonic() > until:
+                    raise DeviceError(
+                        f"the microphone or the loudspeaker was pulled out, and there is no other: "
+                        f"{error}"
+                    ) from None
+                await asyncio.wait(ends, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                return
 
     def _key(self, key: str) -> None:
         """A key was pressed."""

@@ -63,24 +63,20 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converses; see the parser for the arguments."""
     import asyncio
-    from pathlib import Path
 
     from kaiwa._atomic import replacing
+    from kaiwa._streams import STANDARD
     from kaiwa.audio_files import AudioReader, AudioWriter, check_length, output_format
     from kaiwa.client import SAMPLE_RATE
     from kaiwa.client.messages import printable
     from kaiwa.errors import InputError
     from kaiwa.terminal import progress
 
-    if args.text and Path(args.text).resolve() in (
-        Path(args.output).resolve(),
-        Path(args.input).resolve(),
-    ):
-        raise InputError(f"{args.text} is also the audio file; name another file for the text")
+    options.check_text(args)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(args.input, progress.warn))
         output_format(args.output, SAMPLE_RATE, None)
-        temporary = stack.enter_context(replacing(args.output, reading=args.input))
+        temporary = stack.enter_context(replacing(args.output, reading=args.input, streamed=".wav"))
         expected = reader.frames_at(SAMPLE_RATE)
         if expected == 0:
             raise InputError(f"{args.input} holds no audio; give a file with at least one sample")
@@ -90,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
         writer = stack.enter_context(AudioWriter(temporary, SAMPLE_RATE, None))
         asyncio.run(_call(args, reader, writer, _noting(lines, text)))
         if args.text:
-            path = stack.enter_context(replacing(args.text, reading=args.input))
+            path = stack.enter_context(replacing(args.text, reading=args.input, streamed=".jsonl"))
             path.write_text("".join(lines), encoding="utf-8")
-    if text:
+    if text and STANDARD not in (args.output, args.text):
         print(printable("".join(text)).strip())
     return 0
 

@@ -50,7 +50,13 @@ def run(args: argparse.Namespace) -> int:
     found = checkpoints.find(
         args.source, revision=args.revision, config=args.config, lora=args.lora
     )
+    options.check_place(args.output)
     output = Path(args.output)
+    if output.is_file() and output.suffix not in (".safetensors", ".gguf"):
+        raise InputError(
+            f"{output} is a file and ends in neither .safetensors nor .gguf; name a folder, or a "
+            "file with one of these endings"
+        )
     if output.is_dir() or output.suffix not in (".safetensors", ".gguf"):
         output.mkdir(parents=True, exist_ok=True)
         output = output / _native.lm_file_name(args.to)

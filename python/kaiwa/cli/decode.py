@@ -23,8 +23,12 @@ def add_parser(commands: Any) -> None:
         description="Decode a file of codes to an audio file; the format follows from the "
         "ending: .wav, .flac, .mp3, .ogg, .oga (Vorbis) or .opus.",
     )
-    parser.add_argument("input", metavar="IN", help="file of codes that `kaiwa encode` wrote")
-    parser.add_argument("output", metavar="OUT", help="audio file to write")
+    parser.add_argument(
+        "input", metavar="IN", help="file of codes that `kaiwa encode` wrote; - is standard input"
+    )
+    parser.add_argument(
+        "output", metavar="OUT", help="audio file to write; - is standard output, as wav"
+    )
     parser.add_argument(
         "--num-codebooks",
         type=options.positive,
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     rate = args.rate or info.sample_rate
     output_format(args.output, rate, args.sample_format)
     check_length(args.output, -(-info.num_samples * rate // info.sample_rate), args.sample_format)
-    with replacing(args.output, reading=args.input) as temporary:
+    with replacing(args.output, reading=args.input, streamed=".wav") as temporary:
         mimi = model.load(args, 1)
         check_fit(args.input, info, books, mimi)
         stream = mimi.stream(1, window="whole")

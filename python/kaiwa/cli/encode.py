@@ -27,8 +27,10 @@ def add_parser(commands: Any) -> None:
         description="Encode an audio file (wav, flac, mp3, ogg, opus; any rate; channels are "
         "averaged) to a file of codes. Long files are read in blocks.",
     )
-    parser.add_argument("input", metavar="IN", help="audio file")
-    parser.add_argument("output", metavar="OUT", help="file of codes to write (.safetensors)")
+    parser.add_argument("input", metavar="IN", help="audio file; - is standard input")
+    parser.add_argument(
+        "output", metavar="OUT", help="file of codes to write (.safetensors); - is standard output"
+    )
     parser.add_argument(
         "--num-codebooks",
         type=options.positive,
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     with (
         AudioReader(args.input, progress.warn) as reader,
-        replacing(args.output, reading=args.input) as temporary,
+        replacing(args.output, reading=args.input, streamed=".safetensors") as temporary,
     ):
         mimi = model.load(args, args.num_codebooks)
         stream = mimi.stream(1, window="whole")

@@ -17,7 +17,9 @@ def add_parser(commands: Any) -> None:
         description="Describe a checkpoint, a file of codes, an audio file, a folder with a "
         "model, or a Hugging Face repository (fetched if it is not in the cache).",
     )
-    parser.add_argument("source", metavar="PATH_OR_REPO", help="file, folder or repository")
+    parser.add_argument(
+        "source", metavar="PATH_OR_REPO", help="file, folder or repository; - is standard input"
+    )
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--tensors", action="store_true", help="list every tensor of a checkpoint")
@@ -27,9 +29,20 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describes; see the parser for the arguments."""
+    from kaiwa import _streams
     from kaiwa.terminal import table
 
-    path = Path(args.source)
+    if _streams.is_stream(args.source):
+        with _streams.as_file(args.source) as copy:
+            rows = {**described(copy, args), "path": _streams.name_of(args.source)}
+    else:
+        rows = described(Path(args.source), args)
+    table.show(rows, as_json=args.json)
+    return 0
+
+
+def described(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """What there is at a path, or in a repository of the name."""
     if not path.is_file():
         rows = model(args.source, args.revision, args.tensors)
     elif is_codes(path):
@@ -42,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
             rows = language_model_or(rows, args.source)
     else:
         rows = audio(path)
-    table.show(rows, as_json=args.json)
-    return 0
+    return rows
 
 
 def audio(path: Path) -> dict[str, Any]:

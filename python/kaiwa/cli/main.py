@@ -5,6 +5,8 @@ Exit codes: 0 success, 1 failure, 2 wrong usage or bad input, 130 interrupted, 1
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -20,12 +22,22 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
+_REMEDIES = {
+    errno.ENOSPC: "; make room, or choose another place",
+    errno.EDQUOT: "; make room, or choose another place",
+    errno.EROFS: "; choose a place that can be written to",
+    errno.EACCES: "; choose another place, or give permission",
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+}
+
+
 class Terminated(BaseException):
     """SIGTERM arrived: unwinds like Ctrl-C, so that temporary files are removed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `kaiwa` with the given arguments (the process's own if None); returns the exit code."""
+    _print_anything()
     try:
         args = build().parse_args(argv)
     except SystemExit as stop:
@@ -53,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
+
+
+def _print_anything() -> None:
+    """Characters that a terminal or a log cannot show must not end a command: they are replaced."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -83,7 +102,7 @@ def one_line(error: Exception) -> str:
 
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}"
+        return f"{error.strerror}{where}{_REMEDIES.get(error.errno or 0, '')}"
     text = " ".join(str(error).split())
     if isinstance(error, KaiwaError) and text:
         return text

@@ -57,6 +57,43 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def check_text(args: argparse.Namespace) -> None:
+    """Refuses a file of text (`--text`) that is one of the audio files, too.
+
+    Raises:
+        InputError: it is one.
+    """
+    from pathlib import Path
+
+    from kaiwa._streams import STANDARD
+    from kaiwa.errors import InputError
+
+    if not args.text:
+        return
+    if args.text == STANDARD:
+        same = args.output == STANDARD
+    else:
+        named = (name for name in (args.output, args.input) if name != STANDARD)
+        same = Path(args.text).resolve() in (Path(name).resolve() for name in named)
+    if same:
+        raise InputError(f"{args.text} is also the audio file; name another file for the text")
+
+
+def check_place(output: str) -> None:
+    """Refuses standard output where a folder, or a file of many gigabytes, is written.
+
+    Raises:
+        InputError: the output is `-`.
+    """
+    from kaiwa._streams import STANDARD
+    from kaiwa.errors import InputError
+
+    if output == STANDARD:
+        raise InputError(
+            "- is standard output, which cannot be written here; name a file or folder"
+        )
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = _whole(text)

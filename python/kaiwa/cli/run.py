@@ -43,7 +43,6 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converses; see the parser for the arguments."""
     import time
-    from pathlib import Path
 
     from kaiwa import Duplex
     from kaiwa._atomic import replacing
@@ -52,18 +51,14 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.terminal import progress
 
     source = lm_options.source_of(args)
-    if args.text and Path(args.text).resolve() in (
-        Path(args.output).resolve(),
-        Path(args.input).resolve(),
-    ):
-        raise InputError(f"{args.text} is also the audio file; name another file for the text")
+    options.check_text(args)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(args.input, progress.warn))
         output_format(args.output, 24_000, None)
-        temporary = stack.enter_context(replacing(args.output, reading=args.input))
+        temporary = stack.enter_context(replacing(args.output, reading=args.input, streamed=".wav"))
         text_file: TextIO | None = None
         if args.text:
-            path = stack.enter_context(replacing(args.text, reading=args.input))
+            path = stack.enter_context(replacing(args.text, reading=args.input, streamed=".jsonl"))
             text_file = stack.enter_context(path.open("w", encoding="utf-8"))
         started = time.perf_counter()
         with progress.share("loading", quiet=args.quiet) as update:

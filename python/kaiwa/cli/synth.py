@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.synth import write_mimi
     from kaiwa.terminal import progress
 
+    options.check_place(args.output)
     started = time.perf_counter()
     with progress.bar("writing", None, quiet=args.quiet):
         report = write_mimi(
@@ -114,6 +115,7 @@ def run_moshi(args: argparse.Namespace) -> int:
     from kaiwa.synth import write_moshi
     from kaiwa.terminal import progress
 
+    options.check_place(args.output)
     started = time.perf_counter()
     with progress.share("writing", quiet=args.quiet) as update:
         path = write_moshi(

@@ -15,8 +15,9 @@ from websockets.exceptions import (
 )
 
 from kaiwa import reasons
+from kaiwa.client import proxy
 from kaiwa.client.messages import printable
-from kaiwa.client.url import without_query
+from kaiwa.client.url import is_local, without_query
 from kaiwa.errors import ServerError
 
 #: Seconds to wait where neither the server nor the table names any but another attempt makes sense.
@@ -48,6 +49,7 @@ NORMAL = (1000, 1005)
 def unreachable(url: str, error: Exception) -> ServerError:
     """The error for a connection that did not come about."""
     place = without_query(url)
+    through = "" if is_local(url) else proxy.advice(url)
     if isinstance(error, InvalidStatus):
         return refused(place, error.response)
     if isinstance(error, ssl.SSLError):
@@ -58,22 +60,24 @@ def unreachable(url: str, error: Exception) -> ServerError:
         )
     if isinstance(error, (ProxyError, ImportError)):
         return ServerError(
-            f"no way through the proxy to {place} ({error}); check the proxy settings",
+            f"no way through the proxy to {place} ({error}); check the proxy settings{through}",
             code="unreachable",
         )
     if isinstance(error, (InvalidHandshake, WebSocketException, EOFError)):
         return ServerError(
-            f"{place} does not speak websocket ({error}); check the address", code="unreachable"
+            f"{place} does not speak websocket ({error}); check the address{through}",
+            code="unreachable",
         )
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         reason = error.strerror or str(error) or type(error).__name__
         return ServerError(
-            f"no server at {place} ({reason}); check the address, or start one: kaiwa serve",
+            f"no server at {place} ({reason}); check the address, or start one: kaiwa serve"
+            f"{through}",
             code="unreachable",
             retry=RETRY,
         )
     return ServerError(
-        f"no answer from {place} in time; check the address", code="timeout", retry=RETRY
+        f"no answer from {place} in time; check the address{through}", code="timeout", retry=RETRY
     )
 
 

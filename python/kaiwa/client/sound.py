@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -18,6 +20,9 @@ Array = NDArray[np.float32]
 
 #: Seconds of audio that the sound card gives or takes at once.
 BLOCK = 0.02
+#: Seconds without a word of a device after which it counts as gone. One that is pulled out says
+#: nothing; a busy machine may be late.
+GONE = 1.5
 
 
 def sounddevice() -> Any:
@@ -68,14 +73,24 @@ class SoundCard:
     ) -> None:
         self._sd = sounddevice()
         self._on_input = on_input
-        self._devices = (microphone, loudspeaker)
+        self._streams: list[Any] = []
+        #: When each direction was last asked for audio, or gave some.
+        self._seen = [0.0, 0.0]
+        self._choose(microphone, loudspeaker)
+
+    def _choose(self, microphone: int | str | None, loudspeaker: int | str | None) -> None:
+        """Takes these devices from now on.
+
+        Raises:
+            DeviceError: one does not exist, or has no usable rate.
+        """
         rate_in = self._rate("input", microphone)
         rate_out = self._rate("output", loudspeaker)
+        self._devices = (microphone, loudspeaker)
         self._rates = (rate_in, rate_out)
         self._from = None if rate_in == SAMPLE_RATE else Resampler(rate_in, SAMPLE_RATE)
         self._to = None if rate_out == SAMPLE_RATE else Resampler(SAMPLE_RATE, rate_out)
         self.speaker = JitterBuffer(rate_out)
-        self._streams: list[Any] = []
 
     def _rate(self, kind: str, chosen: int | str | None) -> int:
         """24 kHz where the device can, else its own rate."""
@@ -105,14 +120,49 @@ class SoundCard:
 
     def _input(self, block: Any, frames: int, when: Any, status: Any) -> None:
         """Called by the sound card."""
+        self._seen[0] = time.monotonic()
         pcm = np.nan_to_num(block[:, 0], posinf=1.0, neginf=-1.0)
         self._on_input(pcm if self._from is None else self._from.process(pcm))
 
     def _output(self, block: Any, frames: int, when: Any, status: Any) -> None:
         """Called by the sound card."""
+        self._seen[1] = time.monotonic()
         block[:, 0] = self.speaker.read(frames)
 
+    @property
+    def gone(self) -> bool:
+        """Whether a device has fallen silent: it was pulled out, or the system took it away."""
+        return bool(self._streams) and time.monotonic() - min(self._seen) > GONE
+
+    def reopen(self) -> None:
+        """Goes on with the devices that there are now: the same ones if they are back, else the
+        system's own.
+
+        Raises:
+            DeviceError: there are none; this may be tried again.
+        """
+        self.close()
+        # The library looks for devices when it begins.
+        for step in ("_terminate", "_initialize"):
+            again = getattr(self._sd, step, None)
+            if again is not None:
+                with contextlib.suppress(self._sd.PortAudioError):
+                    again()
+        former = self.speaker
+        try:
+            self._choose(*self._devices)
+        except DeviceError:
+            self._choose(None, None)
+        self.speaker.underruns += former.underruns
+        self.speaker.dropped += former.dropped
+        self._open()
+
     def __enter__(self) -> SoundCard:
+        self._open()
+        return self
+
+    def _open(self) -> None:
+        """Starts both directions."""
         kinds = (self._sd.InputStream, self._sd.OutputStream)
         callbacks = (self._input, self._output)
         try:
@@ -130,17 +180,19 @@ class SoundCard:
                 )
                 self._streams.append(stream)
                 stream.start()
+            self._seen = [time.monotonic()] * 2
         except self._sd.PortAudioError as error:
             self.close()
             raise DeviceError(
                 f"the sound card cannot be opened ({error}); close other programs that use it"
             ) from None
-        return self
 
     def close(self) -> None:
         """Stops both directions."""
         while self._streams:
-            self._streams.pop().close()
+            # A device that was pulled out cannot be closed in order.
+            with contextlib.suppress(self._sd.PortAudioError):
+                self._streams.pop().close()
 
     def __exit__(
         self,

@@ -6,6 +6,7 @@ seconds on a clock that never goes back, the same one in every call.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -55,6 +56,7 @@ class Access:
             keys = KeyFile(settings.keys)
         self._keys = keys
         self.uses = KeyUses(file_of(settings.keys)) if settings.keys is not None else None
+        self._reading = asyncio.Lock()
         self._limits = Limits()
         self._more_hosts: set[str] = set()
 
@@ -62,6 +64,18 @@ class Access:
     def is_open(self) -> bool:
         """Whether callers need no key."""
         return self._keys is None
+
+    async def follow_keys(self) -> None:
+        """Reads the file of keys again if it changed, on a thread: it may be large. Once this was
+        called, keys change here and nowhere else, so that whoever runs the server has to call it
+        now and then."""
+        keys = self._keys
+        if keys is None:
+            return
+        keys.follows = False
+        if keys.changed and not self._reading.locked():
+            async with self._reading:
+                await asyncio.to_thread(keys.refresh)
 
     def reload_keys(self) -> None:
         """Reads the file of keys again, whether it seems to have changed or not."""

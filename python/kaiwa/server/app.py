@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from kaiwa.server import openapi
 from kaiwa.server.build import Server
 from kaiwa.server.call.websocket import WebSocketChannel
+from kaiwa.server.cross_origin import CrossOrigin
 from kaiwa.server.lifecycle import running
 from kaiwa.server.refusal import Refused
 from kaiwa.server.routes import callers, operators, pages
@@ -23,7 +27,11 @@ from kaiwa.server.routes.health import health, prometheus
 
 def make_app(server: Server) -> ASGIApp:
     """The application of a server."""
-    return CallsFirst(_framework(server), server)
+    paths = dict(callers.CROSS_ORIGIN)
+    for protocol in server.protocols:
+        paths.update(protocol.cross_origin)
+    app = CrossOrigin(_framework(server), paths, server.access)
+    return CallsFirst(app, server)
 
 
 def make_side_app(server: Server) -> FastAPI:
@@ -47,13 +55,37 @@ class CallsFirst:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or one call."""
-        protocol = self._protocols.get(scope["path"]) if scope["type"] == "websocket" else None
-        if protocol is None:
+        if scope["type"] in ("http", "websocket"):
+            scope = _plain_path(scope)
+        if scope["type"] != "websocket":
             await self._app(scope, receive, send)
             return
-        observe = self._server.metrics.ping_rtt.observe
-        channel = WebSocketChannel(WebSocket(scope, receive, send), observe)
+        protocol = self._protocols.get(scope["path"])
+        websocket = WebSocket(scope, receive, send)
+        if protocol is None:
+            refused = self._no_calls()
+            answer = JSONResponse(refused.body(), refused.status, refused.headers())
+            with contextlib.suppress(OSError, RuntimeError):  # it has gone
+                await websocket.send_denial_response(answer)
+            return
+        channel = WebSocketChannel(websocket, self._server.metrics.ping_rtt.observe)
         await self._server.run_call(protocol, channel)
+
+    def _no_calls(self) -> Refused:
+        """The refusal of a websocket where no calls are opened."""
+        known = ", ".join(self._protocols)
+        return Refused(404, "not_found", f"no calls are opened at this address, but at {known}")
+
+
+def _plain_path(scope: Scope) -> Scope:
+    """A request with its path in the plain form: clients put addresses together of parts, and get
+    a slash too many."""
+    plain = re.sub("/{2,}", "/", scope["path"])
+    if len(plain) > 1:
+        plain = plain.removesuffix("/")
+    if plain == scope["path"]:
+        return scope
+    return {**scope, "path": plain, "raw_path": quote(plain).encode("ascii")}
 
 
 def _framework(server: Server) -> FastAPI:
@@ -71,10 +103,12 @@ def _framework(server: Server) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
     )
     app.state.server = server
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _not_here)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.include_router(health)
     if server.settings.metrics_port is None:
         app.include_router(prometheus)
@@ -118,6 +152,12 @@ async def _not_here(request: Request, error: Exception) -> Response:
     refused = Refused(error.status_code, code, message)
     headers = {**refused.headers(), **(error.headers or {})}
     return JSONResponse(refused.body(), status_code=error.status_code, headers=headers)
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    """The client went while its request was read; nobody gets this answer."""
+    del error
+    return Response(status_code=400)
 
 
 async def _not_a_websocket() -> Response:

@@ -97,6 +97,11 @@ class Channel(ABC):
     def abort(self) -> None:
         """Breaks the connection as if the network had done it."""
 
+    def cut_flood(self) -> None:
+        """Cuts off a client that sends far more than a conversation needs, saying so if the
+        channel can: `receive` raises with `flooded`, or it breaks."""
+        self.abort()
+
     def seconds_behind(self) -> float:
         """How long ago the client should have confirmed what was sent before; 0 if it has."""
         return 0.0

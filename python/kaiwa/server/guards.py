@@ -39,6 +39,15 @@ MAX_UNPARSED = 64 << 10
 #: Seconds that a client which sent far too many frames has to read why it is cut off.
 FLOOD_SECONDS = 1.0
 
+#: Bytes of a request that are parsed at once: of a body in chunks of one byte each has six.
+HTTP_SLICE = 1024
+#: Bytes of a body on the wire. Nothing that the server takes is as long.
+MAX_BODY = 64 << 10
+
+_TOO_LARGE = (
+    b'{"error":{"type":"invalid_request_error","code":"too_large","message":"the body of this '
+    b'request is longer than anything the server takes; send at most 64 KiB","param":null}}'
+)
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -132,6 +141,8 @@ class CallWebSocket(WebSocketsSansIOProtocol):
 
     def _end_flood(self) -> None:
         """Cuts off a client that sends far more frames than any conversation needs."""
+        if self._flooded:
+            return
         self._flooded = True
         self._unparsed.clear()
         self.conn.events_received()
@@ -164,6 +175,7 @@ class CallWebSocket(WebSocketsSansIOProtocol):
             extensions["kaiwa.transport"] = self.transport
             extensions["kaiwa.unanswered"] = self.unanswered
             extensions["kaiwa.close_at_once"] = self.close_at_once
+            extensions["kaiwa.cut_flood"] = self._end_flood
 
     def handle_ping(self) -> None:
         """Answers a ping; cuts off a client that sends them and reads no answers."""
@@ -270,12 +282,20 @@ class CallWebSocket(WebSocketsSansIOProtocol):
 
 
 class GuardedHttp(H11Protocol):
-    """HTTP whose clients must send a whole request in time."""
+    """HTTP whose clients must send a whole request in time, with a body that is not long.
+
+    What they send is parsed in small slices, between which others have their turn.
+    """
 
     def __init__(self, *args: Any, connections: Connections | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connections = Connections() if connections is None else connections
         self._late: asyncio.TimerHandle | None = None
+        self._unparsed = bytearray()
+        self._turn: asyncio.Handle | None = None
+        #: Bytes of the body that is arriving; whether it was refused.
+        self._body = 0
+        self._refused = False
         self.ws_protocol_class = functools.partial(  # type: ignore[assignment]
             CallWebSocket, connections=self._connections
         )
@@ -287,16 +307,87 @@ class GuardedHttp(H11Protocol):
             self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
-        super().data_received(data)
+        """Bytes of requests."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._unparsed += data
+        if self._turn is None:
+            self._parse_slice()
+        if len(self._unparsed) > MAX_UNPARSED and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """The next request may be parsed."""
+        super().on_response_complete()
+        if self._unparsed and self._turn is None and not self._refused:
+            self._go_on()
+
+    def _parse_slice(self) -> None:
+        """Parses a little of what waits, and sees to it that the rest has its turn."""
+        self._turn = None
+        if self._refused or self.transport.is_closing():
+            return
+        part = bytes(self._unparsed[:HTTP_SLICE])
+        del self._unparsed[:HTTP_SLICE]
+        was_body = self.conn.their_state is h11.SEND_BODY
+        super().data_received(part)
+        if self.transport.get_protocol() is not self:
+            # A websocket now. Nothing counts that was sent before its handshake was answered.
+            self._unparsed.clear()
+            self._connections.asked(self.transport)
+            self._unwatch()
+            return
         if self.headers is not None:
             self._connections.asked(self.transport)
         self._watch()
+        # Bytes of the slice in which a body begins or ends are not told apart: at most one each.
+        is_body = self.conn.their_state is h11.SEND_BODY
+        self._body = self._body + len(part) if was_body and is_body else 0
+        if self._body > MAX_BODY:
+            self._refuse_body()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Sees to it that what waits has its turn, and that there will be more."""
+        if self.transport.is_closing() or self.flow.read_paused:
+            return
+        if self._unparsed:
+            self._turn = self.loop.call_soon(self._parse_slice)
+        else:
+            self.transport.resume_reading()
+
+    def _refuse_body(self) -> None:
+        """Ends a request whose body is too long: what reads it finds that the client has gone."""
+        self._refused = True
+        self._unparsed.clear()
+        self._unwatch()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state is h11.SEND_RESPONSE:
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(_TOO_LARGE)).encode()),
+                (b"connection", b"close"),
+            ]
+            for event in (
+                h11.Response(status_code=413, headers=headers, reason=b"Content Too Large"),
+                h11.Data(data=_TOO_LARGE),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.pause_reading()
+        # Not `close`: with bytes unread the system would reset the connection before this arrives.
+        self.loop.call_later(FLOOD_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._connections.went(self.transport)
         self._unwatch()
+        if self._turn is not None:
+            self._turn.cancel()
         super().connection_lost(exc)
 
     def _watch(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ def revoke(path: str | os.PathLike[str], name: str, now: float) -> Key:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock beside the file, so that two changes do not overwrite each other."""
+    """Holds a lock beside the file, so that two changes do not overwrite each other. Where nothing
+    can be written beside it (a file mounted by itself), the file's own folder is of one program."""
     real = Path(os.path.realpath(path))
     if sys.platform == "win32" or not real.parent.is_dir():
         yield  # the writer reports a missing folder
@@ -103,6 +106,9 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock = os.open(real.with_name(f".{real.name}.lock"), os.O_RDWR | os.O_CREAT, _OWNER_ONLY)
     except OSError as error:
+        if real.exists() and os.access(real, os.W_OK):
+            yield
+            return
         reason = error.strerror or error
         raise InputError(
             f"no permission to write beside {path} ({reason}); choose another place"
@@ -115,15 +121,71 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: Sequence[Key]) -> None:
-    """Replaces the file. It keeps its owner, and its group may still read it if it could before."""
-    former = path.stat() if path.exists() else None
+    """Makes the file, or writes over what is in it.
+
+    A file that is there is not replaced by another one: whoever has it mounted or open would go on
+    with the former keys, and a revoked one would count for ever.
+    """
+    data = key_format.encode(keys)
+    if path.exists():
+        _overwrite(path, data)
+        return
     with replacing(path) as temporary:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
         with os.fdopen(handle, "wb") as file:
-            file.write(key_format.encode(keys))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if former is not None and sys.platform != "win32":
-            with suppress(PermissionError):
-                os.chown(temporary, former.st_uid, former.st_gid)
-                temporary.chmod(_OWNER_ONLY | (former.st_mode & _GROUP_MAY_READ))
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Writes over a file while nobody reads it. If that fails, it is as it was."""
+    try:
+        with path.open("r+b", buffering=0) as file:
+            if sys.platform != "win32":
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            former = file.read()
+            if sys.platform != "win32":
+                with suppress(PermissionError):
+                    # Its group may go on reading it; nobody else may, and nobody else may write.
+                    mode = os.fstat(file.fileno()).st_mode
+                    os.fchmod(file.fileno(), _OWNER_ONLY | (mode & _GROUP_MAY_READ))
+            try:
+                _fill(file, data)
+            except OSError:
+                with suppress(OSError):
+                    _fill(file, former)
+                raise
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}), and stays as it was; make room "
+            "or give permission, and try again"
+        ) from None
+
+
+def _fill(file: FileIO, data: bytes) -> None:
+    """Makes this the content of a file."""
+    _reserve(file.fileno(), len(data))
+    file.seek(0)
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+    file.truncate(len(data))
+    os.fsync(file.fileno())
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Takes the space for a file before anything of it is changed.
+
+    Raises:
+        OSError: there is none.
+    """
+    if sys.platform == "win32" or sys.platform == "darwin":
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        # A file system that cannot tell.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise

@@ -28,7 +28,7 @@ from kaiwa.server.guards import CallWebSocket, GuardedHttp
 from kaiwa.server.lifecycle import drain
 from kaiwa.server.reload import Reload, listen_for_hangup
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.startup import check_startup
+from kaiwa.server.startup import check_startup, warn_of_readable_secrets
 
 log = logging.getLogger("kaiwa.server")
 
@@ -147,6 +147,7 @@ def serve(settings: ServerSettings, load: Load) -> int:
     if settings.tunnel:
         tunnel.check()
     logs.set_up(settings.log_format, settings.log_level)
+    warn_of_readable_secrets(settings)
     if sys.platform != "win32":
         import uvloop
 

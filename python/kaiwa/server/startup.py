@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import ssl
+import stat
 import time
 from pathlib import Path
 
@@ -11,6 +15,8 @@ from kaiwa.server import tracing
 from kaiwa.server.keys import KeyFile
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import replicas
+
+log = logging.getLogger("kaiwa.server")
 
 
 def check_startup(settings: ServerSettings) -> None:
@@ -55,6 +61,26 @@ def check_pair(cert: str, key: str) -> None:
             f"ssl_cert and ssl_key cannot be used ({reason}); give a certificate and its own key, "
             "both in PEM form, the key without a password"
         ) from None
+
+
+def warn_of_readable_secrets(settings: ServerSettings) -> None:
+    """Logs in one line which files with secrets other users of this machine may read."""
+    if os.name != "posix":
+        return
+    open_to_all = []
+    for name in ("keys", "token_secret_file", "redis_password_file", "ssl_key"):
+        path = getattr(settings, name)
+        # Docker gives its secrets such modes, in a place that nobody else can see.
+        if path is None or os.path.realpath(path).startswith("/run/secrets/"):
+            continue
+        with contextlib.suppress(OSError):
+            if Path(path).stat().st_mode & stat.S_IROTH:
+                open_to_all.append(str(path))
+    if open_to_all:
+        log.warning(
+            "every user of this machine may read %s; run chmod o= on what is secret",
+            ", ".join(open_to_all),
+        )
 
 
 def _open_to_all(settings: ServerSettings) -> str:

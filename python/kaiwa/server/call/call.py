@@ -18,6 +18,7 @@ from kaiwa.server.call.live import LiveCall
 from kaiwa.server.call.slow_client import Action
 from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel, Disconnected, Message
+from kaiwa.server.frame_budget import FrameBudget
 from kaiwa.server.protocols.base import (
     Audio,
     CallRequest,
@@ -72,6 +73,9 @@ class Call(LiveCall):
         self._closed = self._stuck = False
         self._garbage = 0
         self._span = CallSpan()
+        #: Messages that bring no sound. The connection's own budget lets large frames come much
+        #: faster, because sound is limited by what it holds.
+        self._soundless = FrameBudget(context.now())
         #: Keeps the messages of one event, or of one answer, together.
         self._sending = asyncio.Lock()
         self._sending_since: float | None = None
@@ -270,12 +274,17 @@ class Call(LiveCall):
                     session.ask_end("garbage", "far more messages than a conversation needs")
                 return
             self._traffic.received(message)
+            sound = False
             try:
                 for given in self._codec.decode(message):
+                    sound = sound or isinstance(given, Audio)
                     await self._handle(session, given)
             except (ClosedError, InputError):
                 # The session has just ended; its last event says why.
                 continue
+            finally:
+                if not sound:
+                    self._count_soundless()
             self._count_garbage(session)
 
     async def _handle(self, session: AsyncSession, given: Input) -> None:
@@ -297,6 +306,11 @@ class Call(LiveCall):
             session.ask_end("client")
         else:
             self._garbage += 1
+
+    def _count_soundless(self) -> None:
+        """Cuts off a client that sends far more than a conversation needs."""
+        if not self._soundless.spend(1, 0, self._context.now()):
+            self._channel.cut_flood()
 
     def _count_garbage(self, session: AsyncSession) -> None:
         """Ends the call of a client that sends nothing but garbage."""

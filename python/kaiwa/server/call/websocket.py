@@ -104,6 +104,14 @@ class WebSocketChannel(Channel):
         if transport is not None:
             transport.abort()
 
+    def cut_flood(self) -> None:
+        """Sends the close frame at once, and reads nothing more."""
+        cut = self._extensions.get("kaiwa.cut_flood")
+        if cut is not None:
+            cut()
+        else:
+            self.abort()
+
     def seconds_behind(self) -> float:
         """How long the client has owed the answer to a ping, which waits behind audio that was not
         taken."""

@@ -359,11 +359,13 @@ class WireProtocol(ABC):
         paths: where its calls are opened as websockets.
         dialects: further labels, for calls whose codec says that they are of that dialect. To the
             limits of a key they are the protocol.
+        cross_origin: what pages of allowed origins may fetch by HTTP: methods by path.
     """
 
     name: str
     paths: tuple[str, ...] = ()
     dialects: tuple[str, ...] = ()
+    cross_origin: Mapping[str, tuple[str, ...]] = {}
 
     def configure(self, settings: ServerSettings) -> WireProtocol:
         """The protocol as a server with these settings speaks it; asked for once, at the start.

@@ -19,6 +19,9 @@ from kaiwa.server.schemas import Info, ModelList, Token
 
 router = APIRouter(tags=["callers"])
 
+#: What pages of allowed origins may fetch (`server.cross_origin`).
+CROSS_ORIGIN = {"/v1/info": ("GET",), "/v1/tokens": ("POST",), "/v1/models": ("GET",)}
+
 
 @router.get(
     "/v1/info",

@@ -7,18 +7,11 @@ from importlib.resources import files
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
+
+from kaiwa.server.routes.files import HEADERS, PageFiles
 
 STATIC = str(files("kaiwa.server") / "static")
 
-#: Pages load nothing from elsewhere and cannot be framed.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; "
-    "img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 READ = ["GET", "HEAD"]
 
 router = APIRouter(include_in_schema=False)
@@ -54,4 +47,4 @@ async def icon() -> FileResponse:
 
 def static() -> Mount:
     """The files of the pages."""
-    return Mount("/static", StaticFiles(directory=STATIC), name="static")
+    return Mount("/static", PageFiles(directory=STATIC), name="static")

@@ -79,6 +79,8 @@ class Admission:
         Raises:
             Refused: 401, 403, or 503 if nobody can tell.
         """
+        # A key that was added a moment ago counts, and one that was revoked does not.
+        await self._access.follow_keys()
         if self._vouchers is not None and VOUCHER in headers and protocol is not None:
             return self._vouched(self._vouchers, headers, query.get("resume", ""), protocol)
         caller = self._access.authorize(headers, query, now, protocol=protocol)

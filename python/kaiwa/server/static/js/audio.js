@@ -3,6 +3,9 @@
 import { FRAME, RATE } from "./codec.js";
 
 const START_MS = 6000;
+/** How soon stopped audio is asked to go on, and then again and again. */
+const AGAIN_SOON_MS = 300;
+const AGAIN_MS = 2000;
 
 /** What went wrong before a call could begin, in words for the caller. */
 export class AudioProblem extends Error {
@@ -16,7 +19,13 @@ export class AudioProblem extends Error {
 /** Any error of the audio in words for the caller. */
 export function audioProblem(error) {
   if (error instanceof AudioProblem) return error;
-  return new AudioProblem("The audio of this browser did not start", error.message);
+  return new AudioProblem("The audio of this browser did not start", wordsOf(error));
+}
+
+/** What an error says; some browsers give errors without words, or none at all. */
+function wordsOf(error) {
+  const unknown = "The browser did not say why. Reload the page, or try another browser.";
+  return error?.message || error?.name || unknown;
 }
 
 /** Why no microphone can be had on this page at all, or null. */
@@ -40,7 +49,7 @@ export function environmentProblem() {
 }
 
 function microphoneProblem(error) {
-  switch (error.name) {
+  switch (error?.name) {
     case "NotAllowedError":
     case "SecurityError":
       return new AudioProblem(
@@ -61,7 +70,7 @@ function microphoneProblem(error) {
         "Another program may hold it. Close that program and try again.",
       );
     default:
-      return new AudioProblem("The microphone did not start", error.message);
+      return new AudioProblem("The microphone did not start", wordsOf(error));
   }
 }
 
@@ -94,7 +103,7 @@ async function openMicrophone(device) {
   try {
     return await navigator.mediaDevices.getUserMedia(quality(device));
   } catch (error) {
-    if (!device || error.name === "NotAllowedError") throw microphoneProblem(error);
+    if (!device || error?.name === "NotAllowedError") throw microphoneProblem(error);
   }
   try {
     // The chosen one is gone: take any other.
@@ -104,14 +113,20 @@ async function openMicrophone(device) {
   }
 }
 
-/**
- * Options of the audio context, best first: at the model's sample rate, or at the browser's own,
- * from which the worklets convert.
- */
-function contexts(rate) {
-  const wanted = rate || RATE;
-  return [{ latencyHint: "interactive", sampleRate: wanted }, { latencyHint: "interactive" }];
+/** The context at a sample rate, or at the browser's own, from which the worklets convert. */
+function makeContext(rate) {
+  const options = { latencyHint: "interactive" };
+  try {
+    return new AudioContext(rate ? { ...options, sampleRate: rate } : options);
+  } catch {
+    return new AudioContext(options);
+  }
 }
+
+const stop = (stream) => stream?.getTracks().forEach((track) => track.stop());
+
+/** What a person does who comes back to the page: audio that was stopped may go on then. */
+const RETURNS = ["pointerdown", "touchend", "keydown", "focus", "pageshow", "visibilitychange"];
 
 export class AudioDevice {
   #context = null;
@@ -124,11 +139,16 @@ export class AudioDevice {
   #onFrame;
   #onReport;
   #onLost;
+  #onPaused;
+  #paused = false;
+  #trying = 0;
+  #wake = () => this.#resume();
 
-  constructor({ onFrame, onReport, onLost }) {
+  constructor({ onFrame, onReport, onLost, onPaused = () => {} }) {
     this.#onFrame = onFrame;
     this.#onReport = onReport;
     this.#onLost = onLost;
+    this.#onPaused = onPaused;
   }
 
   /** Opens microphone and loudspeaker. Browsers allow it only from a click or a key press. */
@@ -137,19 +157,59 @@ export class AudioDevice {
     if (problem) throw problem;
     if (navigator.audioSession) navigator.audioSession.type = "play-and-record";
     // Before anything is awaited: after that the click does not count any more.
-    const options = contexts(rate);
-    let context = this.#make(options[0]);
+    this.#adopt(makeContext(rate || RATE));
     const stream = await openMicrophone(device);
-    if (this.#closed) return stream.getTracks().forEach((track) => track.stop());
+    if (this.#closed) return stop(stream);
     this.#stream = stream;
+    const { context, source } = this.#attach(stream);
+    this.#adopt(context);
+    this.#source = source;
+    await this.#prepare(context);
+    if (this.#closed) return undefined;
+    for (const event of RETURNS) window.addEventListener(event, this.#wake, true);
+    context.onstatechange = () => this.#stateChanged(context);
+    this.#connect();
+    this.#watch(stream);
+    return undefined;
+  }
+
+  /**
+   * A microphone as a source of the context, or of another one: some browsers connect a microphone
+   * only to a context with its sample rate, which may be the browser's own or the microphone's.
+   */
+  #attach(stream) {
     try {
-      this.#source = context.createMediaStreamSource(stream);
+      return { context: this.#context, source: this.#context.createMediaStreamSource(stream) };
     } catch {
-      // Some browsers connect a microphone only to a context with the microphone's sample rate.
-      void context.close();
-      context = this.#make(options[1]);
-      this.#source = context.createMediaStreamSource(stream);
+      const own = stream.getAudioTracks()[0]?.getSettings?.().sampleRate ?? 0;
+      for (const rate of [0, own]) {
+        const context = makeContext(rate);
+        try {
+          return { context, source: context.createMediaStreamSource(stream) };
+        } catch {
+          void context.close();
+        }
+      }
     }
+    throw new AudioProblem(
+      "This browser does not connect the microphone",
+      "Its sample rate is another one than the loudspeaker's. Choose another microphone in the " +
+        "settings, or another browser, and try again.",
+    );
+  }
+
+  /** Makes a context the one in use. */
+  #adopt(context) {
+    if (context === this.#context) return;
+    if (this.#context) {
+      this.#context.onstatechange = null;
+      void this.#context.close();
+    }
+    this.#context = context;
+    void context.resume().catch(() => {});
+  }
+
+  async #prepare(context) {
     try {
       await context.audioWorklet.addModule(new URL("./worklets.js", import.meta.url));
     } catch {
@@ -159,28 +219,29 @@ export class AudioDevice {
       );
     }
     await running(context);
-    if (this.#closed) return undefined;
-    this.#connect();
-    this.#watch(stream);
-    return undefined;
   }
 
-  #make(options) {
-    let context;
-    try {
-      context = new AudioContext(options);
-    } catch {
-      context = new AudioContext({ latencyHint: "interactive" });
-    }
-    this.#context = context;
-    void context.resume();
-    // A phone call or another app can suspend the audio: resume it as soon as that is allowed.
-    context.onstatechange = () => {
-      if (context.state === "suspended" || context.state === "interrupted") {
-        setTimeout(() => context.state !== "closed" && context.resume().catch(() => {}), 300);
-      }
-    };
-    return context;
+  /** A phone call or another app can stop the audio. It goes on as soon as that is allowed. */
+  #stateChanged(context) {
+    if (context !== this.#context || this.#closed) return;
+    const paused = context.state !== "running";
+    if (paused) this.#tryLater(AGAIN_SOON_MS);
+    if (paused === this.#paused) return;
+    this.#paused = paused;
+    this.#onPaused(paused);
+  }
+
+  #tryLater(after) {
+    clearTimeout(this.#trying);
+    this.#trying = setTimeout(this.#wake, after);
+  }
+
+  #resume() {
+    const context = this.#context;
+    if (this.#closed || !context) return;
+    if (context.state === "running" || context.state === "closed") return;
+    context.resume().catch(() => {});
+    this.#tryLater(AGAIN_MS);
   }
 
   #connect() {
@@ -218,15 +279,41 @@ export class AudioDevice {
   /** Changes to another microphone, also during a call. */
   async replaceMicrophone(device) {
     const stream = await openMicrophone(device);
-    if (this.#closed || !this.#capture) return stream.getTracks().forEach((t) => t.stop());
-    const source = this.#context.createMediaStreamSource(stream);
+    if (this.#closed || !this.#capture) return stop(stream);
+    let attached = null;
+    try {
+      attached = this.#attach(stream);
+      if (attached.context !== this.#context) await this.#prepare(attached.context);
+    } catch (error) {
+      stop(stream);
+      if (attached && attached.context !== this.#context) void attached.context.close();
+      throw error;
+    }
+    const { context, source } = attached;
+    if (this.#closed) {
+      if (context !== this.#context) void context.close();
+      return stop(stream);
+    }
     this.#source?.disconnect();
-    this.#stream?.getTracks().forEach((track) => track.stop());
+    stop(this.#stream);
     this.#stream = stream;
     this.#source = source;
-    source.connect(this.#capture);
+    if (context === this.#context) {
+      source.connect(this.#capture);
+    } else {
+      this.#disconnect();
+      this.#adopt(context);
+      context.onstatechange = () => this.#stateChanged(context);
+      this.#connect();
+    }
     this.#watch(stream);
     return undefined;
+  }
+
+  #disconnect() {
+    this.#capture?.port.postMessage("close");
+    this.#playback?.port.postMessage({ type: "close" });
+    this.#playback?.disconnect();
   }
 
   get sampleRate() {
@@ -249,11 +336,11 @@ export class AudioDevice {
 
   close() {
     this.#closed = true;
-    this.#stream?.getTracks().forEach((track) => track.stop());
+    clearTimeout(this.#trying);
+    for (const event of RETURNS) window.removeEventListener(event, this.#wake, true);
+    stop(this.#stream);
     this.#source?.disconnect();
-    this.#capture?.port.postMessage("close");
-    this.#playback?.port.postMessage({ type: "close" });
-    this.#playback?.disconnect();
+    this.#disconnect();
     if (this.#context) {
       this.#context.onstatechange = null;
       if (this.#context.state !== "closed") void this.#context.close();

@@ -95,6 +95,7 @@ export class Call {
       onFrame: (frame) => this.#frame(frame),
       onReport: (report) => this.#report(report),
       onLost: () => this.#microphoneLost(),
+      onPaused: (paused) => this.#soundPaused(paused),
     });
   }
 
@@ -401,6 +402,15 @@ export class Call {
     } finally {
       this.#microphoneBack = null;
     }
+  }
+
+  #soundPaused(paused) {
+    if (this.over) return;
+    this.#on.note(
+      paused
+        ? "This device stopped the sound, as for a phone call: tap the page to go on"
+        : "The sound is back",
+    );
   }
 
   // ---- text and time ----
