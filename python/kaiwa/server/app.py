@@ -27,7 +27,7 @@ from kaiwa.server.routes.health import health, prometheus
 
 def make_app(server: Server) -> ASGIApp:
     """The application of a server."""
-    paths = dict(callers.CROSS_ORIGIN)
+    paths: dict[str, tuple[str, ...]] = dict(callers.CROSS_ORIGIN)
     for protocol in server.protocols:
         paths.update(protocol.cross_origin)
     app = CrossOrigin(_framework(server), paths, server.access)
@@ -48,7 +48,7 @@ class CallsFirst:
     """Takes calls before the layers of the web framework, each of which would cost something for
     every message."""
 
-    def __init__(self, app: FastAPI, server: Server) -> None:
+    def __init__(self, app: ASGIApp, server: Server) -> None:
         self._app = app
         self._server = server
         self._protocols = {path: known for known in server.protocols for path in known.paths}

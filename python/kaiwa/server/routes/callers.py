@@ -20,7 +20,11 @@ from kaiwa.server.schemas import Info, ModelList, Token
 router = APIRouter(tags=["callers"])
 
 #: What pages of allowed origins may fetch (`server.cross_origin`).
-CROSS_ORIGIN = {"/v1/info": ("GET",), "/v1/tokens": ("POST",), "/v1/models": ("GET",)}
+CROSS_ORIGIN: dict[str, tuple[str, ...]] = {
+    "/v1/info": ("GET",),
+    "/v1/tokens": ("POST",),
+    "/v1/models": ("GET",),
+}
 
 
 @router.get(
