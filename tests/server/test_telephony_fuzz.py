@@ -1,7 +1,8 @@
 """Streams of phone calls that are broken or mean harm: the server goes on, frees everything, does
 not grow, and others hear nothing of it.
 
-Every attack is a function of a seed. `KAIWA_FUZZ_ROUNDS=N` does N times as many.
+Every attack is a function of a seed. `KAIWA_FUZZ_ROUNDS=N` does N times as many, and with 2 or more
+it is also looked at whether memory stops growing, which takes minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.server.test_fuzz import ENDS, ROUNDS, stops_growing
 from tests.server.wire import Call, call, pcm16, tone
 from websockets.asyncio.client import connect
 
-WAVE = 20
+WAVE = 8
 SOUND = base64.b64encode(bytes(160)).decode()
 
 Attack = Callable[[random.Random, Any, str], Awaitable[None]]
@@ -129,7 +130,7 @@ async def one(rng: random.Random, port: int) -> None:
             url, proxy=None, compression=None, ping_interval=None, close_timeout=1
         ) as socket:
             with contextlib.suppress(*ENDS):
-                await asyncio.wait_for(rng.choice(ATTACKS)(rng, socket, provider), 20)
+                await asyncio.wait_for(rng.choice(ATTACKS)(rng, socket, provider), 10)
             if rng.random() < 0.5:
                 socket.transport.abort()
 
@@ -160,14 +161,14 @@ async def test_attacks_leave_nothing_behind_and_nobody_hears_them() -> None:
         async with call(server.url(format="pcm")) as other:
             over = asyncio.Event()
             talking = asyncio.create_task(converse(other, over))
-            for seed in range(3):
+            for seed in range(2 * ROUNDS):
                 await wave(server.port, seed)
                 assert server.ask("/healthz").status == 200
             over.set()
             # It was never cut off, and every frame had its answer.
             came = await talking
             gaps = [b - a for a, b in itertools.pairwise(came)]
-            print(f"{len(came)} answers meanwhile, longest gap {1000 * max(gaps):.0f} ms")
+            print(f"{len(came)} answers meanwhile, longest gap {1000 * max(gaps, default=0):.0f} ms")
         await eventually(lambda: busy(server) == 0, "all slots free", 30)
 
         async def waves() -> None:
@@ -175,7 +176,8 @@ async def test_attacks_leave_nothing_behind_and_nobody_hears_them() -> None:
                 await wave(server.port, number)
             await eventually(lambda: busy(server) == 0, "all slots free", 30)
 
-        await stops_growing(server, waves, 2 * ROUNDS * WAVE)
+        if ROUNDS > 1:
+            await stops_growing(server, waves, 2 * ROUNDS * WAVE)
         assert server.metric("kaiwa_engine_panics_total") == 0
         async with call(server.url(format="pcm")) as well_meaning:
             await well_meaning.say(pcm16(tone(1)))
