@@ -168,7 +168,8 @@ async def test_attacks_leave_nothing_behind_and_nobody_hears_them() -> None:
             # It was never cut off, and every frame had its answer.
             came = await talking
             gaps = [b - a for a, b in itertools.pairwise(came)]
-            print(f"{len(came)} answers meanwhile, longest gap {1000 * max(gaps, default=0):.0f} ms")
+            longest = 1000 * max(gaps, default=0.0)
+            print(f"{len(came)} answers meanwhile, longest gap {longest:.0f} ms")
         await eventually(lambda: busy(server) == 0, "all slots free", 30)
 
         async def waves() -> None:
