@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 #: Every kind of fault.
 FAULTS = (
@@ -116,6 +116,26 @@ def dense(rng: random.Random) -> Plan:
         load_seconds=rng.choice((0.1, 3.0)),
         slack=0.0,
         faults=tuple(rng.sample(FAULTS, rng.randint(3, len(FAULTS)))),
+    )
+
+
+def restless(rng: random.Random) -> Plan:
+    """One server without limits, whose callers hardly stay, are cut off and come back."""
+    return replace(
+        dense(rng),
+        machines=1,
+        shared=False,
+        keys=(),
+        slots=10,
+        callers=25,
+        call_seconds=1.0,
+        lively=60.0,
+        fault_every=15.0,
+        queue_seconds=2.0,
+        resume_seconds=5.0,
+        load_seconds=0.1,
+        step_seconds=(0.0, 0.0),
+        faults=("slow network", "stop", "engine hangs"),
     )
 
 

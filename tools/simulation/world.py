@@ -318,38 +318,36 @@ def _logs(world: World) -> Iterator[None]:
 
 
 #: The kinds of worlds that a seed has.
-KINDS = ("dense", "large")
+KINDS = ("dense", "restless", "large")
 #: Hours of calls in a large one.
 LARGE_HOURS = 250.0
 
 
 def run_kind(seed: int, kind: str) -> Report:
     """Lives through the world of a seed that is of one of the `KINDS`."""
-    return run(seed, hours=LARGE_HOURS if kind == "large" else 0.0)
+    make = {"dense": plans.dense, "restless": plans.restless, "large": plans.large}[kind]
+    plan = make(random.Random(f"{seed} plan"))
+    return run(seed, plan, LARGE_HOURS if kind == "large" else 0.0)
 
 
-def run(seed: int, hours: float = 0.0, plan: Plan | None = None) -> Report:
+def run(seed: int, plan: Plan, hours: float = 0.0) -> Report:
     """Lives through a world.
 
     Args:
         seed: of everything that is left to chance.
+        plan: what the world is like.
         hours: of calls, at least; without them, or for a plan without quiet times, one lively time.
-        plan: what the world is like; None: as the seed says, a small and dense one without hours,
-            else a large one.
     """
-    if plan is None:
-        rng = random.Random(f"{seed} plan")
-        plan = plans.large(rng) if hours else plans.dense(rng)
     with warnings.catch_warnings():
         # A server that is killed closes nothing.
         warnings.simplefilter("ignore", ResourceWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        report = _live(seed, hours, plan)
+        report = _live(seed, plan, hours)
         gc.collect()
     return report
 
 
-def _live(seed: int, hours: float, plan: Plan) -> Report:
+def _live(seed: int, plan: Plan, hours: float) -> Report:
     """One world, to its end."""
     began = time.monotonic()
     violation: Violation | None = None
