@@ -6,7 +6,10 @@
 #   push        pushes it to its registry
 #   up          checks as `doctor` does, makes the Swarm and the secrets if they are missing, and
 #               brings the stack up
-#   update      the same for a stack that runs: a new image or new settings, replica by replica
+#   update      the same for a stack that runs: a new image, new settings, keys or certificates,
+#               replica by replica; services to which nothing changed go on
+#   rotate      `update`, with new secrets in the place of those that were made at random; tokens that
+#               were signed with the old one go on counting
 #   status      services, replicas, the last update
 #   scale N     so many replicas
 #   rollback    takes the last update of the replicas back
@@ -18,18 +21,25 @@
 # follows KAIWA_MAX_SECONDS. And:
 #   STACK=kaiwa       name of the stack
 #   GPU=1, TLS=1, GRAFANA=1   adds deploy/swarm/{gpu,tls,grafana}.yml
-#   KEYS=FILE         keys (`kaiwa key add NAME --file FILE`) to make the secret of
-#   TLS_PEM=FILE      certificate chain and key, for TLS=1
+#   KEYS=FILE         keys (`kaiwa key add NAME --file FILE`); what changed in it is rolled out
+#   TLS_PEM=FILE      certificate chain and key, for TLS=1; the same
+#   ALERTMANAGER=FILE     who is told of alerts; begin with a copy of deploy/alertmanager/alertmanager.yml
+#   GRAFANA_PASSWORD=FILE   of Grafana's `admin`, for GRAFANA=1; without it one at random
 #   ADVERTISE_ADDR=IP     of this machine, for a Swarm that `up` makes
 #   FORCE=1           `up` and `update` go on although a check failed
 #   BASE, CUDA_BUILD, CUDA_RUN, KAIWA_CUDA_ARCHITECTURES, CUDA_COMPUTE_CAP, RUST, PIP_OPTIONS
 #                                          are handed to `build`
 # Secrets go to Docker through standard input; none is printed or put on a command line.
 set -euo pipefail
+# Files that are named from where the caller is.
+for name in KEYS TLS_PEM GRAFANA_PASSWORD ALERTMANAGER; do
+    if [[ -n ${!name:-} && ${!name} != /* ]]; then export "$name=$PWD/${!name}"; fi
+done
 cd "$(dirname "$0")"
 
 export STACK=${STACK:-kaiwa}
 dry_run=
+rotating=
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'deploy.sh: %s\n' "$*" >&2; exit 1; }
@@ -41,15 +51,12 @@ on() {
     esac
 }
 
-# What this command is about: the image that is built, pushed and looked for, and the secrets.
-name_things() {
+# The image that is built, pushed and looked for.
+name_image() {
     image=${KAIWA_IMAGE:-kaiwa}
     ! on GPU || image=${KAIWA_GPU_IMAGE:-kaiwa-cuda}
-    keys_secret=${KAIWA_KEYS_SECRET:-kaiwa_keys}
-    token_secret=${KAIWA_TOKEN_SECRET:-kaiwa_token_secret}
-    tls_secret=${KAIWA_TLS_SECRET:-kaiwa_tls}
 }
-name_things
+name_image
 
 # Runs a command that changes something, or prints it.
 change() {
@@ -69,11 +76,8 @@ files() {
     ! on GRAFANA || printf '%s\n' -c deploy/swarm/grafana.yml
 }
 
-# A name for the configs that changes with what is in them.
-config_version() {
-    find deploy/haproxy deploy/prometheus deploy/grafana -type f -print0 | sort -z |
-        xargs -0 cat | cksum | cut -d' ' -f1
-}
+# shellcheck source=deploy/digests.sh
+. deploy/digests.sh
 
 swarm_state() { docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null || true; }
 count_nodes() { { docker node ls -q 2>/dev/null || true; } | wc -l; }
@@ -106,7 +110,8 @@ check_values() {
     }
     well STACK '[A-Za-z0-9][A-Za-z0-9_-]*' 'use letters, digits, - and _'
     for name in KAIWA_SLOTS KAIWA_SOURCE_CALLS KAIWA_SOURCE_RATE KAIWA_DRAIN_SECONDS \
-        KAIWA_MAX_TASKS KAIWA_MAX_CONNECTIONS; do
+        KAIWA_MAX_TASKS KAIWA_MAX_CONNECTIONS KAIWA_EDGES KAIWA_BALANCERS KAIWA_EDGE_SECONDS \
+        KAIWA_EDGE_CONNECTIONS; do
         well "$name" '[1-9][0-9]{0,8}' 'give a whole number, at least 1'
     done
     well KAIWA_REPLICAS '0|[1-9][0-9]{0,5}' 'give a whole number'
@@ -135,7 +140,7 @@ keep() {
 }
 
 keep_running() {
-    local service=${STACK}_kaiwa name value part target
+    local service=${STACK}_kaiwa name value
     has_service kaiwa || return 0
     inspect() { docker service inspect --format "$1" "$service"; }
     value=$(inspect '{{json .Spec.TaskTemplate.Resources.Reservations}}')
@@ -146,15 +151,17 @@ keep_running() {
     for name in 8080:KAIWA_HTTP_PORT 8443:KAIWA_HTTPS_PORT; do
         keep "${name#*:}" "$(docker service inspect --format \
             "{{range .Spec.EndpointSpec.Ports}}{{if eq .TargetPort ${name%:*}}}{{.PublishedPort}}{{end}}{{end}}" \
-            "${STACK}_haproxy" 2>/dev/null || true)"
+            "${STACK}_edge" 2>/dev/null || true)"
     done
     # A grace of its own goes with the longest call that it was given for.
     if [ -z "${KAIWA_MAX_SECONDS+x}" ]; then
         value=$(inspect '{{.Spec.TaskTemplate.ContainerSpec.StopGracePeriod}}')
         keep KAIWA_GRACE "${value##*[!0-9hms]*}"
     fi
-    for name in KAIWA_MODEL KAIWA_SLOTS KAIWA_MAX_SECONDS KAIWA_QUANTIZE KAIWA_KV_DTYPE \
-        KAIWA_STEP_BUDGET_MS KAIWA_REDIS_DOWN; do
+    for name in KAIWA_REVISION KAIWA_MODEL KAIWA_SLOTS KAIWA_MAX_SECONDS KAIWA_QUANTIZE \
+        KAIWA_KV_DTYPE KAIWA_STEP_BUDGET_MS KAIWA_REDIS_DOWN KAIWA_START_SECONDS; do
+        # A revision is one of its own model.
+        if [ "$name" = KAIWA_REVISION ] && [ -n "${KAIWA_MODEL:-}" ]; then continue; fi
         value=$(inspect '{{range .Spec.TaskTemplate.ContainerSpec.Env}}{{println .}}{{end}}' |
             sed -n "s/^$name=//p")
         keep "$name" "$value"
@@ -164,14 +171,6 @@ keep_running() {
             '{{range .Spec.TaskTemplate.ContainerSpec.Env}}{{println .}}{{end}}' \
             "${STACK}_haproxy" 2>/dev/null | sed -n "s/^$name=//p" || true)
         keep "$name" "$value"
-    done
-    # The names of its secrets, which tell nothing of them.
-    for name in kaiwa:kaiwa_keys:KAIWA_KEYS_SECRET kaiwa:kaiwa_token_secret:KAIWA_TOKEN_SECRET \
-        haproxy:kaiwa_tls:KAIWA_TLS_SECRET; do
-        IFS=: read -r part target name <<<"$name"
-        keep "$name" "$(docker service inspect --format \
-            '{{range .Spec.TaskTemplate.ContainerSpec.Secrets}}{{.File.Name}} {{.SecretName}}{{"\n"}}{{end}}' \
-            "${STACK}_$part" 2>/dev/null | sed -n "s/^[^ ]*${target}[^ ]* //p" || true)"
     done
     # The image by its name: what the name means now is looked up anew.
     value=$(inspect '{{.Spec.TaskTemplate.ContainerSpec.Image}}' | sed -E 's/@.*//; s/-id-[0-9a-f]{12}$//')
@@ -185,12 +184,24 @@ keep_running() {
             "${STACK}_${name%:*}" 2>/dev/null || echo 0)
         [ "$value" = 0 ] || keep "${name#*:}" "$(awk -v n="$value" 'BEGIN { printf "%g", n / 1e9 }')"
     done
-    for name in haproxy:HAPROXY_IMAGE redis:REDIS_IMAGE prometheus:PROMETHEUS_IMAGE grafana:GRAFANA_IMAGE; do
+    for name in KAIWA_EDGE_SECONDS KAIWA_EDGE_CONNECTIONS; do
+        value=$(docker service inspect --format \
+            '{{range .Spec.TaskTemplate.ContainerSpec.Env}}{{println .}}{{end}}' \
+            "${STACK}_edge" 2>/dev/null | sed -n "s/^$name=//p" || true)
+        keep "$name" "$value"
+    done
+    for name in edge:KAIWA_EDGES haproxy:KAIWA_BALANCERS; do
+        keep "${name#*:}" "$(docker service inspect --format '{{.Spec.Mode.Replicated.Replicas}}' \
+            "${STACK}_${name%:*}" 2>/dev/null || true)"
+    done
+    for name in edge:EDGE_IMAGE haproxy:HAPROXY_IMAGE redis:REDIS_IMAGE prometheus:PROMETHEUS_IMAGE grafana:GRAFANA_IMAGE \
+        alertmanager:ALERTMANAGER_IMAGE blackbox:BLACKBOX_IMAGE; do
         value=$(docker service inspect --format '{{.Spec.TaskTemplate.ContainerSpec.Image}}' \
             "${STACK}_${name%:*}" 2>/dev/null || true)
-        keep "${name#*:}" "${value%@*}"
+        # With its digest: what a name means may change, and what runs must not with it.
+        keep "${name#*:}" "$value"
     done
-    name_things
+    name_image
 }
 
 # A call may last this long, so a stopping server and the balancer need it and some more.
@@ -304,33 +315,22 @@ doctor() {
         inactive) ok "no Swarm yet: up makes one of this machine" ;;
         *) bad "the Swarm of this engine is in state $state: docker info says why" ;;
     esac
-    if [ "$state" = active ] && has_secret "$keys_secret"; then
-        ok "secret $keys_secret"
-    elif [ -z "${KEYS:-}" ]; then
-        bad "no secret $keys_secret: kaiwa key add NAME --file keys.json, then KEYS=keys.json"
-    elif ! grep -q '"kaiwa-keys"' "$KEYS" 2>/dev/null; then
-        bad "KEYS is no file of keys: kaiwa key add NAME --file keys.json, then KEYS=keys.json"
-    else
-        ok "secret $keys_secret: up makes it of a file"
-    fi
-    if [ "$state" = active ] && has_secret "$token_secret"; then
-        ok "secret $token_secret"
-    else
-        ok "secret $token_secret: up makes one at random"
-    fi
-    if on TLS; then
-        if [ "$state" = active ] && has_secret "$tls_secret"; then
-            ok "secret $tls_secret"
-        elif [ -n "${TLS_PEM:-}" ] && grep -q 'PRIVATE KEY' "${TLS_PEM:-}" 2>/dev/null &&
-            grep -q 'BEGIN CERTIFICATE' "${TLS_PEM:-}"; then
-            ok "secret $tls_secret: up makes it of a file"
+    local kind from
+    while read -r kind _ _ from; do
+        if [ -n "${secret_problem[$kind]:-}" ]; then
+            bad "${secret_problem[$kind]}"
+        elif [ "$state" = active ] && has_secret "${secret_name[$kind]}"; then
+            ok "secret ${secret_name[$kind]}"
+        elif [ -n "${secret_file[$kind]:-}" ]; then
+            ok "secret ${secret_name[$kind]}: up makes it of $from"
         else
-            bad "no secret $tls_secret: set TLS_PEM to a file with certificate chain and key"
+            ok "secret ${secret_name[$kind]%_*}: up makes one at random"
         fi
-    fi
+    done < <(secret_kinds)
     local nodes
     nodes=$(count_nodes)
     look_at_image
+    look_at_revision
     look_at_processors
     look_at_memory
     ! on GPU || [ "$state" != active ] || look_at_gpus
@@ -351,6 +351,16 @@ look_at_image() {
         ok "image $image: the nodes pull it"
     else
         bad "no image $image here: ./deploy.sh build"
+    fi
+}
+
+look_at_revision() {
+    local model=${KAIWA_MODEL:-kyutai/moshika-candle-q8}
+    [[ $model == */* && $model != /* && $model != .* ]] || return 0
+    if [ -n "${KAIWA_REVISION:-}" ]; then
+        ok "model $model at revision $KAIWA_REVISION"
+    else
+        ok "model $model: whatever is newest when a replica starts; KAIWA_REVISION=COMMIT pins it"
     fi
 }
 
@@ -429,7 +439,7 @@ look_at_gpus() {
 look_at_ports() {
     local said port ports=("${KAIWA_HTTP_PORT:-80}")
     ! on TLS || ports+=("${KAIWA_HTTPS_PORT:-443}")
-    if [ "$nodes" -gt 1 ] || { [ "$state" = active ] && has_service haproxy; } ||
+    if [ "$nodes" -gt 1 ] || { [ "$state" = active ] && has_service edge; } ||
         ! docker image inspect "$image" >/dev/null 2>&1; then
         return 0
     fi
@@ -442,19 +452,6 @@ look_at_ports() {
             bad "port $port or image $image cannot be used: ${said##*: }"
         fi
     done
-}
-
-make_secret() {
-    if has_secret "$1"; then
-        return
-    fi
-    if [ -n "$dry_run" ]; then
-        cat >/dev/null
-        say "would make the secret $1"
-    else
-        docker secret create "$1" - >/dev/null
-        say "made the secret $1"
-    fi
 }
 
 # Stops where `up` could not work.
@@ -472,6 +469,7 @@ check_all() {
 up() {
     need_engine
     keep_running
+    choose_secrets
     check_values
     derive_grace
     derive_processors
@@ -479,24 +477,14 @@ up() {
     if [ "$(swarm_state)" != active ]; then
         change docker swarm init ${ADVERTISE_ADDR:+--advertise-addr "$ADVERTISE_ADDR"}
     fi
-    if ! has_secret "$keys_secret"; then
-        [ -s "${KEYS:-}" ] ||
-            die "no secret $keys_secret; kaiwa key add NAME --file keys.json, then KEYS=keys.json $0 up"
-        make_secret "$keys_secret" <"$KEYS"
-    fi
-    has_secret "$token_secret" ||
-        head -c 48 /dev/urandom | base64 -w 0 | make_secret "$token_secret"
-    if on TLS && ! has_secret "$tls_secret"; then
-        [ -s "${TLS_PEM:-}" ] || die "no secret $tls_secret; set TLS_PEM to a file with chain and key"
-        make_secret "$tls_secret" <"$TLS_PEM"
-    fi
+    make_secrets
     pin_image
-    CONFIG_VERSION=$(config_version)
-    export CONFIG_VERSION
+    export_config_digests
     local words
     mapfile -t words < <(files)
     # --prune: what was switched off goes.
     change docker stack deploy --prune "${words[@]}" "$STACK"
+    [ -n "$dry_run" ] || forget_unused
 }
 
 build() {
@@ -565,11 +553,13 @@ case ${1:-} in
         check_values
         # A stack that runs is looked at as it runs.
         keep_running >/dev/null 2>&1 || true
+        choose_secrets >/dev/null 2>&1
         doctor ;;
     build) build ;;
     push) push ;;
     up) up ;;
     update) need_stack; up ;;
+    rotate) need_stack; rotating=1; up ;;
     status)
         need_stack
         docker stack services "$STACK"

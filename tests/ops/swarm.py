@@ -41,6 +41,8 @@ class Stack:
     key: str
     folder: Path
     public: At = field(default_factory=lambda: At(PORT))
+    #: Of its connections, such as `ssl`.
+    options: dict[str, Any] = field(default_factory=dict)
 
     def deploy(self, sizes: Path = SIZES, **changed: str) -> None:
         """Brings it to what the files and variables say; returns at once."""
@@ -117,10 +119,11 @@ class Stack:
         return found
 
     def alarms(self, through: str | None = None) -> set[str] | None:
-        """Names of the alerts that fire; None if Prometheus could not be asked."""
+        """Names of the alerts that fire, but for the one that always does; None if Prometheus
+        could not be asked."""
         with contextlib.suppress(AssertionError):
             found = self.prometheus('ALERTS{alertstate="firing"}', through)
-            return {str(row["metric"]["alertname"]) for row in found}
+            return {str(row["metric"]["alertname"]) for row in found} - {"KaiwaWatchdog"}
         return None
 
     def fires(self, alarm: str, through: str | None = None) -> bool:
@@ -145,8 +148,8 @@ class Stack:
         run(*within, "link", "set", name, state)
 
     def balanced(self) -> int:
-        """Replicas that the balancer gives calls to."""
-        query = 'haproxy_server_status{proxy="calls", state="UP"} == 1'
+        """Replicas that every balancer gives calls to."""
+        query = 'min by (server) (haproxy_server_status{proxy="calls", state="UP"}) == 1'
         with contextlib.suppress(AssertionError):
             return len(self.prometheus(query))
         return 0
@@ -186,7 +189,11 @@ def stack(kaiwa: str, standins: str, folder: Path, **more: str) -> Iterator[Stac
     own = docker("info", "-f", "{{.Swarm.LocalNodeState}}") != "active"
     if own:
         docker("swarm", "init", "--advertise-addr", "127.0.0.1")
-    names = {f"{STACK}_keys": keys.read_text(), f"{STACK}_token": token_urlsafe(48)}
+    names = {
+        f"{STACK}_keys": keys.read_text(),
+        f"{STACK}_token": token_urlsafe(48),
+        f"{STACK}_alertmanager": (ROOT / "deploy/alertmanager/alertmanager.yml").read_text(),
+    }
     try:
         for name, value in names.items():
             tried("secret", "rm", name)
@@ -195,8 +202,11 @@ def stack(kaiwa: str, standins: str, folder: Path, **more: str) -> Iterator[Stac
             {
                 "STACK": STACK,
                 "KAIWA_IMAGE": kaiwa,
+                "EDGE_IMAGE": standins,
                 "HAPROXY_IMAGE": standins,
                 "REDIS_IMAGE": standins,
+                "ALERTMANAGER_IMAGE": standins,
+                "KAIWA_ALERTMANAGER_SECRET": f"{STACK}_alertmanager",
                 "PROMETHEUS_IMAGE": standins,
                 "KAIWA_MODEL": "synth:echo",
                 "KAIWA_SLOTS": "4",
@@ -208,6 +218,8 @@ def stack(kaiwa: str, standins: str, folder: Path, **more: str) -> Iterator[Stac
                 "KAIWA_GRACE": "60s",
                 "KAIWA_KEYS_SECRET": f"{STACK}_keys",
                 "KAIWA_TOKEN_SECRET": f"{STACK}_token",
+                "KAIWA_TOKEN_SECRET_NEXT": f"{STACK}_token",
+                "KAIWA_TOKEN_SECRET_PREVIOUS": f"{STACK}_token",
                 **more,
             },
             key,
@@ -301,7 +313,9 @@ class Caller:
         }
         url = self.stack.public.url(**asked)
         try:
-            async with call(url, begin=False, additional_headers=headers) as made:
+            async with call(
+                url, begin=False, additional_headers=headers, **self.stack.options
+            ) as made:
                 self.about = await made.begin()
                 self.begun.set()
                 listener = asyncio.create_task(self._listen(made))

@@ -22,8 +22,11 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("plain", [{}, {"KAIWA_PLAIN_HTTP": "1"}], ids=["redirect", "plain"])
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
-def test_it_is_valid(tls: bool, plain: dict[str, str], tmp_path: Path) -> None:
-    variables = dict(plain)
+@pytest.mark.parametrize("edge", [{}, {"KAIWA_PROXY_PROTOCOL": "1"}], ids=["alone", "edge"])
+def test_it_is_valid(
+    edge: dict[str, str], tls: bool, plain: dict[str, str], tmp_path: Path
+) -> None:
+    variables = plain | edge
     if tls:
         pem = tmp_path / "both.pem"
         words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x"
@@ -37,6 +40,16 @@ def test_it_is_valid(tls: bool, plain: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         ["haproxy", "-c", "-f", str(ROOT / "deploy/haproxy/haproxy.cfg")],
         env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_edge_is_valid() -> None:
+    done = subprocess.run(
+        ["haproxy", "-c", "-f", str(ROOT / "deploy/edge/edge.cfg")],
         capture_output=True,
         text=True,
         check=False,

@@ -30,6 +30,40 @@ def test_promtool_is_content(words: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(
+    shutil.which("promtool") is None or shutil.which("amtool") is None,
+    reason="needs the programs promtool and amtool (Debian: prometheus, prometheus-alertmanager)",
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("promtool", "check", "config", "prometheus/prometheus.yml"),
+        ("amtool", "check-config", "alertmanager/alertmanager.yml"),
+    ],
+    ids=["prometheus", "alertmanager"],
+)
+def test_configurations_are_valid(words: tuple[str, ...]) -> None:
+    done = subprocess.run(words, cwd=ROOT / "deploy", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="needs the program amtool")
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        (("alertname=KaiwaWatchdog", "severity=none"), "watchdog"),
+        (("alertname=KaiwaEdgeDown", "severity=critical"), "urgent"),
+        (("alertname=KaiwaNearlyFull", "severity=warning"), "nobody"),
+    ],
+)
+def test_who_is_told(labels: tuple[str, ...], receiver: str) -> None:
+    words = ["amtool", "config", "routes", "test", "--config.file=alertmanager/alertmanager.yml"]
+    done = subprocess.run(
+        [*words, *labels], cwd=ROOT / "deploy", capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == receiver, done.stdout + done.stderr
+
+
 def test_each_alert_is_tried_and_has_a_section_in_the_runbook() -> None:
     names = [rule["alert"] for rule in ALERTS]
     tests = yaml.safe_load((FOLDER / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
@@ -45,7 +79,7 @@ def test_each_alert_is_tried_and_has_a_section_in_the_runbook() -> None:
     assert sections == names
     for rule in ALERTS:
         assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
-        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["labels"]["severity"] in ("warning", "critical", "none")
 
 
 def test_every_metric_of_the_rules_exists() -> None:

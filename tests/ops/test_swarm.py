@@ -485,7 +485,7 @@ def answering(addresses: list[str]) -> list[str]:
     """What the stack's ports answer; runs in a container."""
     found = []
     for address in addresses:
-        for port in (8998, 6379, 9090, 8405, 8080):
+        for port in (8998, 6379, 9090, 9093, 8405, 8406, 8080):
             try:
                 with socket.create_connection((address, port), 0.5) as made:
                     made.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -497,12 +497,12 @@ def answering(addresses: list[str]) -> list[str]:
     return found
 
 
-async def test_only_the_balancer_has_a_port(stack: Stack) -> None:
-    """Nothing but the balancer's is published, nor reached from another network."""
+async def test_only_the_edge_has_a_port(stack: Stack) -> None:
+    """Nothing but the edge's is published, nor reached from another network."""
     found = await asyncio.to_thread(docker.docker, "ps", "--format", "{{.Names}} {{.Ports}}")
     published = [row for row in found.splitlines() if "->" in row]
     assert len(published) == 1, published
-    assert published[0].startswith(f"{swarm.STACK}_haproxy.")
+    assert published[0].startswith(f"{swarm.STACK}_edge.")
     services = await asyncio.to_thread(
         docker.docker, "service", "ls", "--format", "{{.Name}} {{.Ports}}"
     )
@@ -537,8 +537,25 @@ async def test_only_the_balancer_has_a_port(stack: Stack) -> None:
 
 async def test_prometheus_sees_every_replica(stack: Stack) -> None:
     await until(lambda: len(stack.prometheus('up{job="kaiwa"} == 1')) == 3, "replicas", 60)
-    await until(lambda: stack.prometheus('up{job="haproxy"} == 1'), "balancer", 60)
+    await until(lambda: len(stack.prometheus('up{job="haproxy"} == 1')) == 2, "balancers", 60)
+    await until(lambda: stack.prometheus('up{job="edge"} == 1'), "edge", 60)
     assert len(stack.prometheus("kaiwa_ready == 1")) == 3
+
+
+async def test_alerts_reach_alertmanager(stack: Stack) -> None:
+    """The dead man's switch, which fires all the time, at the receiver that is meant for it."""
+    code = (
+        "import json,urllib.request as u;"
+        "print(json.dumps([[a['labels']['alertname'],a['receivers'][0]['name']] for a in "
+        "json.load(u.urlopen('http://alertmanager:9093/api/v2/alerts'))]))"
+    )
+
+    def arrived() -> bool:
+        asker = stack.containers()[0]
+        said = docker.docker("exec", asker, "/opt/kaiwa/bin/python", "-c", code)
+        return ["KaiwaWatchdog", "watchdog"] in json.loads(said)
+
+    await until(arrived, "the dead man's switch", 90)
 
 
 async def test_containers_can_do_little(stack: Stack) -> None:

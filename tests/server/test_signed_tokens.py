@@ -86,6 +86,21 @@ def test_secrets_are_lines_of_a_file(tmp_path: Path) -> None:
     assert Signer((ONE,)).check("a", found.sign("a", VALUE)) == VALUE
 
 
+def test_secrets_are_files_of_a_folder(tmp_path: Path) -> None:
+    for name, secret in (("2-next", TWO), ("1-current", ONE), (".hidden", b"short")):
+        (tmp_path / name).write_bytes(secret)
+    found = signing.read(str(tmp_path))
+    assert Signer((ONE,)).check("a", found.sign("a", VALUE)) == VALUE
+    assert found.check("a", Signer((TWO,)).sign("a", VALUE)) == VALUE
+    (tmp_path / "3-previous").write_bytes(b"short-password")
+    with pytest.raises(InputError, match="shorter than 32 bytes"):
+        signing.read(str(tmp_path))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="holds no secret"):
+        signing.read(str(empty))
+
+
 @pytest.mark.parametrize(
     ("held", "says"),
     [

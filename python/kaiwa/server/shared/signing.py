@@ -61,21 +61,27 @@ class Signer:
 
 
 def read(path: str) -> Signer:
-    """The signer of a file that holds one secret a line.
+    """The signer of a file that holds one secret a line, or of a folder of such files.
+
+    In a folder the order of the names counts, and hidden files do not.
 
     Raises:
-        InputError: the file cannot be read or holds no secret, or a secret is too short. The
-            message contains nothing of them.
+        InputError: a file cannot be read or holds no secret, or a secret is too short. The message
+            contains nothing of them.
     """
     how = f"make one with `openssl rand -base64 48 > {path}`, the same for every server"
+    place = Path(path)
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+        if place.is_dir():
+            how = f"put files into {path} that `openssl rand -base64 48` makes"
+            files = sorted(file for file in place.iterdir() if not file.name.startswith("."))
+        else:
+            files = [place]
+        lines = [line for file in files for line in _lines(file, how)]
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"the file of token_secret_file cannot be read: {reason}; {how}") from None
-    lines = [line.strip() for line in data.splitlines() if line.strip()]
-    if not lines or len(data) > _MOST_BYTES:
+    if not lines:
         raise InputError(f"the file of token_secret_file holds no secret; {how}")
     if min(map(len, lines)) < SHORTEST_SECRET:
         raise InputError(
@@ -83,3 +89,17 @@ def read(path: str) -> Signer:
             f"{how}"
         )
     return Signer(tuple(lines))
+
+
+def _lines(file: Path, how: str) -> list[bytes]:
+    """The secrets of one file.
+
+    Raises:
+        InputError: it is too long to be one of secrets.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as opened:
+        data = opened.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise InputError(f"the file of token_secret_file holds no secret; {how}")
+    return [line.strip() for line in data.splitlines() if line.strip()]
