@@ -102,12 +102,14 @@ class Engine:
         step_budget: float | None = 0.06,
         opus_complexity: int = 5,
         opus_threads: int | None = None,
+        lost_after: int | None = None,
     ) -> Engine:
         """An engine without a model, which says back what it hears: for measuring and testing
         what is around a model.
 
         A step takes ``seconds``, and ``seconds_per_row`` for each session in it: the engine sleeps
-        so long. The other arguments are those of an engine.
+        so long. After ``lost_after`` steps they fail as on a GPU that is lost, which ends the
+        engine. The other arguments are those of an engine.
         """
         self = cls.__new__(cls)
         self._set("echo", True, None, Sampling())
@@ -120,6 +122,7 @@ class Engine:
             _seconds("step_budget", step_budget),
             _effort(opus_complexity),
             opus_threads,
+            None if lost_after is None else _natural("lost_after", lost_after),
         )
         return self
 

@@ -9,14 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.server.live import Live, eventually, running, wait_until
 from tests.server.wire import call
 
 from kaiwa import Engine, _native
-from kaiwa.server import collector, metrics_page
+from kaiwa.server import metrics_page
 from kaiwa.server.collector import ServerCollector
 
 ROW = re.compile(r"^\| `(kaiwa_\w+)` \| (\w+) \| ([^|]*)\|", re.M)
@@ -99,18 +98,6 @@ def test_buckets_are_cumulated_and_counters_keep_their_labels() -> None:
     assert value("kaiwa_step_batch_size_sum") == 3
     assert value("kaiwa_frames_total", {"direction": "out", "kind": "model"}) == 3
     assert value("kaiwa_slots_total") == 1
-
-
-@pytest.mark.parametrize(
-    ("device", "counted"), [("cpu", 0), ("candle-cpu", 0), ("cuda:0", 5), ("metal:0", 5)]
-)
-def test_only_the_memory_of_a_gpu_counts_as_its_memory(device: str, counted: int) -> None:
-    engine: Any = SimpleNamespace(
-        moshi=SimpleNamespace(device=device, weight_bytes=5),
-        readiness=SimpleNamespace(state_bytes=5),
-    )
-    samples = collector._gpu_memory(engine).samples
-    assert [sample.value for sample in samples] == [counted, counted]
 
 
 def test_the_lag_of_the_event_loop_counts_what_looks_after_the_calls() -> None:

@@ -19,7 +19,7 @@ from tests.server.wire import call, pcm16, refusal, tone
 from kaiwa import demo
 from kaiwa.engine import Engine
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.state import STUCK, ServerState
+from kaiwa.server.state import ServerState
 
 ECHO = ("--model", "synth:echo")
 
@@ -277,15 +277,17 @@ def test_serving_everybody_by_mistake_is_refused() -> None:
 # ---- an engine that has failed -----------------------------------------------------------------
 
 
-async def test_a_server_whose_engine_has_failed_is_unhealthy_and_says_so_at_once() -> None:
-    with running() as live:
+async def test_a_server_whose_device_is_lost_is_unhealthy_and_says_so() -> None:
+    with running(lambda _: Engine.echo(slots=2, lost_after=1)) as live:
         assert live.ask("/healthz").status == 200
-        async with call(live.url(format="pcm", pace="none")) as chat:
-            # What the engine does when its device is lost or a defect ends it.
-            live.engine.close()
-            assert (await chat.gone())[1] == "closed"
-        # Not only when its silence has lasted long enough.
-        assert live.engine.readiness.silent_seconds < STUCK
+        url = live.url(format="pcm", pace="none")
+        async with call(url) as one, call(url) as other:
+            await one.say(*[pcm16(tone(1))] * 4)
+            for chat in (one, other):
+                code, reason = await chat.gone()
+                assert (code, reason) == (1011, "error")
+                assert "device echo has failed" in chat.said[0]
+        # At once, and not when its silence has lasted long enough.
         health = live.ask("/healthz")
         assert (health.status, health.json["state"]) == (503, "failed")
         assert live.ask("/startupz").status == 503
@@ -298,6 +300,7 @@ async def test_a_server_whose_engine_has_failed_is_unhealthy_and_says_so_at_once
         await eventually(lambda: live.problems)
         [line] = live.problems
         assert "restart the server" in line
+        assert "device echo has failed" in line
         live.problems.clear()
 
 

@@ -18,10 +18,11 @@ import pytest
 from playwright.sync_api import Page, expect
 from tests.server.live import At, Live, eventually, running
 from tests.server.test_stop import _Stuck
-from tests.server.wire import Call, call
+from tests.server.wire import Call, call, pcm16, tone
 from tests.web.conftest import in_a_thread
 from tests.web.test_call import press, state, title, until
 
+from kaiwa import Engine
 from kaiwa.cli.serve import load as load_engine
 from kaiwa.reasons import REASONS
 from kaiwa.server import key_edits
@@ -146,8 +147,10 @@ async def failed(_: Path) -> Told:
     log = logging.getLogger("kaiwa.server")
     log.addFilter(other)
     try:
-        with running() as live:
-            live.engine.close()
+        with running(lambda _: Engine.echo(lost_after=0)) as live:
+            async with browser_call(live, format="pcm", pace="none") as chat:
+                await chat.say(pcm16(tone(1)))
+                assert (await end_of(chat)).reason == "error"
             return await refusal_of(live)
     finally:
         log.removeFilter(other)

@@ -15,7 +15,6 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from kaiwa import __version__, _native
-from kaiwa.engine import Engine
 from kaiwa.server import memory
 from kaiwa.server.call.held import HeldCalls
 from kaiwa.server.call.live import LiveCalls
@@ -72,7 +71,6 @@ class ServerCollector(Collector):
         if engine is None:
             return
         yield self._collect_active()
-        yield _gpu_memory(engine)
         yield from map(_forward, engine.metrics())
 
     def _collect_active(self) -> GaugeMetricFamily:
@@ -106,19 +104,6 @@ class ServerCollector(Collector):
         )
         passed_on = float(sum(call.forwarded for call in self._live))
         yield _gauge("kaiwa_calls_passed_on", "Calls that another server holds.", passed_on)
-
-
-def _gpu_memory(engine: Engine) -> GaugeMetricFamily:
-    """What the engine keeps on a GPU; nothing where it runs on the processor."""
-    family = GaugeMetricFamily(
-        "kaiwa_gpu_memory_bytes", "What the engine keeps on the GPU.", labels=("kind",)
-    )
-    moshi = engine.moshi
-    on_gpu = moshi is not None and not moshi.device.endswith("cpu")
-    weights = moshi.weight_bytes if moshi is not None and on_gpu else 0
-    family.add_metric(("weights",), weights)
-    family.add_metric(("state",), engine.readiness.state_bytes if on_gpu else 0)
-    return family
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

@@ -152,7 +152,10 @@ async def _watch(server: Server) -> None:
         now = server.state.clock()
         if server.state.fault == "failed" and not failed:
             failed = True
-            log.error("the engine has failed and takes no more calls; restart the server")
+            log.error(
+                "the engine has failed and takes no more calls; restart the server: %s",
+                server.state.engine.readiness.failure if server.state.engine else "",
+            )
         try:
             for call in server.live:
                 call.watch(now)

@@ -76,12 +76,6 @@ _SERVER = (
         "conversations in slots, those that are held included",
     ),
     (
-        "kaiwa_gpu_memory_bytes",
-        "gauge",
-        "kind",
-        "what the engine keeps on a GPU: `weights`, `state`; 0 on a processor",
-    ),
-    (
         "kaiwa_conversations_started_total",
         "counter",
         "protocol",

@@ -60,8 +60,8 @@ class ServerState:
         if self.engine is None:
             return None
         engine = self.engine.readiness
-        # A drain may close it; otherwise nobody does while the server runs.
-        if engine.state == "closed" and not self.draining:
+        # Nobody closes it while the server runs, but a drain.
+        if engine.state == "failed" or (engine.state == "closed" and not self.draining):
             return "failed"
         return "stuck" if engine.silent_seconds > STUCK else None
 

@@ -136,6 +136,12 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl From<Size> for usize {
+    fn from(size: Size) -> Self {
+        size.0
+    }
+}
+
 /// A list of [`Size`]s.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sizes(pub Vec<usize>);
@@ -146,9 +152,21 @@ impl<'de> Deserialize<'de> for Sizes {
     }
 }
 
+impl From<Sizes> for Vec<usize> {
+    fn from(sizes: Sizes) -> Self {
+        sizes.0
+    }
+}
+
 /// A number above 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Positive(pub f64);
+
+impl From<Positive> for f64 {
+    fn from(number: Positive) -> Self {
+        number.0
+    }
+}
 
 impl<'de> Deserialize<'de> for Positive {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {

@@ -174,6 +174,136 @@ fn every_entry_of_both_schemas_is_read() {
     }
 }
 
+/// `base` with entries of one object added.
+fn extended(base: &Value, path: &str, entries: Value) -> Value {
+    let mut out = base.clone();
+    let into = out.pointer_mut(path).unwrap().as_object_mut().unwrap();
+    for (key, value) in entries.as_object().unwrap() {
+        into.insert(key.clone(), value.clone());
+    }
+    out
+}
+
+#[test]
+fn entries_that_are_not_mimis_are_ignored() {
+    // What `transformers` writes for every model, whatever the version, beside Mimi's own.
+    let everyones = json!({
+        "_name_or_path": "kyutai/mimi", "torch_dtype": "float32", "dtype": "float32",
+        "transformers_version": "5.23.0", "is_encoder_decoder": false, "use_cache": false,
+        "use_streaming": false, "max_position_embeddings": 8000, "output_attentions": false,
+        "return_dict": true, "chunk_size_feed_forward": 0, "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0}, "problem_type": null, "pad_token_id": null,
+        "tie_word_embeddings": true, "layer_types": ["sliding_attention"]
+    });
+    for base in [transformers_4(), transformers_5()] {
+        let file = extended(&base, "", everyones.clone());
+        let read = MimiConfig::from_json(&file.to_string()).unwrap();
+        assert_eq!(read, MimiConfig::default());
+    }
+    let base = support::golden_config();
+    let training = json!({"decay": 0.99, "q_dropout": true, "notes": {"by": "somebody"}});
+    for path in ["", "/seanet", "/transformer", "/quantizer"] {
+        let file = extended(&kyutai(), path, training.clone());
+        assert_eq!(
+            MimiConfig::from_json(&file.to_string()).unwrap(),
+            base,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn an_error_in_a_file_of_transformers_speaks_of_its_entries() {
+    let base = transformers_5();
+    for (path, value, wanted) in [
+        ("hidden_size", json!("512"), "use a whole number"),
+        ("hidden_size", json!(null), ""),
+        ("hidden_size", json!(0), "must equal hidden_size"),
+        ("num_filters", json!(0), "num_filters is 0; use 1 to 16384"),
+        (
+            "num_filters",
+            json!(7),
+            "compress is 2; it must divide num_filters, 7",
+        ),
+        (
+            "num_attention_heads",
+            json!(0),
+            "it must equal num_attention_heads",
+        ),
+        (
+            "num_key_value_heads",
+            json!(4),
+            "it must equal num_attention_heads",
+        ),
+        (
+            "upsampling_ratios",
+            json!([7, 6, 5, 4]),
+            "upsampling_ratios is [7, 6, 5, 4]",
+        ),
+        (
+            "upsampling_ratios",
+            json!("8654"),
+            "use a list of whole numbers",
+        ),
+        (
+            "sampling_rate",
+            json!(24_001),
+            "frame_rate is 12.5; sampling_rate / frame_rate must",
+        ),
+        ("sliding_window", json!(null), "limited attention window"),
+        (
+            "sliding_window",
+            json!(1),
+            "sliding_window is 1; it must hold a frame",
+        ),
+        ("codebook_size", json!(1), "codebook_size is 1; use 2 to"),
+        (
+            "num_quantizers",
+            json!(257),
+            "num_quantizers is 257; use 1 to 256",
+        ),
+        (
+            "norm_eps",
+            json!(2.0),
+            "norm_eps is 2; use a small positive number",
+        ),
+        (
+            "rope_parameters.rope_theta",
+            json!(-1),
+            "rope_parameters.rope_theta is -1",
+        ),
+        (
+            "rope_parameters.rope_theta",
+            json!(0.5),
+            "rope_theta is 0.5",
+        ),
+        (
+            "rope_parameters.rope_type",
+            json!("yarn"),
+            "rope_parameters.rope_type",
+        ),
+        ("rope_parameters", json!([10_000.0]), "rope_parameters"),
+        ("use_conv_shortcut", json!(0), "use true or false"),
+        (
+            "pad_mode",
+            json!("reflect"),
+            "use \"constant\" or \"replicate\"",
+        ),
+        ("hidden_act", json!("silu"), "only \"gelu\""),
+    ] {
+        let text = with(&base, path, value.clone());
+        if wanted.is_empty() {
+            assert_eq!(MimiConfig::from_json(&text).unwrap(), MimiConfig::default());
+            continue;
+        }
+        let message = refused(&text, wanted);
+        assert!(
+            !message.contains("seanet") && !message.contains("transformer."),
+            "{message}"
+        );
+    }
+}
+
 #[test]
 fn unsupported_modes_are_named() {
     let base = kyutai();

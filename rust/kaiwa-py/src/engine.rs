@@ -83,9 +83,10 @@ impl Engine {
         })
     }
 
-    /// Runs an echo: a step of n rows takes `base + n * per_row` seconds.
+    /// Runs an echo: a step of n rows takes `base + n * per_row` seconds. With `lost_after` its
+    /// device is lost after so many steps; it then does not warm up, which would count.
     #[staticmethod]
-    #[pyo3(signature = (slots, base, per_row, queue, step_budget, opus_complexity, opus_threads=None))]
+    #[pyo3(signature = (slots, base, per_row, queue, step_budget, opus_complexity, opus_threads=None, lost_after=None))]
     #[expect(clippy::too_many_arguments, reason = "one argument a setting")]
     fn start_echo(
         py: Python<'_>,
@@ -96,10 +97,12 @@ impl Engine {
         step_budget: f64,
         opus_complexity: u8,
         opus_threads: Option<usize>,
+        lost_after: Option<u64>,
     ) -> PyResult<Self> {
         detached(py, || {
-            let options = options(queue, step_budget, opus_threads, opus_complexity, true);
-            let echo = Echo::new(slots, base, per_row)?;
+            let warm_up = lost_after.is_none();
+            let options = options(queue, step_budget, opus_threads, opus_complexity, warm_up);
+            let echo = Echo::new(slots, base, per_row)?.losing_device_after(lost_after);
             Ok(Self(engine::Engine::start(Box::new(echo), options)?))
         })
     }

@@ -87,7 +87,7 @@ macro_rules! mapping_record {
 record! {
     /// Whether an engine takes callers.
     Readiness {
-        /// `ready`, `full`, `overloaded`, `draining` or `closed`.
+        /// `ready`, `full`, `overloaded`, `draining`, `closed` or `failed`.
         state: &'static str,
         slots_total: usize,
         slots_used: usize,
@@ -99,6 +99,8 @@ record! {
         predicted_seconds: f64,
         /// Bytes of running state of all slots.
         state_bytes: usize,
+        /// Why the engine has failed, if it has.
+        failure: Option<String>,
         /// Seconds since the engine's thread gave a sign of life; more than five: it is stuck.
         silent_seconds: f64,
         /// Seconds since the engine began.
@@ -116,6 +118,7 @@ impl Readiness {
             step_p95_seconds: core.step_p95,
             predicted_seconds: core.predicted,
             state_bytes: core.state_bytes,
+            failure: core.failure,
             silent_seconds,
             now,
         }

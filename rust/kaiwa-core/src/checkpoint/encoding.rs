@@ -4,6 +4,8 @@
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
+use super::ggml;
+
 /// How a matrix's numbers lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -33,6 +35,29 @@ pub enum Encoding {
     },
 }
 
+impl Encoding {
+    /// The block type where GGML defines it, and it is not plain floats.
+    pub(crate) fn block_type(self) -> Option<GgmlDType> {
+        match self.canonical() {
+            Self::Q8_0 => Some(GgmlDType::Q8_0),
+            Self::Q4_0 => Some(GgmlDType::Q4_0),
+            Self::Q4_1 => Some(GgmlDType::Q4_1),
+            Self::Ggml(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// `GgmlDType` spells three plain types of its own: one word for each.
+    pub(crate) fn canonical(self) -> Self {
+        match self {
+            Self::Ggml(GgmlDType::F32) => Self::F32,
+            Self::Ggml(GgmlDType::F16) => Self::F16,
+            Self::Ggml(GgmlDType::BF16) => Self::Bf16,
+            other => other,
+        }
+    }
+}
+
 /// Rows of a matrix as they lie in their file, reused between reads.
 #[derive(Debug, Default, Clone)]
 pub struct RawRows {
@@ -59,7 +84,7 @@ pub(crate) fn row_bytes(encoding: Encoding, cols: usize) -> [usize; 3] {
         Encoding::Q8_0 => cols / 32 * 34,
         Encoding::Q4_0 => cols / 32 * 18,
         Encoding::Q4_1 => cols / 32 * 20,
-        Encoding::Ggml(kind) => cols / kind.block_size() * kind.type_size(),
+        Encoding::Ggml(kind) => ggml::block_bytes(kind, cols),
         Encoding::Int8Rows => return [cols, 4, 0],
         Encoding::Affine { bits, group } => {
             let groups = cols.div_ceil(group.max(1)) * 2;
@@ -136,7 +161,7 @@ fn decode(encoding: Encoding, [data, scales, biases]: [&[u8]; 3], out: &mut [f32
                 }
             }
         }
-        Encoding::Ggml(kind) => decode_ggml(kind, data, out),
+        Encoding::Ggml(kind) => ggml::dequantise(kind, data, out),
         Encoding::Int8Rows => {
             let scale = scales
                 .first_chunk::<4>()
@@ -156,27 +181,5 @@ fn decode(encoding: Encoding, [data, scales, biases]: [&[u8]; 3], out: &mut [f32
                 *o = brain(scales[i / group]) * f32::from(q) + brain(biases[i / group]);
             }
         }
-    }
-}
-
-/// The block types of GGUF that have no kernels here, through the tensor library.
-fn decode_ggml(kind: GgmlDType, data: &[u8], out: &mut [f32]) {
-    use candle_core::quantized::{QStorage, QTensor};
-    use candle_core::{Device, Tensor};
-    // The library reads blocks in place and wants them aligned, which rows of bytes need not be.
-    const ALIGN: usize = 8;
-    let mut copy = vec![0u8; data.len() + ALIGN];
-    let skip = copy.as_ptr().align_offset(ALIGN).min(ALIGN);
-    copy[skip..skip + data.len()].copy_from_slice(data);
-    let data = &copy[skip..skip + data.len()];
-    let values = || -> candle_core::Result<Vec<f32>> {
-        let storage = QStorage::from_data(std::borrow::Cow::Borrowed(data), &Device::Cpu, kind)?;
-        let tensor = QTensor::new(storage, out.len())?;
-        let tensor: Tensor = tensor.dequantize(&Device::Cpu)?;
-        tensor.to_vec1()
-    };
-    match values() {
-        Ok(values) => out.copy_from_slice(&values),
-        Err(_) => out.fill(f32::NAN),
     }
 }

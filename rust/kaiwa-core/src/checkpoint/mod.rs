@@ -4,6 +4,8 @@
 //! names, is the business of `codec`.
 
 pub(crate) mod encoding;
+pub(crate) mod finite;
+pub(crate) mod ggml;
 mod gguf;
 mod header;
 mod safetensors;

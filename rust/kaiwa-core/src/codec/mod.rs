@@ -7,10 +7,7 @@
 mod backend;
 mod checks;
 mod config;
-mod config_hf;
 mod config_json;
-mod config_kyutai;
-mod config_section;
 mod expected;
 mod mimi;
 mod names;

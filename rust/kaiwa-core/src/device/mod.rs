@@ -91,6 +91,11 @@ impl Device {
         }
     }
 
+    /// Whether it is a graphics card, with memory of its own or the processor's.
+    pub fn is_gpu(&self) -> bool {
+        matches!(self, Self::Cuda(_) | Self::Metal(_))
+    }
+
     /// The fastest device that works here.
     fn best() -> Self {
         [Self::Cuda(0), Self::Metal(0)]

@@ -14,7 +14,7 @@ use super::session::{Event, Phase, SessionInner, State};
 use super::shared::EngineShared;
 use super::step_times::StepTimes;
 use crate::error::{Error, Result};
-use crate::pipeline::{Frame, FrameIn, Pipeline, Start};
+use crate::pipeline::{Frame, FrameIn, GpuBytes, Pipeline, Start};
 
 /// Longest sleep, in seconds: limits of time are kept to this.
 const NAP: f64 = 0.1;
@@ -48,10 +48,13 @@ pub(super) struct Core {
     pub active: Vec<Option<Arc<SessionInner>>>,
     queued: Vec<Arc<SessionInner>>,
     pub state_bytes: usize,
+    pub gpu_bytes: GpuBytes,
     /// When the last step began and ended.
     pub last_step: (f64, f64),
     /// What a device said that has failed for good: the engine is over.
     pub lost: Option<String>,
+    /// Why the engine is closed, if it has failed and was not asked to close.
+    failure: Option<String>,
 }
 
 impl Core {
@@ -63,8 +66,10 @@ impl Core {
             active: vec![None; slots],
             queued: Vec::new(),
             state_bytes: pipeline.state_bytes(),
+            gpu_bytes: pipeline.gpu_bytes(),
             last_step: (0.0, 0.0),
             lost: None,
+            failure: None,
             pipeline,
             engine,
             registry: Arc::default(),
@@ -127,6 +132,9 @@ impl Core {
 
     /// Ends every session with an error, and the engine with them.
     fn give_up(&mut self, message: &str) -> Turn {
+        self.failure = Some(message.to_owned());
+        // Before anybody learns of the end of a call: whoever asks then is told why.
+        self.publish();
         self.engine.closed.store(true, Ordering::SeqCst);
         self.close_all(EndReason::Error, message);
         self.publish();
@@ -332,6 +340,7 @@ impl Core {
     fn publish(&self) {
         let used = self.admission.used();
         let state = match self.admission.room(&self.times) {
+            _ if self.failure.is_some() => "failed",
             _ if self.engine.closed.load(Ordering::SeqCst) => "closed",
             Ok(()) => "ready",
             Err(refusal) => refusal.reason().as_str(),
@@ -344,11 +353,13 @@ impl Core {
             step_p95: self.times.predict(used.max(1)).unwrap_or(0.0),
             predicted: self.times.predict(used + 1).unwrap_or(0.0),
             state_bytes: self.state_bytes,
+            gpu_bytes: self.gpu_bytes,
+            failure: self.failure.clone(),
         };
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
-#[path = "core_tests.rs"]
+#[path = "core_tests/mod.rs"]
 mod tests;

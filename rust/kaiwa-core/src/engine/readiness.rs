@@ -1,9 +1,12 @@
 //! Whether an engine takes callers.
 
+use crate::pipeline::GpuBytes;
+
 /// Whether the engine takes callers, as of the last turn.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    /// `ready`, `full`, `overloaded`, `draining` or `closed`.
+    /// `ready`, `full`, `overloaded`, `draining`, `closed`, or `failed`: a device is lost, or a
+    /// defect ended the engine; it does not come back.
     pub state: &'static str,
     /// Number of slots.
     pub slots_total: usize,
@@ -17,4 +20,8 @@ pub struct Readiness {
     pub predicted: f64,
     /// Bytes of running state.
     pub state_bytes: usize,
+    /// What lies on graphics cards.
+    pub gpu_bytes: GpuBytes,
+    /// Why the engine has failed, if it has.
+    pub failure: Option<String>,
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::readiness::Readiness;
+use crate::pipeline::GpuBytes;
 
 /// Steps kept for a chart.
 const HISTORY: usize = 600;
@@ -321,6 +322,19 @@ pub const METRICS: &[Metric] = &[
         &[],
         "running state of all slots: keys and values grow with a call up to the window",
         |_, readiness| number(readiness.state_bytes as f64),
+    ),
+    Metric::gauge(
+        "kaiwa_gpu_memory_bytes",
+        &["kind"],
+        "what lies on graphics cards: `weights` of the language model, `state` of all slots; 0 of what is on the processor",
+        |_, readiness| {
+            let GpuBytes { weights, state } = readiness.gpu_bytes;
+            let sample = |(kind, bytes)| Sample {
+                labels: vec![kind],
+                value: Value::Number(bytes as f64),
+            };
+            [("weights", weights), ("state", state)].map(sample).into()
+        },
     ),
     Metric::histogram(
         "kaiwa_step_duration_seconds",

@@ -154,6 +154,7 @@ impl Core {
             Err(_) => self.panicked(),
         }
         self.state_bytes = self.pipeline.state_bytes();
+        self.gpu_bytes = self.pipeline.gpu_bytes();
         if seconds > STALL {
             self.after_stall();
         }

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::{FRAME_SIZE, FrameIn, FrameOut, Pipeline, Start};
+use super::{FRAME_SIZE, FrameIn, FrameOut, GpuBytes, Pipeline, Start};
 use crate::codec::{Mimi, MimiStream, Window};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::lm::{Moshi, MoshiStream, Sampling, StepInput};
 
@@ -205,6 +206,17 @@ fn check(mimi: &Mimi, moshi: &Moshi) -> Result<()> {
     Ok(())
 }
 
+/// What lies on graphics cards, of a model (its device, bytes of weights, bytes of state) and a
+/// codec (its device, bytes of state): each may be on a device of its own.
+fn on_gpus(model: (Device, usize, usize), codec: (Device, usize)) -> GpuBytes {
+    let (model_on, codec_on) = (model.0.is_gpu(), codec.0.is_gpu());
+    let count = |on: bool, bytes: usize| if on { bytes } else { 0 };
+    GpuBytes {
+        weights: count(model_on, model.1),
+        state: count(model_on, model.2) + count(codec_on, codec.1),
+    }
+}
+
 fn mismatch(mimi: &Mimi, moshi: &Moshi) -> Error {
     Error::OptionValue {
         name: "mimi",
@@ -269,11 +281,44 @@ impl Pipeline for Duplex {
         self.codec.state_bytes() + self.lm.state_bytes()
     }
 
+    fn gpu_bytes(&self) -> GpuBytes {
+        on_gpus(
+            (
+                self.moshi.device(),
+                self.moshi.weight_bytes(),
+                self.lm.state_bytes(),
+            ),
+            (self.mimi.device(), self.codec.state_bytes()),
+        )
+    }
+
     fn stage_seconds(&self) -> Vec<(&'static str, f64)> {
         STAGES.into_iter().zip(self.last_seconds).collect()
     }
 
     fn delay(&self) -> usize {
         self.moshi.config().max_delay()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_on_a_card_counts_as_its_memory() {
+        use Device::{CandleCpu, Cpu, Cuda, Metal};
+        for (model, codec, weights, state) in [
+            (Cpu, Cpu, 0, 0),
+            (CandleCpu, CandleCpu, 0, 0),
+            (Cuda(1), Cuda(1), 100, 30),
+            (Metal(0), Metal(0), 100, 30),
+            (Cuda(0), Cpu, 100, 20),
+            (Cuda(0), CandleCpu, 100, 20),
+            (Cpu, Cuda(0), 0, 10),
+        ] {
+            let bytes = on_gpus((model, 100, 20), (codec, 10));
+            assert_eq!(bytes, GpuBytes { weights, state }, "{model:?}, {codec:?}");
+        }
     }
 }

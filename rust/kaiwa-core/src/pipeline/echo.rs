@@ -9,6 +9,8 @@ pub struct Echo {
     slots: usize,
     /// Seconds of a step with no rows, and of each row.
     seconds: (f64, f64),
+    /// Steps until its device is lost, if it ever is.
+    lost_after: Option<u64>,
 }
 
 impl Echo {
@@ -28,7 +30,17 @@ impl Echo {
         Ok(Self {
             slots,
             seconds: (base, per_row),
+            lost_after: None,
         })
+    }
+
+    /// The same, and after so many steps every further one fails as on a card that is lost: for
+    /// tests of what becomes of the calls and of the server.
+    pub fn losing_device_after(self, steps: Option<u64>) -> Self {
+        Self {
+            lost_after: steps,
+            ..self
+        }
     }
 }
 
@@ -42,6 +54,16 @@ impl Pipeline for Echo {
     }
 
     fn step(&mut self, rows: &[(usize, FrameIn<'_>)]) -> Result<Vec<FrameOut>> {
+        match &mut self.lost_after {
+            Some(0) => {
+                return Err(Error::DeviceLost {
+                    device: "echo".into(),
+                    reason: "it was to fail after a number of steps".into(),
+                });
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
         let seconds = self.seconds.0 + self.seconds.1 * rows.len() as f64;
         if seconds > 0.0 {
             std::thread::sleep(std::time::Duration::from_secs_f64(seconds));

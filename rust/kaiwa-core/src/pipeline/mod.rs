@@ -89,6 +89,15 @@ impl FrameOut {
     }
 }
 
+/// Bytes that lie on graphics cards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GpuBytes {
+    /// Weights of the language model.
+    pub weights: usize,
+    /// Running state of all slots.
+    pub state: usize,
+}
+
 /// Slots that are stepped together.
 pub trait Pipeline: Send {
     /// The kind of input it takes.
@@ -106,6 +115,10 @@ pub trait Pipeline: Send {
     fn renew(&mut self) -> Result<()>;
     /// Bytes of running state.
     fn state_bytes(&self) -> usize;
+    /// What of weights and state lies on graphics cards.
+    fn gpu_bytes(&self) -> GpuBytes {
+        GpuBytes::default()
+    }
     /// Seconds of each stage of the last step.
     fn stage_seconds(&self) -> Vec<(&'static str, f64)>;
     /// Frames from a frame of input to the answer that belongs to it.

@@ -1,4 +1,4 @@
-//! The files of a model, safetensors or GGUF, behind one face.
+//! The files of a model, safetensors or GGUF, read through one interface.
 
 use std::collections::BTreeMap;
 use std::io::Read;

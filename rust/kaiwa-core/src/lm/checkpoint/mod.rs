@@ -1,4 +1,5 @@
-//! A language model's checkpoint: any published layout, one face (docs/spec/checkpoints.md).
+//! A language model's checkpoint: any published layout, read through one interface
+//! (docs/spec/checkpoints.md).
 //!
 //! Opening checks the complete set of names and shapes against the configuration; no weight is
 //! read before that.

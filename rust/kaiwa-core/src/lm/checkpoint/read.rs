@@ -3,10 +3,9 @@
 use std::ops::Range;
 use std::path::Path;
 
-use half::f16;
-
 use super::{LmCheckpoint, Place};
 use crate::checkpoint::encoding::{decode_row, row_bytes};
+use crate::checkpoint::finite::{self, Floats, Part};
 use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
 use crate::lm::{LmConfig, LmTensors, TensorInfo};
@@ -43,53 +42,51 @@ impl LmCheckpoint {
     }
 }
 
-/// Scales must be numbers; those of 8-bit rows not negative.
+/// Scales must be numbers; those of 8-bit rows not negative. Plain floats are looked at when they are
+/// read as values.
 fn check_scales(
     files: &super::files::Files,
     place: &Place,
     first: usize,
     raw: &RawRows,
 ) -> Result<()> {
-    let bad = |name: &str, index: usize, value: f32| Error::TensorNotFinite {
-        path: files.path(0),
-        name: name.to_owned(),
-        index,
-        value,
+    if matches!(
+        place.encoding.canonical(),
+        Encoding::F32 | Encoding::F16 | Encoding::Bf16
+    ) {
+        return Ok(());
+    }
+    let bad = |part: Part, index: usize, value: f32| {
+        let (name, before) = match part {
+            Part::Data => (Some(&place.name), first * place.cols),
+            Part::Scales => (place.scales.as_ref(), first * scales_per_row(place)),
+            Part::Biases => (place.biases.as_ref(), first * scales_per_row(place)),
+        };
+        Error::TensorNotFinite {
+            path: files.path(0),
+            name: name.cloned().unwrap_or_default(),
+            index: before + index,
+            value,
+        }
     };
-    match place.encoding {
-        Encoding::Q8_0 | Encoding::Q4_0 | Encoding::Q4_1 => {
-            let [size, ..] = row_bytes(place.encoding, 32);
-            for (i, block) in raw.data.chunks_exact(size).enumerate() {
-                let d = f16::from_le_bytes([block[0], block[1]]);
-                if !d.is_finite() {
-                    let index = first * place.cols + i * 32;
-                    return Err(bad(&place.name, index, d.to_f32()));
-                }
-            }
+    if let Floats::Bad { part, index, value } = finite::floats(raw, place.encoding) {
+        return Err(bad(part, index, value));
+    }
+    if place.encoding == Encoding::Int8Rows {
+        let scales = raw.scales.as_chunks::<4>().0.iter().enumerate();
+        let mut scales = scales.map(|(row, bytes)| (row, f32::from_le_bytes(*bytes)));
+        if let Some((row, scale)) = scales.find(|(_, scale)| *scale < 0.0) {
+            return Err(bad(Part::Scales, row, scale));
         }
-        Encoding::Int8Rows => {
-            let name = place.scales.as_deref().unwrap_or_default();
-            for (i, b) in raw.scales.as_chunks::<4>().0.iter().enumerate() {
-                let scale = f32::from_le_bytes(*b);
-                if !scale.is_finite() || scale < 0.0 {
-                    return Err(bad(name, first + i, scale));
-                }
-            }
-        }
-        Encoding::Affine { group, .. } => {
-            for (name, bytes) in [(&place.scales, &raw.scales), (&place.biases, &raw.biases)] {
-                for (i, b) in bytes.as_chunks::<2>().0.iter().enumerate() {
-                    let value = half::bf16::from_le_bytes(*b).to_f32();
-                    if !value.is_finite() {
-                        let index = first * (place.cols / group) + i;
-                        return Err(bad(name.as_deref().unwrap_or_default(), index, value));
-                    }
-                }
-            }
-        }
-        _ => {}
     }
     Ok(())
+}
+
+fn scales_per_row(place: &Place) -> usize {
+    match place.encoding {
+        Encoding::Affine { group, .. } => place.cols / group,
+        _ => 1,
+    }
 }
 
 /// Translation models take an early end of the text as padding (docs/spec/moshi.md 9.2): row 2 of

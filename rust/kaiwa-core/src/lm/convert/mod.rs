@@ -28,7 +28,7 @@ const TASK_VALUES: usize = 1 << 18;
 /// Writes `source` to `out` in another format, in bounded memory; gives the file's length.
 ///
 /// The file appears under its name when it is complete; after an error or an interruption nothing
-/// is left. `progress` hears (bytes done, bytes in all).
+/// is left. `progress` is called with (bytes done, bytes in all).
 ///
 /// # Errors
 /// Those of reading `source`; [`Error::OptionValue`] if the format cannot hold the model;

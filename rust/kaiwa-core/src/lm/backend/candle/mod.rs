@@ -19,7 +19,6 @@ mod kv;
 mod layer;
 mod linear;
 mod norm;
-mod raw;
 mod reblock;
 mod state;
 mod temporal;

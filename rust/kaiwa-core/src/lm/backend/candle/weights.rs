@@ -7,10 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::internal_error;
 use super::linear::{Correction, Linear};
 use super::reblock::{self, Reblocked};
-use super::{internal_error, raw};
 use crate::checkpoint::encoding::row_bytes;
+use crate::checkpoint::finite::{self, Floats};
+use crate::checkpoint::ggml;
 use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
 use crate::formats::WeightFormat;
@@ -147,7 +149,7 @@ impl<'a> Loader<'a> {
             Some(WeightFormat::Int8) => Some(GgmlDType::Q8_0),
             Some(WeightFormat::Int4) => Some(GgmlDType::Q4_0),
             // Nothing is gained by bf16 where it is held in f32: the file's values stay exact.
-            None => match raw::block_type(info.encoding).filter(|k| multiplies(*k)) {
+            None => match info.encoding.block_type().filter(|k| multiplies(*k)) {
                 None if self.device.is_cpu() => return Form::F32,
                 kind => kind,
             },
@@ -178,7 +180,7 @@ impl<'a> Loader<'a> {
             })?;
             return Ok(Tensor::from_vec(values, shape, self.device)?);
         }
-        if raw::canonical(info.encoding) == Encoding::Bf16 && !info.merged {
+        if info.encoding.canonical() == Encoding::Bf16 && !info.merged {
             let bytes = self.raw(name, info)?.data;
             let shape = [info.rows, info.cols];
             let made = Tensor::from_raw_buffer(&bytes, DType::BF16, &shape, self.device)?;
@@ -195,15 +197,15 @@ impl<'a> Loader<'a> {
     /// Blocks of the file as they are if it has this kind, else made by Candle's quantiser (also
     /// where an adapter changed the values).
     fn blocks(&self, name: &str, info: &TensorInfo, kind: GgmlDType) -> Result<Linear> {
-        let bytes = if raw::block_type(info.encoding) == Some(kind) && !info.merged {
+        let bytes = if info.encoding.block_type() == Some(kind) && !info.merged {
             self.raw(name, info)?.data
         } else {
-            let per_row = raw::block_bytes(kind, info.cols);
+            let per_row = ggml::block_bytes(kind, info.cols);
             self.values(name, info, per_row, |from, out| {
-                raw::quantise(from, kind, out)
+                ggml::quantise(from, kind, out)
             })?
         };
-        let made = raw::blocks(&bytes, kind, (info.rows, info.cols), self.device)?;
+        let made = ggml::blocks(&bytes, kind, (info.rows, info.cols), self.device)?;
         let bytes = bytes.len();
         // Never dense here: only kinds that stay blocks get this far.
         let product = QMatMul::from_qtensor(made)?;
@@ -222,7 +224,7 @@ impl<'a> Loader<'a> {
             addends,
         } = reblock::reblock(info, &self.raw(name, info)?);
         let bytes = blocks.len() + 4 * (factors.len() + addends.len());
-        let made = raw::blocks(&blocks, kind, (info.rows, info.cols), self.device)?;
+        let made = ggml::blocks(&blocks, kind, (info.rows, info.cols), self.device)?;
         let groups = addends.len() / info.rows.max(1);
         let addends = match groups {
             0 => None,
@@ -251,7 +253,7 @@ impl<'a> Loader<'a> {
                 "raw rows have another length than their encoding",
             ));
         }
-        if !raw::known_finite(&rows, info.encoding) {
+        if finite::floats(&rows, info.encoding) != Floats::Finite {
             // Names the first bad element, if there is one.
             self.values(name, info, 0, |_, _: &mut [u8]| Ok(()))?;
         }

@@ -34,7 +34,7 @@ pub(crate) struct CpuLm {
 }
 
 impl CpuLm {
-    /// Reads and packs every weight; `progress` hears (bytes done, bytes in all).
+    /// Reads and packs every weight; `progress` is called with (bytes done, bytes in all).
     pub(crate) fn load(
         tensors: &dyn LmTensors,
         weights: Option<WeightFormat>,

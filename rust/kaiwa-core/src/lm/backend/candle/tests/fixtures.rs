@@ -8,10 +8,8 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::Content;
 use serde_json::Value;
 
-use super::super::raw;
 use super::data;
-use crate::checkpoint::SafeTensorsFile;
-use crate::checkpoint::{Encoding, RawRows};
+use crate::checkpoint::{Encoding, RawRows, SafeTensorsFile, ggml};
 use crate::error::{Error, Result};
 use crate::lm::{DepthConfig, FeedForward, LmConfig, LmTensors, Norm, Rope, Sampling, TensorInfo};
 
@@ -290,9 +288,9 @@ pub(super) fn requantised(
         if rows == 1 || name.contains("emb") || cols % kind.block_size() != 0 {
             continue;
         }
-        let mut bytes = vec![0; raw::block_bytes(kind, rows * cols)];
-        raw::quantise(&held.values, kind, &mut bytes).unwrap();
-        let blocks = raw::blocks(&bytes, kind, (rows, cols), &Device::Cpu).unwrap();
+        let mut bytes = vec![0; ggml::block_bytes(kind, rows * cols)];
+        ggml::quantise(&held.values, kind, &mut bytes).unwrap();
+        let blocks = ggml::blocks(&bytes, kind, (rows, cols), &Device::Cpu).unwrap();
         let values = blocks.dequantize(&Device::Cpu).unwrap();
         let values = values.flatten_all().unwrap().to_vec1().unwrap();
         *held = Held::new(rows, values, encoding, bytes);

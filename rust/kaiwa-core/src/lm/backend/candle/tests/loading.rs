@@ -7,11 +7,11 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
+use super::super::reblock;
 use super::super::weights::Loader;
-use super::super::{raw, reblock};
 use super::fixtures::{Held, Tensors, gguf, layout_a};
 use super::{CandleLm, EXACT, load, with};
-use crate::checkpoint::{Encoding, RawRows};
+use crate::checkpoint::{Encoding, RawRows, ggml};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::lm::backend::table::Table;
@@ -204,7 +204,7 @@ fn integers_in_blocks_are_the_files_values() {
     for (encoding, held) in cases {
         let kind = reblock::kind(&held.info).unwrap();
         let made = reblock::reblock(&held.info, &held.raw);
-        let blocks = raw::blocks(&made.blocks, kind, (ROWS, COLS), &Device::Cpu).unwrap();
+        let blocks = ggml::blocks(&made.blocks, kind, (ROWS, COLS), &Device::Cpu).unwrap();
         let inside = blocks.dequantize(&Device::Cpu).unwrap();
         let inside: Vec<f32> = inside.flatten_all().unwrap().to_vec1().unwrap();
         let groups = made.addends.len() / ROWS;
@@ -257,7 +257,7 @@ fn blocks_need_not_be_aligned() {
     for shift in 0..8 {
         let mut bytes = vec![0; shift];
         bytes.extend(&held.raw.data);
-        let made = raw::blocks(&bytes[shift..], GgmlDType::Q8_0, (ROWS, COLS), &Device::Cpu);
+        let made = ggml::blocks(&bytes[shift..], GgmlDType::Q8_0, (ROWS, COLS), &Device::Cpu);
         let made = made.unwrap().dequantize(&Device::Cpu).unwrap();
         assert_eq!(
             made.flatten_all().unwrap().to_vec1::<f32>().unwrap(),

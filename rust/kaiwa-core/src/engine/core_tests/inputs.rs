@@ -1,0 +1,107 @@
+//! Kinds of input and of answers: files, text, voice activity.
+
+use super::*;
+
+#[test]
+fn a_file_is_answered_whole_however_fast_it_comes() {
+    let mut world = World::new(1);
+    let file = world.open(SessionOptions::default());
+    world.run_until_idle();
+    for n in 0..100 {
+        file.send_pcm(&[n as f32; FRAME_SIZE]).unwrap();
+    }
+    file.send_pcm(&[100.0; 5]).unwrap();
+    file.finish();
+    let mut events = Vec::new();
+    for _ in 0..100 {
+        world.run_until_idle();
+        // Answers that nobody fetched hold the session back.
+        assert!(file.info().frames_out as usize <= audio(&events).len() + 8);
+        events.extend(file.events());
+    }
+    let wanted: Vec<(u64, f32)> = (0..101).map(|n| (n, n as f32)).collect();
+    assert_eq!(audio(&events), wanted);
+    assert_eq!(end_of(&events), Some("finished"));
+    assert_eq!(
+        file.send_pcm(&[0.0]).unwrap_err().to_string(),
+        Error::SessionEnded.to_string()
+    );
+    assert_eq!(world.core.admission.used(), 0);
+}
+
+#[test]
+fn a_finished_file_waits_for_what_is_still_being_decoded() {
+    let mut world = World::new(1);
+    let file = world.open(SessionOptions {
+        transport: Transport::Opus,
+        ..SessionOptions::default()
+    });
+    world.run_until_idle();
+    // The only thread that decodes is busy until it is told otherwise.
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    world.engine.spawn_opus(move || waits.recv().unwrap());
+    let mut writer = crate::audio::OpusWriter::new(5).unwrap();
+    for n in 0..3 {
+        let tone: Vec<f32> = (0..FRAME_SIZE)
+            .map(|i| 0.3 * (0.115 * (n * FRAME_SIZE + i) as f32).sin())
+            .collect();
+        file.send_bytes(writer.write(&tone).unwrap()).unwrap();
+    }
+    file.finish();
+    world.run_until_idle();
+    assert_eq!(world.steps(), Vec::<Vec<usize>>::new());
+    go_on.send(()).unwrap();
+    while file.0.lock().input.decoding() {
+        std::thread::yield_now();
+    }
+    world.run_until_idle();
+    // Three frames, and one of silence for the last answer.
+    assert_eq!(world.steps().len(), 4);
+    assert!(file.ended());
+}
+
+#[test]
+fn text_and_voice_activity_without_audio_are_answers_too() {
+    let mut world = World::new(1);
+    world.script.lock().unwrap().silent = true;
+    let session = world.open(SessionOptions::default());
+    world.run_until_idle();
+    for _ in 0..3 {
+        session.send_pcm(&[0.1; FRAME_SIZE]).unwrap();
+    }
+    session.finish();
+    world.run_until_idle();
+    let mut wanted = vec![Event::state("active")];
+    for frame in 0..3 {
+        wanted.push(Event::Text { frame, token: 7 });
+        wanted.push(Event::Voice {
+            frame,
+            probability: 0.5,
+        });
+    }
+    let events = session.events();
+    assert_eq!(&events[..events.len() - 1], wanted);
+    assert_eq!(end_of(&events), Some("finished"));
+    assert_eq!(session.info().frames_out, 3);
+    assert_eq!(world.engine.stats().frames_out, 3);
+}
+
+#[test]
+fn a_pipeline_may_take_text() {
+    let mut world = World::with(1, InputKind::Text);
+    let session = world.open(SessionOptions::default());
+    world.run_until_idle();
+    session.send_text(vec![5, 6]).unwrap();
+    session.send_text(vec![]).unwrap();
+    session.finish();
+    world.run_until_idle();
+    let events = session.events();
+    assert_eq!(audio(&events), [(0, 2.0), (1, 0.0)]);
+    assert_eq!(end_of(&events), Some("finished"));
+    let error = session.send_pcm(&[0.0]).unwrap_err().to_string();
+    assert!(error.contains("send_text"), "{error}");
+    let mut hears = World::new(1);
+    let session = hears.open(SessionOptions::default());
+    let error = session.send_text(vec![1]).unwrap_err().to_string();
+    assert!(error.contains("send_pcm"), "{error}");
+}
