@@ -156,6 +156,44 @@ fn a_slot_in_a_batch_is_the_slot_alone() {
     }
 }
 
+/// Our CUDA kernels, which the simulator runs on the processor.
+#[cfg(feature = "cuda-sim")]
+mod cuda_sim {
+    use super::*;
+
+    fn model() -> Moshi {
+        super::model(&MoshiOptions {
+            device: crate::device::Device::CudaSim,
+            weights: Some(WeightFormat::Int8),
+            kv: Some(KvFormat::Int8),
+        })
+    }
+
+    #[test]
+    fn a_slot_in_a_batch_is_the_slot_alone() {
+        let moshi = model();
+        for (c, made) in together(&moshi, |_, _| ()).iter().enumerate() {
+            assert!(made.len() > 25, "conversation {c} is too short to wrap");
+            assert!(*made == alone(&moshi, c, made.len()), "{c}");
+        }
+    }
+
+    /// The control: keys that reach another slot show, and only there.
+    #[test]
+    fn a_shared_state_shows() {
+        let moshi = model();
+        let made = together(&moshi, |step, stream| {
+            if step == 60 {
+                stream.copy_slot(0, 3);
+            }
+        });
+        for c in [0, 3] {
+            let same = made[c] == alone(&moshi, c, made[c].len());
+            assert_eq!(same, c != 3, "conversation {c}");
+        }
+    }
+}
+
 #[test]
 fn a_shared_state_shows() {
     let moshi = model(&ways()[2]);
