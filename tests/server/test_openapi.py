@@ -32,6 +32,8 @@ ROUTES = {
     ("get", "/v1/stats"),
     ("get", "/api/chat"),
     ("get", "/v1/live/sessions"),
+    ("get", "/v1/realtime"),
+    ("post", "/v1/realtime/client_secrets"),
     ("get", "/api/build_info"),
     ("get", "/api/modules_info"),
     ("get", "/telephony/twilio"),

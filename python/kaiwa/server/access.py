@@ -19,10 +19,10 @@ from kaiwa.server.key_entry import Key
 from kaiwa.server.key_uses import KeyUses, file_of
 from kaiwa.server.keys import KeyFile
 from kaiwa.server.limits import Lease, LimitReached, Limits
-from kaiwa.server.redaction import KEY_PREFIX
+from kaiwa.server.redaction import KEY_PREFIX, SECRET_PREFIX
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.tokens import LocalTokens, TokensFull, TokenStore
+from kaiwa.server.tokens import LocalTokens, SecretStore, TokensFull, TokenStore
 
 HOW = "send a key as `Authorization: Bearer ...`, or a token of POST /v1/tokens as ?token=..."
 
@@ -37,6 +37,7 @@ class Access:
         *,
         tokens: TokenStore | None = None,
         keys: KeyFile | None = None,
+        secrets: SecretStore | None = None,
     ) -> None:
         """Reads the file of keys, if one is named.
 
@@ -45,6 +46,7 @@ class Access:
             clock: seconds since 1970, for the expiry that callers are told.
             tokens: where tokens are kept; None is in this process.
             keys: the keys; None are those of the file that the settings name, if they name one.
+            secrets: makes and checks secrets for browsers; None knows none.
 
         Raises:
             InputError: the file of keys is missing or damaged.
@@ -55,6 +57,7 @@ class Access:
         if keys is None and settings.keys is not None:
             keys = KeyFile(settings.keys)
         self._keys = keys
+        self._secrets = secrets
         self.uses = KeyUses(file_of(settings.keys)) if settings.keys is not None else None
         self._reading = asyncio.Lock()
         self._limits = Limits()
@@ -107,7 +110,7 @@ class Access:
         _refuse_keys_in_query(query)
         header = headers.get("authorization")
         if header is not None:
-            caller, key = self._by_header(self._keys, header)
+            caller, key = self._by_header(self._keys, header, headers.get("origin"))
         elif "token" in query:
             caller, key = self._by_token(self._keys, query["token"], now)
         else:
@@ -176,7 +179,13 @@ class Access:
     def _check_use(self, caller: Caller, model: str | None) -> None:
         """Refuses a conversation that the caller's key, as it is now, is not for."""
         key = self._live_key(caller)
-        if key is None or key.allows(caller.protocol, model):
+        if key is None:
+            return
+        if model is not None and caller.model not in (None, model):
+            raise Refused(
+                403, "not_for_this_key", "this secret is for another model; get a new one"
+            )
+        if key.allows(caller.protocol, model):
             return
         _check_allowed("protocol", caller.protocol, key.protocols, key)
         if model is None:
@@ -247,18 +256,47 @@ class Access:
             Refused: 403, the caller came with a token itself; 401, the key was revoked meanwhile;
                 429, too many tokens are unused.
         """
-        if caller.by_token:
-            raise Refused(
-                403,
-                "token_for_token",
-                "a token is not enough to get another; send the key as `Authorization: Bearer ...`",
-            )
+        self._refuse_token(caller)
         self._live_key(caller)
         try:
             issued = self._tokens.issue(caller.key_id, now)
         except TokensFull:
             raise self._too_many_tokens() from None
         return issued.text, int(self._clock() + issued.seconds)
+
+    def issue_secret(
+        self, caller: Caller, seconds: float, *, model: str | None, origin: str | None
+    ) -> tuple[str, int]:
+        """A secret for browsers, and when it expires in whole seconds since 1970.
+
+        Args:
+            caller: by key.
+            seconds: how long it is to count.
+            model: the only one that it is for.
+            origin: of the web page that asks; pages of others cannot use it.
+
+        Raises:
+            Refused: 403, the caller came with a token or a secret; 401, the key was revoked
+                meanwhile; 503, this server makes none.
+        """
+        self._refuse_token(caller)
+        self._live_key(caller)
+        if self._secrets is None:
+            raise Refused(503, "starting", "this server makes no secrets; use a token")
+        return self._secrets.issue(caller.key_id, seconds, model=model, origin=origin)
+
+    def _refuse_token(self, caller: Caller) -> None:
+        """Refuses a caller who came without a key.
+
+        Raises:
+            Refused: 403.
+        """
+        if caller.by_token:
+            raise Refused(
+                403,
+                "token_for_token",
+                "a token is not enough to get another; send the key as `Authorization: Bearer ...`",
+            )
 
     def _too_many_tokens(self) -> Refused:
         return Refused(
@@ -289,15 +327,30 @@ class Access:
         key = self._keys.get(caller.key_id)
         return key is None or not key.counts(self._clock())
 
-    def _by_header(self, keys: KeyFile, header: str) -> tuple[Caller, Key]:
-        """The holder of the key in an `Authorization` header."""
+    def _by_header(self, keys: KeyFile, header: str, origin: str | None) -> tuple[Caller, Key]:
+        """The holder of the key, or of the secret for a page, in an `Authorization` header."""
         match = re.fullmatch(r"\s*bearer\s+(\S+)\s*", header, re.IGNORECASE)
         if match is None:
             _unauthorized("bad_authorization", f"the Authorization header holds no key; {HOW}")
+        if match[1].startswith(SECRET_PREFIX):
+            return self._by_secret(keys, match[1], origin)
         key = keys.verify(match[1])
         if key is None:
             _unauthorized("unknown_key", "this key is not known; ask the operator for one")
         return self._caller(self._counting(key), by_token=False), key
+
+    def _by_secret(self, keys: KeyFile, text: str, origin: str | None) -> tuple[Caller, Key]:
+        """The holder of the key that a secret was issued for."""
+        secret = self._secrets.check(text) if self._secrets is not None else None
+        key = keys.get(secret.key_id) if secret is not None else None
+        if secret is None or key is None or secret.origin not in (None, origin):
+            _unauthorized(
+                "bad_token",
+                "this secret is unknown, too old, or of another page; get a new one with "
+                "POST /v1/realtime/client_secrets",
+            )
+        caller = self._caller(_counting(key), by_token=True)
+        return replace(caller, model=secret.model), key
 
     def _by_token(self, keys: KeyFile, token: str, now: float) -> tuple[Caller, Key]:
         """The holder of the key that a token was issued for."""

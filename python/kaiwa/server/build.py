@@ -88,6 +88,13 @@ class Server(Services):
         """Refuses a request for a call that has no chance of a slot."""
         self.state.admit()
 
+    def issue_client_secret(
+        self, caller: Caller, seconds: float, origin: str | None
+    ) -> tuple[str, int]:
+        """A secret with which a browser may call for a while."""
+        model = self.state.engine.name if self.state.engine is not None else None
+        return self.access.issue_secret(caller, seconds, model=model, origin=origin)
+
     async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
         """Leads a call to its end."""
         await Call(self.calls, protocol, channel).run()
@@ -126,7 +133,8 @@ def build(
     signer = replicas.signer(settings)
     shared = replicas.shared_state(settings, signer, port, clock, wall)
     tokens = replicas.tokens(settings, signer, shared, wall)
-    access = Access(settings, wall, tokens=tokens, keys=keys)
+    secrets = replicas.client_secrets(signer, shared, wall)
+    access = Access(settings, wall, tokens=tokens, secrets=secrets, keys=keys)
     state = ServerState(settings, clock)
     metrics = Metrics()
     admission = replicas.admission(

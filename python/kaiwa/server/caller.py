@@ -19,6 +19,7 @@ class Caller:
         protocol: what the caller wants to talk by; None if no call is asked for.
         by_token: came with a token, which is good for one connection and nothing else.
         token: the token, if it came here and not to another server.
+        model: the only one that the caller may talk to; None if the key alone decides.
         vouched: let in by another server, which passes on the caller's connection because the call
             is held here.
     """
@@ -30,4 +31,5 @@ class Caller:
     protocol: str | None = None
     by_token: bool = False
     token: Redeemed | None = None
+    model: str | None = None
     vouched: bool = False

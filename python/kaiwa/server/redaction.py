@@ -10,8 +10,10 @@ HIDDEN = "***"
 #: Keys and tokens of Kaiwa begin with these.
 KEY_PREFIX = "kw_"
 TOKEN_PREFIX = "kt_"
+#: Secrets for browsers, as OpenAI's begin; its package takes no others there.
+SECRET_PREFIX = "ek_"
 
-_SECRET = re.compile(r"k[wt](?:_|%5f)[A-Za-z0-9_.~%-]{12,}", re.IGNORECASE)
+_SECRET = re.compile(r"(?:k[wt]|ek)(?:_|%5f)[A-Za-z0-9_.~%-]{12,}", re.IGNORECASE)
 
 # Parameters of a query that let somebody in, or say who calls and what was told to the model; also
 # those of an address within another, where `?`, `&` and `=` are %3F, %26 and %3D.

@@ -63,6 +63,34 @@ class TokenStore(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Secret:
+    """A secret for a browser that counts.
+
+    Attributes:
+        key_id: id of the key that it was issued for.
+        model: name of the model that it is for; None is every one.
+        origin: of the web pages that it is for; None is every one.
+    """
+
+    key_id: str
+    model: str | None = None
+    origin: str | None = None
+
+
+class SecretStore(Protocol):
+    """Issues secrets for browsers, which count for any number of calls until they are too old:
+    `shared.client_secrets`."""
+
+    def issue(
+        self, key_id: str, seconds: float, *, model: str | None, origin: str | None
+    ) -> tuple[str, int]:
+        """A new secret for the key with an id, and when it expires in seconds since 1970."""
+
+    def check(self, text: str) -> Secret | None:
+        """What a text says that is a secret and counts; None for any other."""
+
+
 class LocalTokens:
     """Tokens in the memory of this process; only their hashes are kept."""
 

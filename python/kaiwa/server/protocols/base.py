@@ -347,6 +347,22 @@ class Services(ABC):
         """
 
     @abstractmethod
+    def issue_client_secret(
+        self, caller: Caller, seconds: float, origin: str | None
+    ) -> tuple[str, int]:
+        """A secret with which a browser may call for a while, as often as it likes, and when it
+        expires in seconds since 1970.
+
+        Args:
+            caller: by key.
+            seconds: how long it is to count.
+            origin: of the page that asks; only pages of that origin can use it. None: no page asks.
+
+        Raises:
+            Refused: 403, the caller came with a token or a secret; 401.
+        """
+
+    @abstractmethod
     async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
         """Leads a call over a channel that the protocol made, to its end."""
 

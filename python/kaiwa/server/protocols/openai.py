@@ -12,6 +12,7 @@ from typing import Any
 
 from kaiwa.server.channel import Message
 from kaiwa.server.protocols.formats import ALAW, MULAW, PCM_16K, PCM_24K, AudioFormat
+from kaiwa.server.refusal import Refused
 
 #: The subprotocol that browsers offer beside their key, and what stands before the key.
 SUBPROTOCOL = "realtime"
@@ -51,6 +52,26 @@ def with_key(headers: Mapping[str, str]) -> dict[str, str]:
         if key is not None:
             found["authorization"] = f"Bearer {key}"
     return found
+
+
+def check_model(asked: Any, model: str) -> None:
+    """Refuses a client that asks for a model that is not served. Clients for OpenAI's own models
+    name one of those and get the one that is.
+
+    Args:
+        asked: of any type; None is no wish.
+        model: that is served.
+
+    Raises:
+        Refused: 404.
+    """
+    if asked is None or asked == "" or asked == model:
+        return
+    if not isinstance(asked, str) or not asked.startswith("gpt-"):
+        shown = str(asked)[:80].encode("ascii", "backslashreplace").decode()
+        raise Refused(
+            404, "model_not_found", f"the model '{shown}' is not served here; ask for '{model}'"
+        )
 
 
 # ---- messages ------------------------------------------------------------------------------------

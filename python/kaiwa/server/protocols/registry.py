@@ -5,12 +5,14 @@ from __future__ import annotations
 from kaiwa.server.protocols.base import WireProtocol
 from kaiwa.server.protocols.kyutai.protocol import KyutaiProtocol
 from kaiwa.server.protocols.live.protocol import LiveProtocol
+from kaiwa.server.protocols.realtime.protocol import RealtimeProtocol
 from kaiwa.server.protocols.telephony.protocol import TelephonyProtocol, TwilioProtocol
 from kaiwa.server.protocols.telephony.providers import EXOTEL, PLIVO, TELNYX
 
 PROTOCOLS: tuple[WireProtocol, ...] = (
     KyutaiProtocol(),
     LiveProtocol(),
+    RealtimeProtocol(),
     TwilioProtocol(),
     *(TelephonyProtocol(provider) for provider in (TELNYX, PLIVO, EXOTEL)),
 )

@@ -12,6 +12,7 @@ from kaiwa.server.access import Access
 from kaiwa.server.settings import ServerSettings
 from kaiwa.server.shared import address
 from kaiwa.server.shared.admission import Admission
+from kaiwa.server.shared.client_secrets import ClientSecrets
 from kaiwa.server.shared.redis_client import RedisClient
 from kaiwa.server.shared.signed_tokens import SignedTokens
 from kaiwa.server.shared.state import SharedState
@@ -48,6 +49,13 @@ def tokens(
     if signer is None:
         return None
     return SignedTokens(signer, settings.token_seconds, wall=_common(wall, shared))
+
+
+def client_secrets(
+    signer: Signer | None, shared: SharedState | None, wall: Callable[[], float] = time.time
+) -> ClientSecrets:
+    """Secrets for browsers, which every server with the common secret accepts."""
+    return ClientSecrets(signer, _common(wall, shared))
 
 
 def _common(wall: Callable[[], float], shared: SharedState | None) -> Callable[[], float]:

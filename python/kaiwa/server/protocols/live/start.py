@@ -7,7 +7,6 @@ from typing import Any
 
 from kaiwa.server.protocols import openai
 from kaiwa.server.protocols.formats import PCM_24K, AudioFormat
-from kaiwa.server.refusal import Refused
 
 #: Messages of a history that a session may begin with.
 MOST_INPUT = 128
@@ -96,12 +95,7 @@ def read(asked: Any, model: str) -> Session:
     name = asked.get("model", model)
     if not isinstance(name, str):
         raise _wrong("session.model", f'"{model}"')
-    # Clients for OpenAI's own models name one of those.
-    if name != model and not name.startswith("gpt-"):
-        shown = name[:80].encode("ascii", "backslashreplace").decode()
-        raise Refused(
-            404, "model_not_found", f"the model '{shown}' is not served here; ask for '{model}'"
-        )
+    openai.check_model(name, model)
     audio = asked.get("audio")
     if audio is not None and not isinstance(audio, dict):
         raise _wrong("session.audio", "an object with a format")
