@@ -15,6 +15,7 @@ import soundfile
 from tests.demo.call import Asked, ask
 from tests.demo.conftest import DATA
 from tests.server.live import Live, running
+from training.clips import DIGITS, TEENS
 from training.conversations import Callers
 from training.listener import Listener
 
@@ -77,6 +78,7 @@ def test_digits_come_back(said: dict[str, Path], asked: Asked, heading: str) -> 
     assert text == asked.words
     answer, rate = soundfile.read(folder / "answer.wav", dtype="float32")
     assert rate == 24_000
-    # The greeting is before the question is over.
-    heard = Listener().words(np.asarray(answer)[int(asked.end * rate) :])
-    assert heard == asked.words
+    # Protocols with turns leave the pauses out: the greeting, which is another word, comes first.
+    vocabulary = (*DIGITS, *TEENS, "hello")
+    heard = Listener(vocabulary).words(np.asarray(answer))
+    assert [word for word in heard if word != "hello"] == asked.words

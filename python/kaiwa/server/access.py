@@ -349,7 +349,7 @@ class Access:
                 "this secret is unknown, too old, or of another page; get a new one with "
                 "POST /v1/realtime/client_secrets",
             )
-        caller = self._caller(_counting(key), by_token=True)
+        caller = self._caller(self._counting(key), by_token=True)
         return replace(caller, model=secret.model), key
 
     def _by_token(self, keys: KeyFile, token: str, now: float) -> tuple[Caller, Key]:
