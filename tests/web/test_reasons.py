@@ -15,7 +15,15 @@ from tools import page_reasons
 
 SERVER = Path(kaiwa.__file__).parent / "server"
 #: Refusals of HTTP requests that are no calls.
-NO_CALLS = {"method", "not_found", "no_session", "operator", "token_for_token", "websocket"}
+NO_CALLS = {
+    "method",
+    "not_found",
+    "no_session",
+    "operator",
+    "token_for_token",
+    "too_large",
+    "websocket",
+}
 #: Made up of parts, or handed over in a variable.
 COMPOSED = {"full", "overloaded", "key_concurrency", "key_rate"}
 #: Said in the close frame alone, by the layer below calls.

@@ -17,4 +17,5 @@ PROTOCOLS: tuple[WireProtocol, ...] = (
     *(TelephonyProtocol(provider) for provider in (TELNYX, PLIVO, EXOTEL)),
 )
 """Kyutai's duplex protocol at `/api/chat` (docs/spec/protocols.md 1), OpenAI's Live at
-`/v1/live/sessions` (3.3) and Realtime at `/v1/realtime` (3.4), phone calls at `/telephony/NAME` (4)."""
+`/v1/live/sessions` (3.3) and Realtime at `/v1/realtime` (3.4), and phone calls at `/telephony/NAME`
+(4)."""
