@@ -142,7 +142,7 @@ class LiveCodec(CallCodec):
             garbage += 1
             if garbage >= MOST_GARBAGE:
                 raise Refused(
-                    400, "bad_parameter", "too many messages that mean nothing; see docs/server.md"
+                    400, "garbage", "too many messages that mean nothing; see docs/server.md"
                 )
 
     def decode(self, message: Message) -> Iterable[Input]:
