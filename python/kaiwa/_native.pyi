@@ -17,6 +17,7 @@ __all__ = [
     "ENGINE_METRICS",
     "MAX_SLOTS",
     "AudioEvent",
+    "ByHand",
     "Duplex",
     "EndEvent",
     "Engine",
