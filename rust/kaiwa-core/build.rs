@@ -38,6 +38,8 @@ fn simulator() {
         // What one rounding is, is the source's to say; and it looks at bits through other types.
         .flag("-ffp-contract=off")
         .flag("-fno-strict-aliasing")
+        // Unrolling is asked of nvcc.
+        .flag("-Wno-unknown-pragmas")
         .opt_level(2)
         .compile("kaiwa_cuda_sim");
 }
