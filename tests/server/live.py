@@ -250,11 +250,14 @@ def program(
     process = spawn("--port", port, *options, script=script)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        if line.startswith("no model named"):
+        # Warnings may come before the line with the address; the end of the output ends the search.
+        before: list[str] = []
+        found = None
+        while found is None:
             line = process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+) ", line)
-        assert found, line + process.stderr.read()
+            assert line, "".join(before)
+            before.append(line)
+            found = re.search(r"http://127\.0\.0\.1:(\d+) ", line)
         served = Program(process, int(found[1]))
         if ready:
             wait_until(lambda: served.ask("/readyz").status == 200, "ready", 60)
