@@ -234,7 +234,9 @@ def test_exit_codes_tell_fault_from_failure() -> None:
     failed = (errors.DownloadError, errors.DeviceError, AudioWriteError, OSError, MemoryError)
     assert {exit_code(kind("x")) for kind in failed} == {1}
     assert one_line(errors.InputError("two\n  lines")) == "two lines"
-    assert one_line(OSError(28, "No space left", "f.wav")) == "No space left (f.wav)"
+    assert one_line(OSError(5, "Input/output error", "f.wav")) == "Input/output error (f.wav)"
+    full = one_line(OSError(28, "No space left", "f.wav"))
+    assert full == "No space left (f.wav); make room, or choose another place"
     assert "--debug" in one_line(RuntimeError("surprise"))
 
 

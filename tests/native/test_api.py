@@ -115,7 +115,7 @@ def test_the_package_is_typed() -> None:
     stub = files.joinpath("_native.pyi").read_text(encoding="utf-8")
     public = {name for name in dir(_native) if not name.startswith("_")}
     assert public == {
-        *("Engine", "Notifier", "OggOpusReader", "OggOpusWriter", "Session"),
+        *("ByHand", "Engine", "Notifier", "OggOpusReader", "OggOpusWriter", "Session"),
         *("LmFiles", "Mimi", "MimiStream", "Moshi", "MoshiStream", "Resampler"),
         *("available_memory", "build_info", "cpu_info", "describe_device"),
         *("lm_file_name", "lm_formats"),

@@ -175,9 +175,14 @@ async def test_every_query_has_data_and_a_full_house_raises_its_alarm(scraped: A
             empty.append(f"{title}: {query} -> {numbers}")
     assert empty == []
     for rule in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"][0]["rules"]:
-        assert prometheus.ask(rule["record"]), rule["record"]
+        # There is no balancer here; the rules over its metrics are tested with promtool.
+        if "haproxy_" not in rule["expr"]:
+            assert prometheus.ask(rule["record"]), rule["record"]
     # It goes on to fire after a minute; that it would is tested with promtool.
     assert prometheus.ask('ALERTS{alertname="KaiwaCallersRejected", alertstate="pending"}')
-    # Nor does any other, but those that tell of a slow machine, which this one may be.
-    others = "KaiwaCallersRejected|KaiwaEventLoopLate|KaiwaSlowSteps|KaiwaDeadlinesMissed"
+    # Nor does any other, but the one that always does, and those that tell of a slow machine,
+    # which this one may be.
+    others = (
+        "KaiwaWatchdog|KaiwaCallersRejected|KaiwaEventLoopLate|KaiwaSlowSteps|KaiwaDeadlinesMissed"
+    )
     assert not prometheus.ask(f'ALERTS{{alertname!~"{others}"}}')
