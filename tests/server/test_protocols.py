@@ -232,7 +232,7 @@ def test_routes_come_with_a_protocol(both: Live, echo: Live) -> None:
 
 
 async def test_a_protocol_that_is_not_spoken_is_not_there(echo: Live) -> None:
-    with pytest.raises(Exception, match="403"):
+    with pytest.raises(Exception, match="404"):
         async with talk(echo):
             pass
 

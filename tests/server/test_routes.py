@@ -16,7 +16,7 @@ from tests.server.live import Live, program
 from kaiwa.server.routes.files import PageFiles
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/v1/realtime", "/redoc", "/static/none.js"])
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/v1/nothing", "/redoc", "/static/none.js"])
 def test_what_there_is_not_is_refused_like_everything_else(echo: Live, path: str) -> None:
     answer = echo.ask(path)
     assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")

@@ -28,13 +28,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tests.web.ogg_check import OggCheck
 
 from kaiwa import __version__
 from kaiwa.reasons import REASONS
 from kaiwa.server.refusal import Refused
+from kaiwa.server.routes.files import PageFiles
 
 STATIC = Path(__file__).parents[2] / "python" / "kaiwa" / "server" / "static"
 RATE = 24_000
@@ -261,7 +261,7 @@ class FakeServer:
             routes=[
                 Route("/", self._page("index.html")),
                 Route("/ops", self._page("ops.html")),
-                Mount("/static", StaticFiles(directory=STATIC)),
+                Mount("/static", PageFiles(directory=STATIC)),
                 Route("/v1/info", self._info),
                 Route("/v1/tokens", self._token, methods=["POST"]),
                 Route("/v1/stats", self._stats),

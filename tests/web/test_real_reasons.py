@@ -278,12 +278,16 @@ ELSEWHERE = {
     "error",
     "flood",  # the close frame alone
     "host",  # an HTTP answer, also to browsers
+    "key_expired",  # needs a key that has been good once
     "lost",
+    "model_not_found",  # of OpenAI's protocols, which the page does not speak
     "not_held",
     "origin",  # an HTTP answer, also to browsers
     "overloaded",
+    "session_start_timeout",  # of OpenAI's Live protocol
     "shared_state",
     "shed",
+    "signature",  # of telephone providers
     "slow_consumer",
     "tokens",
     "voucher",
