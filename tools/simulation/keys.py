@@ -57,5 +57,9 @@ class SimulatedKeys(KeyFile):
     def get(self, key_id: str) -> Key | None:
         return self._entries.get(key_id)
 
+    @property
+    def changed(self) -> bool:
+        return False
+
     def refresh(self) -> bool:
         return False
