@@ -28,7 +28,7 @@ WAVE = 40
 #: many differs from run to run; what is lost by every attack never comes to an end.
 LOST = 1000
 #: Repetitions of the same attacks, after which memory must have stopped growing.
-ROUNDS = 20
+MOST_REPETITIONS = 20
 #: What a client meets whose connection is closed on it.
 ENDS = (ConnectionClosed, InvalidHandshake, OSError, asyncio.TimeoutError, EOFError)
 
@@ -260,7 +260,7 @@ async def stops_growing(
 ) -> None:
     """Repeats the same attacks, `count` of them, until two times in a row leave nothing behind."""
     sizes = [server.metric("kaiwa_resident_memory_bytes")]
-    for _ in range(ROUNDS):
+    for _ in range(MOST_REPETITIONS):
         await attacks()
         await emptied(server)
         sizes.append(server.metric("kaiwa_resident_memory_bytes"))
