@@ -16,13 +16,13 @@ from kaiwa.errors import DeviceError
 
 def test_on_a_device_with_models_that_are_named(run: Callable[..., Any]) -> None:
     what = ("--device", "candle-cpu", "--model", "synth:tiny", "--mimi", "synth:small")
-    most = ("--calls", 1, "--most", 1, "--seconds", 1, "--protocol", "kyutai,live,twilio")
+    most = ("--calls", 1, "--most", 1, "--seconds", 1, "--protocol", "kyutai,live,realtime,twilio")
     done = run("bench", "serve", *what, *most, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert (found["device"], found["of"]) == ("candle-cpu", "synth:tiny, synth:small")
     assert found["echo"]["1_calls"]["admitted"] == 1
-    for row in ("live_1_calls", "twilio_1_calls"):
+    for row in ("live_1_calls", "realtime_1_calls", "twilio_1_calls"):
         assert found["echo"][row]["admitted"] == 1
         assert found["echo"][row]["server_cpu_per_call_percent"] > 0
     assert found["own_step_ms"]["1"] > 0

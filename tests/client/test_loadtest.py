@@ -51,7 +51,7 @@ def test_rejected_calls_count() -> None:
 
 def test_faults() -> None:
     late = record()
-    late.timeline.answered[5:] = [at + 0.15 for at in late.timeline.answered[5:]]
+    late.timeline.answered[5:] = [at + 0.2 for at in TIMES[5:]]
     figures = report([record(answered=8), late, record(outcome="overloaded", skipped=2)])
     assert figures["calls"]["without_fault"] == 0
     assert figures["frames"]["missing"] == 2

@@ -20,8 +20,36 @@ def test_frames_are_complete_when_their_last_sample_came() -> None:
     assert line.samples == 3 * 1920
 
 
+def test_silence_that_is_left_out_between_turns_is_not_missing() -> None:
+    line = Timeline(sent=list(SENT), continuous=False)
+    assert line.skip_to(2, silent=True) == 2
+    line.receive(1920, 0.20)
+    # Within a turn it is.
+    assert line.skip_to(4, silent=False) == 1
+    line.receive(2 * 1920, 0.41)
+    assert line.answered == [None, None, 0.20, None, 0.41, 0.41]
+    assert (line.came, line.missing(), line.missing_of(10)) == (3, 1, 1)
+    assert line.latencies() == pytest.approx([0.04, 0.09, 0.01])
+    assert line.receive(1000, 0.5) == 0
+    assert line.receive(920, 0.5) == 1
+
+
+@pytest.mark.parametrize("frame", [-5, 0, 3, 10**12])
+def test_a_number_that_no_frame_can_have_leaves_nothing_out(frame: int) -> None:
+    line = Timeline(sent=list(SENT), answered=[0.01, 0.09, 0.17])
+    assert line.skip_to(frame, silent=False) == 0
+    assert line.missing() == 7
+
+
+def test_a_player_starts_anew_after_a_pause_between_turns() -> None:
+    turn = [0.0, 0.08, 0.16]
+    later = [at + 5 for at in turn]
+    assert playback([*turn, None, *later]) == Playback(0, 0.0)
+    assert playback([*turn, *later]).underruns == 1
+
+
 def test_missing_frames() -> None:
-    line = Timeline(sent=list(SENT), answered=SENT[:7])
+    line = Timeline(sent=list(SENT), answered=[*SENT[:7]])
     assert line.missing() == 3
     assert line.missing(held_back=2) == 1
     assert line.missing(held_back=5) == 0

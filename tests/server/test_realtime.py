@@ -143,6 +143,21 @@ async def test_a_turn_of_the_model_is_a_response(echo: Live) -> None:
         assert (await client.find("response.done"))["response"]["id"] != response["id"]
 
 
+async def test_a_client_may_ask_for_the_times_of_what_was_said(echo: Live, tiny: Live) -> None:
+    async with session(echo, f"{PATH}?pace=none&extensions=1") as client:
+        await quiet(client)
+        await say(client, *[SILENCE] * 5, *np.split(tone(6), 6), *[SILENCE] * 12)
+        await client.find("response.done")
+        assert [event["start_ms"] for event in client.of(AUDIO)] == [80 * n for n in range(4, 21)]
+    async with session(tiny, f"{PATH}?pace=none&extensions=1") as client:
+        await say(client, *[SILENCE] * 60)
+        text = await client.find("response.output_audio_transcript.delta")
+        assert (await client.find(AUDIO))["start_ms"] <= text["start_ms"]
+    async with session(echo) as client:
+        await say(client, *np.split(tone(6), 6))
+        assert "start_ms" not in await client.find(AUDIO)
+
+
 async def test_text_comes_before_the_audio_of_its_frame(tiny: Live) -> None:
     async with session(tiny) as client:
         await quiet(client)

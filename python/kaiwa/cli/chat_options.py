@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kaiwa.client import ChatParams
 
 #: Wire protocols of the client (`kaiwa.client.wires.WIRES`, which takes long to import).
-PROTOCOLS = ("kyutai", "live", "twilio")
+PROTOCOLS = ("kyutai", "live", "realtime", "twilio")
 
 
 def add_connection(
@@ -50,8 +50,8 @@ def add_connection(
             "--protocol",
             choices=PROTOCOLS,
             default=PROTOCOLS[0],
-            help="wire protocol: Kyutai's, OpenAI's Live, or that of a phone call by Twilio, with "
-            f"audio as by phone (default: {PROTOCOLS[0]})",
+            help="wire protocol: Kyutai's, OpenAI's Live or Realtime, or that of a phone call by "
+            f"Twilio, with audio as by phone (default: {PROTOCOLS[0]})",
         )
 
 

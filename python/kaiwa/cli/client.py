@@ -157,7 +157,7 @@ def _report(
     from kaiwa.terminal import progress
 
     end = f"close {chat.close_code}" + (f" {chat.close_reason}" if chat.close_reason else "")
-    if not talk.timeline.answered:
+    if not talk.timeline.came and chat.wire.continuous:
         raise ServerError(
             f"{chat.url} answered no frame of {talk.frames} ({end}); look at the server's log",
             code="no_answer",

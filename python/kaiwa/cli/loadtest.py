@@ -30,7 +30,9 @@ def add_parser(commands: Any) -> None:
         "skipped and counted. The latency of frame n is the time from sending its last byte to "
         "the end of the n-th frame of the answer. Calls that get no slot count "
         "in every total. By twilio a server does not say when a call has its slot: what is sent "
-        "before that is missing, and adds to the latency of all that follows. Look at the send "
+        "before that is missing, and adds to the latency of all that follows. By realtime a server "
+        "sends only what the model says: frames of silence are not among those answered, nor "
+        "missing. Look at the send "
         "lateness first: if it is high, this machine calls too slowly, and the other numbers are "
         "about it and not about the server. "
         "`kaiwa load` is another name of this command.",

@@ -61,7 +61,7 @@ class Conversation:
         on_frame: Callable[[], object] = lambda: None,
         answer_seconds: float | None = None,
     ) -> None:
-        self.timeline = Timeline()
+        self.timeline = Timeline(continuous=chat.wire.continuous)
         self.schedule: Schedule | None = None
         self.samples = self.frames = self.trailing = 0
         self.first_audio: float | None = None
@@ -79,7 +79,12 @@ class Conversation:
     @property
     def missing(self) -> int:
         """Frames of the input that have no answer."""
-        return max(0, self.frames - len(self.timeline.answered))
+        return self.timeline.missing_of(self.frames)
+
+    @property
+    def _open(self) -> bool:
+        """Whether answers to the input may still come."""
+        return len(self.timeline.answered) < self.frames
 
     async def run(self, pieces: Iterable[Array]) -> None:
         """Converses to the end of the input and its answers, of the call, or until none come.
@@ -141,14 +146,14 @@ class Conversation:
             taken = taken and await self._send_frame(frame)
         self._all_in = True
         self._check_complete()
-        while self.trailing < TRAILING[self._pace] and self.missing and not self._chat.closed:
+        while self.trailing < TRAILING[self._pace] and self._open and not self._chat.closed:
             self.trailing += 1
             await self._send_frame(np.zeros(FRAME, np.float32))
         self._all_sent = True
 
     def _check_complete(self) -> None:
         """Notes that every frame of the input has its answer."""
-        if self._all_in and self.missing == 0:
+        if self._all_in and not self._open:
             self._complete.set()
 
     async def _send_frame(self, frame: Array) -> bool:
@@ -172,13 +177,16 @@ class Conversation:
                     self.first_audio = event.at
                 self._take(event)
             elif isinstance(event, Text):
-                number = len(self.timeline.answered) - 1
+                number = len(self.timeline.answered) - 1 if event.frame is None else event.frame
                 if not self._all_in or number < self.frames:
                     self._on_text(max(0, number) * FRAME_SECONDS, event.text)
 
     def _take(self, event: Audio) -> None:
         """Counts frames and hands out what belongs to the input so far."""
-        for _ in range(self.timeline.receive(len(event.pcm), event.at)):
+        line = self.timeline
+        left_out = 0 if event.frame is None else line.skip_to(event.frame, silent=event.begins)
+        self._pending += [np.zeros(FRAME, np.float32)] * left_out
+        for _ in range(left_out + line.receive(len(event.pcm), event.at)):
             self._on_frame()
         self._pending.append(event.pcm)
         self._hand_out()

@@ -124,6 +124,7 @@ async def _converse(
 ) -> None:
     """A frame each 80 ms, and the answers meanwhile."""
     line, schedule = record.timeline, Schedule(time.perf_counter())
+    line.continuous = chat.wire.continuous
     record.lateness = schedule.lateness
     target = len(outgoing) - options.held_back
     complete = asyncio.Event()
@@ -169,6 +170,8 @@ async def _receive(
                 record.energy += float(np.dot(event.pcm, event.pcm))
             else:
                 samples = count(event.payload)
+            if event.frame is not None:
+                record.timeline.skip_to(event.frame, silent=event.begins)
             record.timeline.receive(samples, event.at)
             if len(record.timeline.answered) >= target:
                 complete.set()

@@ -49,7 +49,7 @@ def report(records: Sequence[CallRecord], held_back: int = 0) -> dict[str, Any]:
     """
     admitted = [record for record in records if record.waited is not None]
     wanted = sum(record.wanted for record in records)
-    answered = sum(min(len(record.timeline.answered), record.wanted) for record in records)
+    answered = sum(min(record.timeline.came, record.wanted) for record in records)
     played = [playback(record.timeline.answered) for record in admitted]
     faultless = sum(
         record.outcome == COMPLETED

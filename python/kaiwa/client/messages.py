@@ -37,6 +37,11 @@ class Audio:
     payload: bytes
     #: `time.perf_counter()` at arrival.
     at: float
+    #: Number of the frame of the answer with which it begins; None: it goes on where the audio
+    #: before it ended.
+    frame: int | None = None
+    #: It begins a turn: where frames are left out before it, they were silence.
+    begins: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Text:
 
     text: str
     at: float
+    #: Number of the frame of the answer to which it belongs; None: the last whose audio came.
+    frame: int | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class Wire(ABC):
         announces: the server says when the call has its slot; else audio is sent at once.
         sampling: parameters of a call can be sent with it.
         realtime: audio can only be sent at the pace of time.
+        continuous: the server sends an answer for every frame, silence included; else only what
+            the model says.
     """
 
     name: ClassVar[str]
@@ -42,6 +44,7 @@ class Wire(ABC):
     announces: ClassVar[bool] = True
     sampling: ClassVar[bool] = False
     realtime: ClassVar[bool] = True
+    continuous: ClassVar[bool] = True
 
     def query(self, given: Mapping[str, str]) -> dict[str, str]:
         """The parameters of the address."""

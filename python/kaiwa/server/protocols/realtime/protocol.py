@@ -74,6 +74,8 @@ class RealtimeCodec(CallCodec):
         self._settings = Settings("")
         self._beta = False
         self._realtime = True
+        #: The client wants to know when what it is sent was said.
+        self._timed = False
         self._expires_at = 0
         #: Answers that wait for `session.created`; None once it was sent.
         self._early: list[str] | None = []
@@ -101,6 +103,7 @@ class RealtimeCodec(CallCodec):
         self._settings = Settings(entry.model)
         openai.check_model(entry.query.get("model"), entry.model)
         self._realtime = entry.query.get("pace") != "none"
+        self._timed = entry.query.get("extensions") == "1"
         self._callers.configure(self._settings.detection)
         return CallRequest(server_clock=True, realtime=self._realtime)
 
@@ -341,7 +344,9 @@ class RealtimeCodec(CallCodec):
         response = self._response
         if response is None:
             return []
-        messages = self._write([response.text(piece) for piece in frame.text])
+        start_ms = round(frame.number * FRAME_SECONDS * 1000)
+        when = {"start_ms": start_ms} if self._timed else {}
+        messages = self._write([{**response.text(piece), **when} for piece in frame.text])
         if frame.pcm is None:
             return messages
         response.frames += 1
@@ -351,10 +356,11 @@ class RealtimeCodec(CallCodec):
         if data:
             # Written by hand: nothing in it needs escaping, and there are many of these.
             kind = "response.audio.delta" if self._beta else "response.output_audio.delta"
+            start = f'"start_ms":{start_ms},' if self._timed else ""
             messages.append(
                 f'{{"type":"{kind}","event_id":"{self._new_id("event")}",'
                 f'"response_id":"{response.id}","item_id":"{response.item_id}","output_index":0,'
-                f'"content_index":0,"delta":"{openai.audio_text(data)}"}}'
+                f'"content_index":0,{start}"delta":"{openai.audio_text(data)}"}}'
             )
         return messages
 
