@@ -21,6 +21,9 @@ secret_kinds() {
     echo token_secret kaiwa KAIWA_TOKEN_SECRET -
     echo token_secret_next kaiwa KAIWA_TOKEN_SECRET_NEXT -
     echo token_secret_previous kaiwa KAIWA_TOKEN_SECRET_PREVIOUS -
+    echo redis_password kaiwa KAIWA_REDIS_SECRET -
+    echo redis_password_next redis KAIWA_REDIS_SECRET_NEXT -
+    echo redis_password_previous redis KAIWA_REDIS_SECRET_PREVIOUS -
     echo alertmanager alertmanager KAIWA_ALERTMANAGER_SECRET ALERTMANAGER
     ! on TLS || echo tls haproxy KAIWA_TLS_SECRET TLS_PEM
     ! on GRAFANA || echo grafana_password grafana KAIWA_GRAFANA_SECRET GRAFANA_PASSWORD
@@ -34,8 +37,8 @@ running_secret() { # SERVICE KIND
         { name = $1; sub(/.*\//, "", name) }
         name == "kaiwa_" kind { print $2 }
         kind == "token_secret" && name == "1-current" { print $2 }
-        kind == "token_secret_next" && name == "2-next" { print $2 }
-        kind == "token_secret_previous" && name == "3-previous" { print $2 }' || true
+        kind ~ /_next$/ && name == "2-next" { print $2 }
+        kind ~ /_previous$/ && name == "3-previous" { print $2 }' || true
 }
 
 # The newest secret of a kind that was made for the stack, which may have been taken down.
@@ -104,6 +107,9 @@ rotated() { # SERVICE KIND
     case $2 in
         token_secret) running_secret "$1" token_secret_next ;;
         token_secret_previous) running_secret "$1" token_secret ;;
+        # Redis takes all of them, the servers have the current one alone.
+        redis_password) running_secret redis redis_password_next ;;
+        redis_password_previous) running_secret kaiwa redis_password ;;
     esac
 }
 

@@ -192,6 +192,7 @@ def stack(kaiwa: str, standins: str, folder: Path, **more: str) -> Iterator[Stac
     names = {
         f"{STACK}_keys": keys.read_text(),
         f"{STACK}_token": token_urlsafe(48),
+        f"{STACK}_redis": token_urlsafe(48),
         f"{STACK}_alertmanager": (ROOT / "deploy/alertmanager/alertmanager.yml").read_text(),
     }
     try:
@@ -220,6 +221,9 @@ def stack(kaiwa: str, standins: str, folder: Path, **more: str) -> Iterator[Stac
                 "KAIWA_TOKEN_SECRET": f"{STACK}_token",
                 "KAIWA_TOKEN_SECRET_NEXT": f"{STACK}_token",
                 "KAIWA_TOKEN_SECRET_PREVIOUS": f"{STACK}_token",
+                "KAIWA_REDIS_SECRET": f"{STACK}_redis",
+                "KAIWA_REDIS_SECRET_NEXT": f"{STACK}_redis",
+                "KAIWA_REDIS_SECRET_PREVIOUS": f"{STACK}_redis",
                 **more,
             },
             key,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
-from tests.server.live import wait_until
+from tests.server.live import ROOT, wait_until
 
 
 def require() -> None:
@@ -61,6 +63,10 @@ def _free_port() -> int:
 class RedisServer:
     """One, on a port of its own; remembers nothing when it is started again."""
 
+    #: What starts it, and variables for that.
+    _program: tuple[str, ...] = ("redis-server",)
+    _environment: Mapping[str, str] = MappingProxyType({})
+
     def __init__(self, folder: Path, **options: str) -> None:
         self._folder = folder
         self._options = options
@@ -81,7 +87,8 @@ class RedisServer:
         options.update(self._options)
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen(
-            ["redis-server", *words, "--dir", str(self._folder)],
+            [*self._program, *words, "--dir", str(self._folder)],
+            env={**os.environ, **self._environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -125,9 +132,19 @@ class RedisServer:
         if (status := self._process.poll()) is not None:
             pytest.fail(f"redis-server ended with status {status} instead of answering")
         try:
-            return self.run("PING") == b"+PONG\r\n"
+            return self.run("PING").startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
+
+
+class StackRedis(RedisServer):
+    """One that is started as in a stack, with the passwords in the files of a folder."""
+
+    _program = ("sh", str(ROOT / "deploy/redis/start.sh"))
+
+    def __init__(self, folder: Path, passwords: Path) -> None:
+        super().__init__(folder)
+        self._environment = {"REDIS_PASSWORDS": str(passwords), "TMPDIR": str(folder)}
 
 
 @asynccontextmanager

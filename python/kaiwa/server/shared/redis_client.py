@@ -24,6 +24,8 @@ CONNECT_SECONDS = 2.0
 #: Connections of one server to Redis.
 _CONNECTIONS = 16
 
+_NO_PASSWORD = "does not let this server in; put its password into the file of redis_password_file"
+
 T = TypeVar("T")
 
 
@@ -111,12 +113,14 @@ class RedisClient:
             SharedStateUnavailable: Redis does not answer, did not answer the last time, or refuses
                 what it is asked.
         """
-        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
         if not self._up:
             raise SharedStateUnavailable
         try:
             return await self._limited(question)
+        except AuthenticationError as error:
+            self._failed(_NO_PASSWORD, error)
         except ResponseError as error:
             # It does answer. If it refuses every write, the next probe finds out.
             self._refused(error)
@@ -129,7 +133,7 @@ class RedisClient:
 
         Compares the clocks, too.
         """
-        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
         try:
             if not self._up and await self._is_cluster():
@@ -139,6 +143,9 @@ class RedisClient:
             seconds, micros = await self._limited(_probe)
         except ResponseError as error:
             self._failed("refuses writes", error)
+            return False
+        except AuthenticationError as error:
+            self._failed(_NO_PASSWORD, error)
             return False
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             self._failed("does not answer", error)
