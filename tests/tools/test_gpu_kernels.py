@@ -57,3 +57,9 @@ def test_the_page_has_every_product_and_attention() -> None:
         assert f"`kaiwa_product_{form}_2x4`" in page
     for ring in rings:
         assert f"`kaiwa_attention_{ring}_128`" in page
+    sources = "".join(path.read_text() for path in folder.glob("*.cu"))
+    single = re.findall(r"^KAIWA_KERNEL\((\w+),", sources, re.M)
+    assert {"embed", "norm", "sample"} <= set(single)
+    for name in single:
+        assert f"`kaiwa_{name}`" in page
+    assert "Spilled registers: none." in page

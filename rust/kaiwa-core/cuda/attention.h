@@ -140,7 +140,9 @@ template <class T, int D> class Attention {
       // In the order of the groups.
       if (thread < D) {
         float most = -INFINITY, sum = 0, value = 0;
+#pragma unroll 4  // all at once would take more registers than there are
         for (int g = 0; g < GROUPS; ++g) most = fmaxf(most, parts[g * (D + 2) + D]);
+#pragma unroll 4
         for (int g = 0; g < GROUPS; ++g) {
           const float by = fade(parts[g * (D + 2) + D], most);
           value = fmaf(by, parts[g * (D + 2) + thread], value);
