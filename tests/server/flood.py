@@ -2,21 +2,28 @@
 take the time of a test's own threads.
 
     python -m tests.server.flood PORT HEX SECONDS
+    python -m tests.server.flood PORT connect SECONDS
+    python -m tests.server.flood PORT connect-wait SECONDS
 
-HEX is one frame with its mask. Prints the close code and reason as JSON. It sends to this machine
-only, and ends after the seconds, or after as many frames as a flood needs to do harm.
+HEX is one frame with its mask. Prints the close code and reason as JSON. With `connect` it opens
+as many connections as it can and closes each at once, with `connect-wait` when fifty more have
+come; it prints how many. It sends to this machine only, and ends after the seconds, or after as
+many frames as a flood needs to do harm.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import json
 import os
 import select
 import socket
+import struct
 import sys
 import time
+from collections import deque
 
 MOST_FRAMES = 3_000_000
 
@@ -59,6 +66,25 @@ def flood(port: int, frame: bytes, seconds: float) -> tuple[int, str]:
     return close_in(got) or (0, "")
 
 
+def connect(port: int, seconds: float, kept: int = 0) -> int:
+    """Opens connections and closes each when so many more have been opened; gives their number."""
+    until, count = time.monotonic() + seconds, 0
+    waiting: deque[socket.socket] = deque()
+    while time.monotonic() < until:
+        made = socket.socket()
+        made.setblocking(False)
+        # Resets, so that this machine does not run out of ports.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if made.connect_ex(("127.0.0.1", port)) in (0, errno.EINPROGRESS):
+            count += 1
+        waiting.append(made)
+        while len(waiting) > kept:
+            waiting.popleft().close()
+    for made in waiting:
+        made.close()
+    return count
+
+
 def close_in(got: bytes) -> tuple[int, str] | None:
     """Code and reason of the close frame in what a server sent."""
     at = 0
@@ -80,4 +106,8 @@ def masked(opcode: int, payload: bytes = b"") -> bytes:
 
 
 if __name__ == "__main__":
-    print(json.dumps(flood(int(sys.argv[1]), bytes.fromhex(sys.argv[2]), float(sys.argv[3]))))
+    port, what, seconds = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    if what.startswith("connect"):
+        print(connect(port, seconds, 50 if what == "connect-wait" else 0))
+    else:
+        print(json.dumps(flood(port, bytes.fromhex(what), seconds)))

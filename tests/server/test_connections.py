@@ -6,9 +6,11 @@ import socket
 import time
 from contextlib import ExitStack
 
+import pytest
 from tests.server.live import program, running, wait_until
 from tests.server.wire import FRAME, call
 
+from kaiwa.server import acceptor
 from kaiwa.server.connections import SILENT_PER_ADDRESS, _source
 
 CUT = 'kaiwa_connections_cut_total{why="silent"}'
@@ -57,6 +59,28 @@ def test_the_limit_of_files_is_not_reached() -> None:
         served.process.terminate()
         _, said = served.ended()
     assert 1 <= said.count("asked for nothing") <= 3
+
+
+def test_a_connection_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "FIRST_BYTE_SECONDS", 0.2)
+    with running(slots=1) as live, ExitStack() as kept:
+        sockets = [
+            kept.enter_context(socket.create_connection(("127.0.0.1", live.port), timeout=20))
+            for _ in range(3)
+        ]
+        assert [one.recv(1) for one in sockets] == [b"", b"", b""]
+        assert live.ask("/healthz").status == 200
+
+
+def test_what_is_sent_with_the_connection_is_not_lost() -> None:
+    """In one piece, byte by byte, and with the end of what the client sends."""
+    with running(slots=1) as live:
+        ask = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{live.port}\r\n\r\n".encode()
+        for size in (1, len(ask)):
+            with socket.create_connection(("127.0.0.1", live.port), timeout=20) as one:
+                for at in range(0, len(ask), size):
+                    one.sendall(ask[at : at + size])
+                assert one.recv(12) == b"HTTP/1.1 200"
 
 
 def test_a_network_of_ipv6_is_one_source() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
@@ -113,6 +114,48 @@ async def test_a_body_without_end_is_refused_and_not_heard_by_others(served: Pro
     print(f"longest gap {1000 * max(b - a for a, b in itertools.pairwise(came)):.0f} ms")
     # A token is answered before the body has come: then only the connection ends.
     assert said.startswith(("HTTP/1.1 413", "HTTP/1.1 200"))
+
+
+@pytest.mark.parametrize("kind", ["connect", "connect-wait"])
+async def test_connections_that_ask_for_nothing_are_not_heard_by_others(
+    kind: str, served: Program
+) -> None:
+    """As many as one process can open and close, at once or after some milliseconds."""
+    health: list[float] = []
+
+    def ask() -> None:
+        began = time.monotonic()
+        assert served.ask("/healthz").status == 200
+        health.append(time.monotonic() - began)
+
+    async with call(served.url(format="pcm")) as chat:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.server.flood", str(served.port), kind, "3"),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+        )
+        came = [time.monotonic()]
+        while process.returncode is None:
+            await chat.say(pcm16(tone(1)))
+            await chat.frames(1)
+            came.append(time.monotonic())
+            await asyncio.to_thread(ask)
+            with contextlib.suppress(asyncio.TimeoutError):
+                # As fast as somebody speaks; gaps are what is measured.
+                await asyncio.wait_for(process.wait(), FRAME / 24_000)
+        assert process.stdout is not None
+        count = int(await process.stdout.read())
+    gaps = [b - a for a, b in itertools.pairwise(came)]
+    print(
+        f"{kind}: {count} connections, longest gap {1000 * max(gaps):.0f} ms, "
+        f"slowest answer of /healthz {1000 * max(health):.0f} ms"
+    )
+    assert count > 1000
+    assert len(health) > 5
+    # Nothing of them is left: who calls now gets in.
+    async with call(served.url(format="pcm")) as chat:
+        await chat.say(bytes(2 * FRAME))
+        await chat.frames(1)
 
 
 async def test_a_flooded_call_leaves_its_slot() -> None:

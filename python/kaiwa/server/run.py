@@ -21,6 +21,7 @@ import uvicorn
 
 from kaiwa.errors import KaiwaError
 from kaiwa.server import logs, origins, tunnel
+from kaiwa.server.acceptor import Acceptor
 from kaiwa.server.app import make_app, make_side_app
 from kaiwa.server.build import Load, Server, build
 from kaiwa.server.connections import Connections
@@ -40,11 +41,39 @@ PING_SECONDS = 2.0
 CUT_SECONDS = 5
 
 
-class DrainingServer(uvicorn.Server):
-    """uvicorn's server, except that the first signal drains."""
+class GuardedServer(uvicorn.Server):
+    """uvicorn's server, except that connections which ask for nothing cost next to nothing."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+
+    async def startup(self, sockets: list[sockets.socket] | None = None) -> None:
+        """Begins to listen."""
+        if sockets is None or sys.platform == "win32":
+            # The event loop of Windows tells of no socket that a connection can be taken.
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for listening in sockets:
+            self.servers.append(
+                Acceptor(listening, self._protocol, self.config.ssl, self._connections)  # type: ignore[arg-type]
+            )
+
+    def _protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes it."""
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+class DrainingServer(GuardedServer):
+    """The same, except that the first signal drains."""
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
-        super().__init__(config)
+        super().__init__(config, server.connections)
         self._server = server
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
@@ -119,7 +148,8 @@ def listen(host: str, port: int) -> sockets.socket:
         found = sockets.socket(family, sockets.SOCK_STREAM)
         found.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
         found.bind((host, port))
-        found.listen(2048)
+        # As many as the system allows.
+        found.listen(65_535)
     except OSError as error:
         raise KaiwaError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; {_remedy(error)}"
@@ -168,7 +198,7 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
     side, side_task = None, None
     if side_socket is not None:
         configs.append(config_of(settings, make_side_app(parts), parts.connections, lifespan="off"))
-        side = uvicorn.Server(configs[-1])
+        side = GuardedServer(configs[-1], parts.connections)
     contexts = []
     for config in configs:
         config.load()
