@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 from numpy.typing import NDArray
 
 from kaiwa import _arrays, _native
-from kaiwa._short_filter import ShortFilter
 
 
 class Resampler:
@@ -33,11 +30,7 @@ class Resampler:
 
     def __init__(self, from_rate: int, to_rate: int, *, low_delay: bool = False) -> None:
         rates = _arrays.positive("from_rate", from_rate), _arrays.positive("to_rate", to_rate)
-        # Checks the rates, too.
-        self._filter: _native.Resampler | ShortFilter = _native.Resampler(*rates)
-        if low_delay and from_rate != to_rate:
-            with contextlib.suppress(ValueError):
-                self._filter = ShortFilter(*rates)
+        self._filter = _native.Resampler(*rates, low_delay)
 
     def process(self, pcm: NDArray[np.float32]) -> NDArray[np.float32]:
         """Takes float32 ``[N]`` and gives the samples that are ready.

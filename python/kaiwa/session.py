@@ -119,6 +119,10 @@ class _Events:
         """Input is over: what is left is answered, then the session ends (``finished``)."""
         self._native.finish()
 
+    def clear_input(self) -> None:
+        """Throws away what was sent and has not been stepped; what is sent from now on is heard."""
+        self._native.clear_input()
+
     def pause(self) -> None:
         """The conversation stands still; what is sent is not heard."""
         self._native.pause(True)

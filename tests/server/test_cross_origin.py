@@ -10,11 +10,19 @@ from pathlib import Path
 import pytest
 from tests.server.live import Answer, Live, running
 
+from kaiwa.server.protocols.registry import PROTOCOLS
+
 from .conftest import MakeKey
 
 PAGE = "https://app.example"
+ALLOWED = "access-control-allow-headers"
 #: What pages fetch, with the method.
-PATHS = {"/v1/info": "GET", "/v1/tokens": "POST", "/v1/models": "GET"}
+PATHS = {
+    "/v1/info": "GET",
+    "/v1/tokens": "POST",
+    "/v1/models": "GET",
+    "/v1/realtime/client_secrets": "POST",
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +31,9 @@ def live() -> Iterator[Live]:
         yield found
 
 
-def preflight(live: Live, path: str, method: str, origin: str) -> Answer:
+def preflight(live: Live, path: str, method: str, origin: str, **more: str) -> Answer:
     asked = {"Origin": origin, "Access-Control-Request-Method": method}
-    return live.ask(path, "OPTIONS", **asked)
+    return live.ask(path, "OPTIONS", **asked, **more)
 
 
 @pytest.mark.parametrize(("path", "method"), PATHS.items())
@@ -40,6 +48,37 @@ def test_a_page_of_an_allowed_origin(path: str, method: str, live: Live) -> None
     assert answer.status == 200
     assert answer.headers["access-control-allow-origin"] == PAGE
     assert answer.headers["vary"] == "Origin"
+
+
+def test_what_protocols_declare_is_among_them(live: Live) -> None:
+    """A route that a protocol adds for pages is looked at here as well."""
+    declared = {
+        path: method
+        for protocol in PROTOCOLS
+        for path, methods in protocol.cross_origin.items()
+        for method in methods
+    }
+    assert declared
+    for path, method in declared.items():
+        assert preflight(live, path, method, PAGE).status == 204
+        assert preflight(live, path, method, "https://evil.example").status == 403
+
+
+def test_headers_of_openai_s_package(live: Live) -> None:
+    wanted = "authorization, openai-beta, x-stainless-lang, x-other"
+    asked = preflight(
+        live,
+        "/v1/realtime/client_secrets",
+        "POST",
+        PAGE,
+        **{"Access-Control-Request-Headers": wanted},
+    )
+    allowed = {name.strip().lower() for name in asked.headers[ALLOWED].split(",")}
+    assert allowed == {"authorization", "content-type", "openai-beta", "x-stainless-lang"}
+    again = preflight(
+        live, "/v1/info", "GET", PAGE, **{"Access-Control-Request-Headers": "x-a\tb,,"}
+    )
+    assert again.headers[ALLOWED].lower() == "authorization, content-type"
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://app.example", ""])

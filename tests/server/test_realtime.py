@@ -20,6 +20,7 @@ from tests.server.live import At, Live, running
 from tests.server.openai_calls import Talk, base64_pcm, sounds, talk
 from tests.server.wire import FRAME, call, refusal, tone
 
+from kaiwa import g711
 from kaiwa.server.protocols.realtime import protocol
 
 PATH = "/v1/realtime"
@@ -250,6 +251,23 @@ async def test_what_was_sent_becomes_an_item(echo: Live) -> None:
         await client.find("error")
 
 
+async def test_input_that_is_cleared_is_not_heard(echo: Live) -> None:
+    """A frame without its last sample cannot have been heard yet; nor half of a sample."""
+    sound = tone(6)
+    async with session(echo) as client:
+        await quiet(client)
+        await client.say("input_audio_buffer.append", audio=base64_pcm(tone(1, 1200)[:-1]))
+        await client.say("input_audio_buffer.append", audio="AA==")
+        await client.say("input_audio_buffer.clear")
+        await client.find("input_audio_buffer.cleared")
+        await say(client, SILENCE, SILENCE, *np.split(sound, 6), *[SILENCE] * 12)
+        await client.find("response.done")
+        heard = b"".join(base64.b64decode(event["delta"]) for event in client.of(AUDIO))
+        samples = np.frombuffer(heard, "<i2").astype(np.float32) / 32768
+        np.testing.assert_allclose(samples[FRAME : 7 * FRAME], sound, atol=2e-4)
+        assert not samples[:FRAME].any()
+
+
 async def test_items_are_kept_for_the_client(echo: Live) -> None:
     def message(text: str, **members: Any) -> dict[str, Any]:
         content = [{"type": "input_text", "text": text}]
@@ -445,6 +463,58 @@ async def test_a_secret_opens_calls_for_a_while(
         now = time.time()
         monkeypatch.setattr(live.parts.access._secrets, "_wall", lambda: now + 200)
         assert (await refusal(url, Authorization=f"Bearer {secret}"))[0] == 401
+
+
+@pytest.mark.parametrize("keys", [True, False])
+async def test_sessions_of_a_secret_begin_as_it_says(
+    keys: bool, key_path: Path, make_key: MakeKey
+) -> None:
+    key = make_key("voice")
+    with running(keys=str(key_path) if keys else None) as live:
+        audio = {
+            "input": {
+                "format": {"type": "audio/pcma"},
+                "turn_detection": {"type": "server_vad", "silence_duration_ms": 200},
+            },
+            "output": {"format": {"type": "audio/pcmu"}, "voice": "marin"},
+        }
+        asked = {"type": "realtime", "audio": audio, "instructions": "x" * 10_000}
+        secret = post(live, key, {"session": asked})[1]["value"]
+        assert len(secret) < 1000
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with talk(live, PATH, additional_headers=headers) as client:
+            begun = (await client.hear())["session"]["audio"]
+            assert begun["input"]["format"] == {"type": "audio/pcma"}
+            assert begun["input"]["turn_detection"]["silence_duration_ms"] == 200
+            assert begun["input"]["turn_detection"]["interrupt_response"] is True
+            assert begun["output"]["format"] == {"type": "audio/pcmu"}
+            # The first audio is in these formats, though the client has set nothing.
+            loud = g711.encode(tone(6)[::3].copy(), "alaw")
+            await client.say("input_audio_buffer.append", audio=base64.b64encode(loud).decode())
+            data = base64.b64decode((await client.find(AUDIO))["delta"])
+            assert len(data) == FRAME // 3
+        # What a client sets counts more.
+        async with talk(live, PATH, additional_headers=headers) as client:
+            flat = {"output_audio_format": "pcm16", "turn_detection": None}
+            await client.say("session.update", session=flat)
+            told = (await client.find("session.updated"))["session"]["audio"]
+            assert told["output"]["format"]["type"] == "audio/pcm"
+            assert told["input"]["turn_detection"] is None
+            assert told["input"]["format"] == {"type": "audio/pcma"}
+        for session, wanted in (
+            ({}, {"type": "audio/pcmu", "rate": 8000}),
+            ({"audio": {"format": {"type": "audio/pcm"}}}, {"type": "audio/pcm", "rate": 24_000}),
+        ):
+            async with talk(live, "/v1/live/sessions", additional_headers=headers) as client:
+                await client.say("session.start", session={"model": "gpt-live-1", **session})
+                started = await client.find("session.started")
+                assert started["session"]["audio"]["format"] == wanted
+        # A secret that was asked for without a session leaves sessions as they are.
+        plain = {"Authorization": f"Bearer {post(live, key)[1]['value']}"}
+        async with talk(live, PATH, additional_headers=plain) as client:
+            begun = (await client.hear())["session"]["audio"]["input"]
+            assert begun["format"] == {"type": "audio/pcm", "rate": 24_000}
+            assert begun["turn_detection"]["interrupt_response"] is False
 
 
 async def test_a_secret_that_a_page_asked_for_is_for_that_page(

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from tests.server.live import program, running
 from tests.web.conftest import ARTIFACTS
 from tests.web.test_call import figures, press, state, until
+
+from kaiwa.client import connect
+from kaiwa.client.wires import WIRES
 
 
 @pytest.mark.parametrize("audio", ["opus", "pcm"])
@@ -55,4 +64,45 @@ def test_the_operator_sees_a_live_call(page: Page) -> None:
         ARTIFACTS.mkdir(exist_ok=True)
         ops.screenshot(path=ARTIFACTS / "real-ops.png")
         ops.close()
+        page.goto("about:blank")
+
+
+@contextmanager
+def calls_by_every_protocol(port: int) -> Iterator[None]:
+    """One call by each, on a thread of its own, for as long as the block lasts."""
+    over, begun = threading.Event(), threading.Event()
+
+    async def converse() -> None:
+        async with AsyncExitStack() as stack:
+            address = f"127.0.0.1:{port}"
+            calls = [
+                await stack.enter_async_context(connect(address, protocol=name)) for name in WIRES
+            ]
+            begun.set()
+            while not over.is_set():
+                for call in calls:
+                    await call.send_pcm(np.zeros(1920, np.float32))
+                await asyncio.sleep(0.08)
+
+    thread = threading.Thread(target=lambda: asyncio.run(converse()))
+    thread.start()
+    try:
+        assert begun.wait(20)
+        yield
+    finally:
+        over.set()
+        thread.join(20)
+
+
+def test_the_operator_sees_by_which_protocol_each_call_came(page: Page) -> None:
+    with running(slots=8) as server, calls_by_every_protocol(server.port):
+        page.goto(f"http://127.0.0.1:{server.port}/ops")
+        rows = page.locator("#sessions tr")
+        expect(rows).to_have_count(len(WIRES))
+        for name in WIRES:
+            expect(rows.filter(has=page.get_by_role("cell", name=name, exact=True))).to_have_count(
+                1
+            )
+        told = server.ask("/v1/sessions").json["sessions"]
+        assert sorted(row["protocol"] for row in told) == sorted(WIRES)
         page.goto("about:blank")

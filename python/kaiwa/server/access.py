@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kaiwa.server import page_check
 from kaiwa.server.caller import Caller
@@ -22,7 +22,7 @@ from kaiwa.server.limits import Lease, LimitReached, Limits
 from kaiwa.server.redaction import KEY_PREFIX, SECRET_PREFIX
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
-from kaiwa.server.tokens import LocalTokens, SecretStore, TokensFull, TokenStore
+from kaiwa.server.tokens import LocalTokens, Secret, SecretStore, TokensFull, TokenStore
 
 HOW = "send a key as `Authorization: Bearer ...`, or a token of POST /v1/tokens as ?token=..."
 
@@ -106,7 +106,8 @@ class Access:
         """
         self.check_page(headers)
         if self._keys is None:
-            return Caller("", "", self._settings.call_seconds, operator=True, protocol=protocol)
+            caller = Caller("", "", self._settings.call_seconds, operator=True, protocol=protocol)
+            return replace(caller, session=self._preset(headers))
         _refuse_keys_in_query(query)
         header = headers.get("authorization")
         if header is not None:
@@ -265,7 +266,13 @@ class Access:
         return issued.text, int(self._clock() + issued.seconds)
 
     def issue_secret(
-        self, caller: Caller, seconds: float, *, model: str | None, origin: str | None
+        self,
+        caller: Caller,
+        seconds: float,
+        *,
+        model: str | None,
+        origin: str | None,
+        session: Mapping[str, Any],
     ) -> tuple[str, int]:
         """A secret for browsers, and when it expires in whole seconds since 1970.
 
@@ -274,6 +281,7 @@ class Access:
             seconds: how long it is to count.
             model: the only one that it is for.
             origin: of the web page that asks; pages of others cannot use it.
+            session: see `Secret`.
 
         Raises:
             Refused: 403, the caller came with a token or a secret; 401, the key was revoked
@@ -283,7 +291,7 @@ class Access:
         self._live_key(caller)
         if self._secrets is None:
             raise Refused(503, "starting", "this server makes no secrets; use a token")
-        return self._secrets.issue(caller.key_id, seconds, model=model, origin=origin)
+        return self._secrets.issue(Secret(caller.key_id, model, origin, session), seconds)
 
     def _refuse_token(self, caller: Caller) -> None:
         """Refuses a caller who came without a key.
@@ -339,6 +347,14 @@ class Access:
             _unauthorized("unknown_key", "this key is not known; ask the operator for one")
         return self._caller(self._counting(key), by_token=False), key
 
+    def _preset(self, headers: Mapping[str, str]) -> Mapping[str, Any]:
+        """With what sessions begin, of a secret that nobody has to show here; empty without one."""
+        text = headers.get("authorization", "").strip().rpartition(" ")[2]
+        secret = self._secrets.check(text) if self._secrets is not None else None
+        if secret is None or secret.origin not in (None, headers.get("origin")):
+            return {}
+        return secret.session
+
     def _by_secret(self, keys: KeyFile, text: str, origin: str | None) -> tuple[Caller, Key]:
         """The holder of the key that a secret was issued for."""
         secret = self._secrets.check(text) if self._secrets is not None else None
@@ -350,7 +366,7 @@ class Access:
                 "POST /v1/realtime/client_secrets",
             )
         caller = self._caller(self._counting(key), by_token=True)
-        return replace(caller, model=secret.model), key
+        return replace(caller, model=secret.model, session=secret.session), key
 
     def _by_token(self, keys: KeyFile, token: str, now: float) -> tuple[Caller, Key]:
         """The holder of the key that a token was issued for."""

@@ -89,11 +89,13 @@ class Server(Services):
         self.state.admit()
 
     def issue_client_secret(
-        self, caller: Caller, seconds: float, origin: str | None
+        self, caller: Caller, seconds: float, origin: str | None, session: Mapping[str, Any]
     ) -> tuple[str, int]:
         """A secret with which a browser may call for a while."""
         model = self.state.engine.name if self.state.engine is not None else None
-        return self.access.issue_secret(caller, seconds, model=model, origin=origin)
+        return self.access.issue_secret(
+            caller, seconds, model=model, origin=origin, session=session
+        )
 
     async def run_call(self, protocol: WireProtocol, channel: Channel) -> None:
         """Leads a call to its end."""

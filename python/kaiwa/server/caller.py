@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from kaiwa.server.tokens import Redeemed
 
@@ -20,6 +22,7 @@ class Caller:
         by_token: came with a token, which is good for one connection and nothing else.
         token: the token, if it came here and not to another server.
         model: the only one that the caller may talk to; None if the key alone decides.
+        session: with what the sessions of the caller's secret begin; empty without one.
         vouched: let in by another server, which passes on the caller's connection because the call
             is held here.
     """
@@ -32,4 +35,5 @@ class Caller:
     by_token: bool = False
     token: Redeemed | None = None
     model: str | None = None
+    session: Mapping[str, Any] = field(default_factory=dict, hash=False)
     vouched: bool = False

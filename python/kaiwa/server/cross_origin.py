@@ -20,7 +20,10 @@ Paths = Mapping[str, tuple[str, ...]]
 
 #: Headers that a page may send, and headers of answers that it may read.
 SENT = "Authorization, Content-Type"
-READ = "Retry-After"
+READ = "Location, Retry-After"
+#: Beginnings of further headers that it may send, because OpenAI's packages do; nothing of theirs
+#: is read here but the key and the dialect.
+_PACKAGES = ("x-stainless-", "openai-", "api-key", "kyutai-api-key")
 #: Seconds for which a browser need not ask again.
 REMEMBERED = 600
 
@@ -62,7 +65,7 @@ class CrossOrigin:
         if _is_preflight(scope, headers):
             named = {
                 "Access-Control-Allow-Methods": ", ".join(methods),
-                "Access-Control-Allow-Headers": SENT,
+                "Access-Control-Allow-Headers": _may_send(headers),
                 "Access-Control-Max-Age": str(REMEMBERED),
             }
             await Response(status_code=204, headers=named)(scope, receive, _varied(send, origin))
@@ -73,6 +76,13 @@ class CrossOrigin:
 def _is_preflight(scope: Scope, headers: Headers) -> bool:
     """Whether a browser asks what a page may do."""
     return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+
+
+def _may_send(headers: Headers) -> str:
+    """The headers that a page may send, of those that it asks for, and in any case."""
+    asked = headers.get("access-control-request-headers", "").lower().split(",")
+    names = [name for name in map(str.strip, asked) if name.startswith(_PACKAGES)]
+    return ", ".join([SENT, *names])
 
 
 def _varied(send: Send, origin: str | None = None) -> Send:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from kaiwa.server.redaction import TOKEN_PREFIX
 
@@ -71,21 +72,23 @@ class Secret:
         key_id: id of the key that it was issued for.
         model: name of the model that it is for; None is every one.
         origin: of the web pages that it is for; None is every one.
+        session: with what its sessions begin, in the words of the protocol that made it; empty for
+            that protocol's own beginnings.
     """
 
     key_id: str
     model: str | None = None
     origin: str | None = None
+    session: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 class SecretStore(Protocol):
     """Issues secrets for browsers, which count for any number of calls until they are too old:
     `shared.client_secrets`."""
 
-    def issue(
-        self, key_id: str, seconds: float, *, model: str | None, origin: str | None
-    ) -> tuple[str, int]:
-        """A new secret for the key with an id, and when it expires in seconds since 1970."""
+    def issue(self, secret: Secret, seconds: float) -> tuple[str, int]:
+        """The text of a new secret that counts so long, and when it expires in seconds since
+        1970."""
 
     def check(self, text: str) -> Secret | None:
         """What a text says that is a secret and counts; None for any other."""

@@ -345,6 +345,11 @@ impl Session {
         Ok(())
     }
 
+    fn clear_input(&self, py: Python<'_>) -> PyResult<()> {
+        self.get(py)?.clear_input();
+        Ok(())
+    }
+
     fn pause(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
         self.get(py)?.pause(paused);
         Ok(())

@@ -26,6 +26,10 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<codec::Mimi>()?;
     m.add_class::<codec::MimiStream>()?;
     m.add_class::<audio::Resampler>()?;
+    m.add_class::<audio::CodedReader>()?;
+    m.add_class::<audio::CodedWriter>()?;
+    m.add_function(wrap_pyfunction!(audio::g711_decode, m)?)?;
+    m.add_function(wrap_pyfunction!(audio::g711_encode, m)?)?;
     m.add_class::<audio::OggOpusWriter>()?;
     m.add_class::<audio::OggOpusReader>()?;
     m.add_class::<engine::Engine>()?;

@@ -22,6 +22,7 @@ from kaiwa.server.frame_budget import FrameBudget
 from kaiwa.server.protocols.base import (
     Audio,
     CallRequest,
+    ClearInput,
     Finish,
     HangUp,
     Input,
@@ -300,6 +301,8 @@ class Call(LiveCall):
                 session.pause()
             else:
                 session.unpause()
+        elif isinstance(given, ClearInput):
+            session.clear_input()
         elif isinstance(given, Finish):
             session.finish()
         elif isinstance(given, HangUp):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kaiwa.engine import Engine
 from kaiwa.errors import ClosedError, InputError
@@ -31,6 +32,11 @@ class CallEntry(Entry):
         self.query = channel.query
         self.model = context.state.model
         self.caller: Caller | None = None
+
+    @property
+    def preset(self) -> Mapping[str, Any]:
+        """With what the session is to begin."""
+        return {} if self.caller is None else self.caller.session
 
     async def authorize(
         self,

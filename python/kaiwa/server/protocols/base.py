@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from fastapi import APIRouter
@@ -118,6 +118,11 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class ClearInput:
+    """Audio that was sent and that the model has not heard yet is not to be heard."""
+
+
+@dataclass(frozen=True)
 class Finish:
     """No more audio will come: what is left is answered, then the call ends (`finished`)."""
 
@@ -132,7 +137,7 @@ class Unknown:
     """A message that has no meaning here. It is counted; too many end the call (`garbage`)."""
 
 
-Input: TypeAlias = Audio | Reply | Pause | Finish | HangUp | Unknown
+Input: TypeAlias = Audio | Reply | Pause | ClearInput | Finish | HangUp | Unknown
 
 # ---- what a server says at the end ---------------------------------------------------------------
 
@@ -157,11 +162,17 @@ class Entry(ABC):
         headers: of the request, by lower-case names.
         query: parameters of the request, decoded.
         model: name of the model that is served.
+        preset: with what the session is to begin, as whoever made the caller's secret has set it;
+            empty without, and before `authorize`.
     """
 
     headers: Mapping[str, str]
     query: Mapping[str, str]
     model: str
+
+    @property
+    @abstractmethod
+    def preset(self) -> Mapping[str, Any]: ...  # noqa: D102
 
     @abstractmethod
     async def authorize(
@@ -348,7 +359,7 @@ class Services(ABC):
 
     @abstractmethod
     def issue_client_secret(
-        self, caller: Caller, seconds: float, origin: str | None
+        self, caller: Caller, seconds: float, origin: str | None, session: Mapping[str, Any]
     ) -> tuple[str, int]:
         """A secret with which a browser may call for a while, as often as it likes, and when it
         expires in seconds since 1970.
@@ -357,6 +368,8 @@ class Services(ABC):
             caller: by key.
             seconds: how long it is to count.
             origin: of the page that asks; only pages of that origin can use it. None: no page asks.
+            session: with what its sessions begin (`Entry.preset`): values of JSON, some hundred
+                characters of them.
 
         Raises:
             Refused: 403, the caller came with a token or a secret; 401.

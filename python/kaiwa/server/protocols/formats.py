@@ -8,11 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kaiwa import g711
-from kaiwa.resampler import Resampler
-
-#: Samples a second inside of Kaiwa.
-RATE = 24_000
+from kaiwa import _native
 
 
 @dataclass(frozen=True)
@@ -54,39 +50,23 @@ class Decoder:
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self.format = audio_format
-        #: The first byte of a sample whose second has not come.
-        self._odd = b""
-        self._resampler = _resampler(audio_format.rate, RATE)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what came; what comes next is another sound."""
+        self._reader = _native.CodedReader(self.format.coding, self.format.rate)
 
     def decode(self, data: bytes) -> NDArray[np.float32]:
         """The samples that are ready, float32 `[n]`. A sample may be cut in two."""
-        if self.format.coding == "pcm":
-            if self._odd or len(data) % 2:
-                data = self._odd + data
-                whole = len(data) // 2 * 2
-                data, self._odd = data[:whole], data[whole:]
-            samples = np.frombuffer(data, "<i2").astype(np.float32)
-            samples /= 32768
-        else:
-            samples = g711.decode(data, self.format.coding)
-        return samples if self._resampler is None else self._resampler.process(samples)
+        return self._reader.read(data)
 
 
 class Encoder:
     """From samples at 24 kHz, as they come, to bytes of a format."""
 
     def __init__(self, audio_format: AudioFormat) -> None:
-        self._format = audio_format
-        self._resampler = _resampler(RATE, audio_format.rate)
+        self._writer = _native.CodedWriter(audio_format.coding, audio_format.rate)
 
     def encode(self, pcm: NDArray[np.float32]) -> bytes:
         """The bytes that are ready, of float32 `[n]`."""
-        samples = pcm if self._resampler is None else self._resampler.process(pcm)
-        if self._format.coding == "pcm":
-            return np.clip(np.rint(samples * 32767), -32768, 32767).astype("<i2").tobytes()
-        return g711.encode(samples, self._format.coding)
-
-
-def _resampler(from_rate: int, to_rate: int) -> Resampler | None:
-    """A converter; None where none is needed."""
-    return None if from_rate == to_rate else Resampler(from_rate, to_rate, low_delay=True)
+        return self._writer.write(pcm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaiwa.server.redaction import SECRET_PREFIX
 from kaiwa.server.tokens import Secret
@@ -34,13 +34,13 @@ class ClientSecrets:
         self._signer = signer
         self._wall = wall
 
-    def issue(
-        self, key_id: str, seconds: float, *, model: str | None, origin: str | None
-    ) -> tuple[str, int]:
+    def issue(self, secret: Secret, seconds: float) -> tuple[str, int]:
         """See `SecretStore`."""
         end = int(self._wall() + seconds)
-        value = {"id": secrets.token_urlsafe(9), "key": key_id, "end": end}
-        value |= {"model": model, "origin": origin}
+        value: dict[str, Any] = {"id": secrets.token_urlsafe(9), "key": secret.key_id, "end": end}
+        value |= {"model": secret.model, "origin": secret.origin}
+        if secret.session:
+            value["session"] = dict(secret.session)
         return SECRET_PREFIX + self._signer.sign(_PURPOSE, value), end
 
     def check(self, text: str) -> Secret | None:
@@ -50,4 +50,4 @@ class ClientSecrets:
         value = self._signer.check(_PURPOSE, text.removeprefix(SECRET_PREFIX))
         if not isinstance(value, dict) or value["end"] < self._wall():
             return None
-        return Secret(value["key"], value["model"], value["origin"])
+        return Secret(value["key"], value["model"], value["origin"], value.get("session", {}))

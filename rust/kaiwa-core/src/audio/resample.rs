@@ -1,8 +1,10 @@
-//! Sample-rate conversion of one channel in bounded memory, over the `rubato` crate.
+//! Sample-rate conversion of one channel in bounded memory: over the `rubato` crate, or with little
+//! delay.
 
 use audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 
+use super::short_filter::ShortFilter;
 use crate::error::{Error, Result};
 
 /// Frames of an FFT block, counted at the lower of the two rates: long enough for a steep filter
@@ -15,18 +17,15 @@ const RATES: std::ops::RangeInclusive<usize> = 1_000..=768_000;
 /// Converts a stream of samples from one rate to another.
 ///
 /// The filter's delay is taken out, and after [`Self::finish`] exactly `ceil(n * to / from)`
-/// samples have come out for `n` that went in. The result does not depend on how the input was
-/// cut into calls.
-pub struct Resampler {
-    from: usize,
-    to: usize,
-    /// Absent when the rates are equal.
-    fft: Option<Fft<f32>>,
-    pending: Vec<f32>,
-    /// Output samples still to be dropped from the front: the filter's delay.
-    skip: usize,
-    taken: usize,
-    given: usize,
+/// samples have come out for `n` that went in; [`Self::low_delay`] says what is different there.
+/// The result does not depend on how the input was cut into calls.
+pub struct Resampler(Method);
+
+enum Method {
+    /// The rates are equal.
+    Same,
+    Long(Box<LongFilter>),
+    Short(ShortFilter),
 }
 
 impl Resampler {
@@ -35,32 +34,109 @@ impl Resampler {
     /// # Errors
     /// [`Error::OptionValue`] for a rate outside that range.
     pub fn new(from: usize, to: usize) -> Result<Self> {
-        let wrong = |name, got: String| Error::OptionValue {
-            name,
-            got,
-            allowed: format!("a sample rate of {}..={} Hz", RATES.start(), RATES.end()),
-        };
-        for (name, rate) in [("from_rate", from), ("to_rate", to)] {
-            if !RATES.contains(&rate) {
-                return Err(wrong(name, rate.to_string()));
-            }
+        check_rates(from, to)?;
+        Ok(Self(match from == to {
+            true => Method::Same,
+            false => Method::Long(Box::new(LongFilter::new(from, to)?)),
+        }))
+    }
+
+    /// A converter for audio that is heard as it comes, with a short filter, flat to 85 % of the
+    /// lower rate's half. Its delay, 40 samples of the lower rate, stays in: the output begins with
+    /// so much silence, every call gives what its input is worth, and [`Self::finish`] the rest.
+    /// Rates whose ratio is no fraction of numbers up to 1000 get the filter of [`Self::new`].
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn low_delay(from: usize, to: usize) -> Result<Self> {
+        check_rates(from, to)?;
+        match ShortFilter::new(from, to) {
+            Some(filter) if from != to => Ok(Self(Method::Short(filter))),
+            _ => Self::new(from, to),
         }
-        let fft = match from == to {
-            true => None,
-            false => Some(
-                Fft::new_custom(
-                    from,
-                    to,
-                    block_size(from, to),
-                    1,
-                    1,
-                    WindowFunction::BlackmanHarris2,
-                    FixedSync::Both,
-                )
-                .map_err(|e| wrong("to_rate", format!("{to} from {from} ({e})")))?,
-            ),
-        };
-        let skip = fft.as_ref().map_or(0, |f| f.output_delay());
+    }
+
+    /// Takes samples and gives those that are ready.
+    ///
+    /// # Errors
+    /// [`Error::Sample`] for values that are no audio: nothing has changed then.
+    /// [`Error::Resample`] if the library refuses a block (not known to happen).
+    pub fn process(&mut self, pcm: &[f32]) -> Result<Vec<f32>> {
+        super::samples::check("pcm", 0, pcm)?;
+        match &mut self.0 {
+            Method::Same => Ok(pcm.to_vec()),
+            Method::Long(filter) => filter.process(pcm),
+            Method::Short(filter) => Ok(filter.process(pcm)),
+        }
+    }
+
+    /// [`Self::process`] of samples that are known to be audio.
+    ///
+    /// # Errors
+    /// [`Error::Resample`], likewise.
+    pub(super) fn process_checked(&mut self, pcm: Vec<f32>) -> Result<Vec<f32>> {
+        match &mut self.0 {
+            Method::Same => Ok(pcm),
+            Method::Long(filter) => filter.process(&pcm),
+            Method::Short(filter) => Ok(filter.process(&pcm)),
+        }
+    }
+
+    /// Gives the rest and returns to the beginning.
+    ///
+    /// # Errors
+    /// As for [`Self::process`].
+    pub fn finish(&mut self) -> Result<Vec<f32>> {
+        match &mut self.0 {
+            Method::Same => Ok(vec![]),
+            Method::Long(filter) => filter.finish(),
+            Method::Short(filter) => Ok(filter.finish()),
+        }
+    }
+}
+
+fn wrong_rate(name: &'static str, got: String) -> Error {
+    Error::OptionValue {
+        name,
+        got,
+        allowed: format!("a sample rate of {}..={} Hz", RATES.start(), RATES.end()),
+    }
+}
+
+fn check_rates(from: usize, to: usize) -> Result<()> {
+    for (name, rate) in [("from_rate", from), ("to_rate", to)] {
+        if !RATES.contains(&rate) {
+            return Err(wrong_rate(name, rate.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// A steep filter in blocks, without delay in its result.
+struct LongFilter {
+    from: usize,
+    to: usize,
+    fft: Fft<f32>,
+    pending: Vec<f32>,
+    /// Output samples still to be dropped from the front: the filter's delay.
+    skip: usize,
+    taken: usize,
+    given: usize,
+}
+
+impl LongFilter {
+    fn new(from: usize, to: usize) -> Result<Self> {
+        let fft = Fft::new_custom(
+            from,
+            to,
+            block_size(from, to),
+            1,
+            1,
+            WindowFunction::BlackmanHarris2,
+            FixedSync::Both,
+        )
+        .map_err(|e| wrong_rate("to_rate", format!("{to} from {from} ({e})")))?;
+        let skip = fft.output_delay();
         Ok(Self {
             from,
             to,
@@ -72,24 +148,14 @@ impl Resampler {
         })
     }
 
-    /// Takes samples and gives those that are ready.
-    ///
-    /// # Errors
-    /// [`Error::Sample`] for values that are no audio: nothing has changed then.
-    /// [`Error::Resample`] if the library refuses a block (not known to happen).
-    pub fn process(&mut self, pcm: &[f32]) -> Result<Vec<f32>> {
-        super::samples::check("pcm", 0, pcm)?;
+    fn process(&mut self, pcm: &[f32]) -> Result<Vec<f32>> {
         self.taken += pcm.len();
         let out = self.convert(pcm)?;
         self.given += out.len();
         Ok(out)
     }
 
-    /// Gives the rest and returns to the beginning.
-    ///
-    /// # Errors
-    /// As for [`Self::process`].
-    pub fn finish(&mut self) -> Result<Vec<f32>> {
+    fn finish(&mut self) -> Result<Vec<f32>> {
         let wanted = (self.taken * self.to).div_ceil(self.from) - self.given;
         let mut rest = vec![];
         while rest.len() < wanted {
@@ -102,10 +168,8 @@ impl Resampler {
     }
 
     fn convert(&mut self, pcm: &[f32]) -> Result<Vec<f32>> {
-        let Some(fft) = &mut self.fft else {
-            return Ok(pcm.to_vec());
-        };
         self.pending.extend_from_slice(pcm);
+        let fft = &mut self.fft;
         let block = fft.input_frames_next();
         let (mut out, mut done) = (vec![], 0);
         while self.pending.len() - done >= block {

@@ -129,7 +129,7 @@ class LiveCodec(CallCodec):
             kind = None if event is None else event.get("type")
             try:
                 if event is not None and kind == "session.start":
-                    session = start.read(event.get("session"), entry.model)
+                    session = start.read(event.get("session"), entry.model, entry.preset)
                     self._start_event = openai.event_id(event)
                     return session
                 if not isinstance(kind, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,12 +80,14 @@ class Session:
         self.repeated.update(_repeated(changed))
 
 
-def read(asked: Any, model: str) -> Session:
+def read(asked: Any, model: str, preset: Mapping[str, Any] | None = None) -> Session:
     """Reads the `session` of `session.start`.
 
     Args:
         asked: of any type.
         model: that is served.
+        preset: of the caller's secret: the format of its answers is the one of a session that names
+            none.
 
     Raises:
         Invalid: The client may ask anew.
@@ -99,7 +102,7 @@ def read(asked: Any, model: str) -> Session:
     audio = asked.get("audio")
     if audio is not None and not isinstance(audio, dict):
         raise _wrong("session.audio", "an object with a format")
-    audio_format = PCM_24K
+    audio_format = _preset_format(preset or {})
     if audio is not None and audio.get("format") is not None:
         found = openai.read_format(audio["format"])
         if found is None:
@@ -124,6 +127,13 @@ def _repeated(asked: dict[str, Any]) -> dict[str, Any]:
     if len(given.get("input") or ()) > MOST_INPUT:
         raise _wrong("session.input", f"at most {MOST_INPUT} messages")
     return given
+
+
+def _preset_format(preset: Mapping[str, Any]) -> AudioFormat:
+    """The format that a secret is for. Here one counts both ways, and the answers' is the one that
+    has to be played."""
+    output = preset.get("audio", {}).get("output", {})
+    return openai.read_format(output.get("format")) or PCM_24K
 
 
 def _wrong(param: str, wanted: str) -> Invalid:

@@ -17,6 +17,7 @@ from kaiwa.server.protocols.base import (
     CallCodec,
     CallInfo,
     CallRequest,
+    ClearInput,
     Ending,
     Entry,
     Input,
@@ -55,6 +56,7 @@ class RealtimeProtocol(WireProtocol):
     name = "realtime"
     paths = (PATH,)
     dialects = (BETA,)
+    cross_origin = {routes.CLIENT_SECRETS: ("POST",)}  # noqa: RUF012
 
     def codec(self) -> CallCodec:
         """What translates for a new connection."""
@@ -101,6 +103,7 @@ class RealtimeCodec(CallCodec):
             self.label = BETA
         await entry.authorize(openai.with_key(entry.headers))
         self._settings = Settings(entry.model)
+        self._settings.update(dict(entry.preset), heard=False, spoke=False)
         openai.check_model(entry.query.get("model"), entry.model)
         self._realtime = entry.query.get("pace") != "none"
         self._timed = entry.query.get("extensions") == "1"
@@ -126,6 +129,8 @@ class RealtimeCodec(CallCodec):
             return [*self._reply([self._error("invalid_event", text, event)]), Unknown()]
         if kind == "input_audio_buffer.append":
             return self._hear(event)
+        if kind == "input_audio_buffer.clear":
+            return self._clear()
         handle = _EVENTS.get(kind)
         return [] if handle is None else self._reply(handle(self, event))
 
@@ -201,10 +206,13 @@ class RealtimeCodec(CallCodec):
             return [self._error("input_audio_buffer_commit_empty", text, event)]
         return self._commit_item()
 
-    def _clear(self, event: Event) -> list[Event]:
+    def _clear(self) -> list[Input]:
+        """What the model has not heard yet, it will not hear."""
         self._uncommitted, self._speaking = False, None
         self._callers.clear()
-        return [{"type": "input_audio_buffer.cleared"}]
+        if self._decoder is not None:
+            self._decoder.clear()
+        return [ClearInput(), *self._reply([{"type": "input_audio_buffer.cleared"}])]
 
     def _update(self, event: Event) -> list[Event]:
         asked = event.get("session")
@@ -448,7 +456,6 @@ _Handler = Callable[[RealtimeCodec, Event], list[Event]]
 _EVENTS: dict[str, _Handler] = {
     "session.update": RealtimeCodec._update,
     "input_audio_buffer.commit": RealtimeCodec._commit,
-    "input_audio_buffer.clear": RealtimeCodec._clear,
     "output_audio_buffer.clear": RealtimeCodec._clear_output,
     "conversation.item.create": RealtimeCodec._create_item,
     "conversation.item.retrieve": RealtimeCodec._retrieve_item,

@@ -14,6 +14,7 @@ from kaiwa.server.protocols.realtime.settings import BadValue, Settings
 from kaiwa.server.refusal import Refused
 from kaiwa.server.schemas import Error
 
+CLIENT_SECRETS = "/v1/realtime/client_secrets"
 #: How long a secret counts, in seconds, and what may be asked for.
 DEFAULT_SECONDS, SHORTEST, LONGEST = 60, 10, 7200
 #: Longest body, in bytes.
@@ -38,7 +39,7 @@ def add(router: APIRouter, services: Services, protocol: str) -> None:
     """
 
     @router.post(
-        "/v1/realtime/client_secrets",
+        CLIENT_SECRETS,
         response_model=ClientSecret,
         responses={status: {"model": Error} for status in (400, 401, 403, 404, 413, 503)},
         openapi_extra={"security": [{"key": []}]},
@@ -46,7 +47,7 @@ def add(router: APIRouter, services: Services, protocol: str) -> None:
     )
     async def client_secrets(request: Request, response: Response) -> dict[str, Any]:
         """For a short time, as often as its key allows. The body may have `expires_after`
-        (`seconds`) and `session`."""
+        (`seconds`) and `session`, with which every session of the secret begins."""
         headers = openai.with_key(request.headers)
         caller = await services.authorize(headers, request.query_params, protocol)
         asked = await _body(request)
@@ -64,7 +65,7 @@ def add(router: APIRouter, services: Services, protocol: str) -> None:
             except BadValue as bad:
                 raise Refused(400, "bad_parameter", str(bad)) from None
         secret, expires_at = services.issue_client_secret(
-            caller, _seconds(asked.get("expires_after")), headers.get("origin")
+            caller, _seconds(asked.get("expires_after")), headers.get("origin"), settings.kept()
         )
         response.headers["Cache-Control"] = "no-store"
         told = settings.told("sess_of_this_secret", expires_at)

@@ -93,6 +93,22 @@ class Settings:
         if bad is not None:
             raise bad
 
+    def kept(self) -> dict[str, Any]:
+        """As a session that `update` makes the same settings of, and in which OpenAI's other
+        protocol finds its format; nothing for a session as it is by itself."""
+        if self == Settings(self.model):
+            return {}
+        detection = None if self.detection is None else self.detection.told()
+        return {
+            "audio": {
+                "input": {
+                    "format": openai.write_format(self.input),
+                    "turn_detection": detection,
+                },
+                "output": {"format": openai.write_format(self.output)},
+            }
+        }
+
     def told(self, session_id: str, expires_at: int) -> dict[str, Any]:
         """The whole session."""
         return {

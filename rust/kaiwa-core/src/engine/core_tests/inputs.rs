@@ -105,3 +105,60 @@ fn a_pipeline_may_take_text() {
     let error = session.send_text(vec![1]).unwrap_err().to_string();
     assert!(error.contains("send_pcm"), "{error}");
 }
+
+#[test]
+fn input_that_is_cleared_is_not_heard_and_nobody_waits_for_its_answer() {
+    for pace in [Pace::RealTime, Pace::None] {
+        let mut world = World::new(1);
+        let session = world.open(SessionOptions {
+            pace,
+            ..SessionOptions::default()
+        });
+        // Before the slot nothing waits.
+        session.clear_input();
+        world.run_until_idle();
+        session.send_pcm(&[1.0; FRAME_SIZE]).unwrap();
+        world.run_until_idle();
+        // Two frames and a part of one, which would spoil the beginning of the next.
+        session.send_pcm(&[2.0; 2 * FRAME_SIZE + 700]).unwrap();
+        session.clear_input();
+        assert_eq!(session.info().backlog, 0);
+        session.send_pcm(&[3.0; FRAME_SIZE]).unwrap();
+        session.finish();
+        world.pass(1.0);
+        let events = session.events();
+        assert_eq!(audio(&events), [(0, 1.0), (1, 3.0)], "{pace:?}");
+        assert_eq!(end_of(&events), Some("finished"));
+        assert_eq!(world.engine.stats().dropped_input, 2);
+        session.clear_input();
+    }
+}
+
+#[test]
+fn clearing_input_reaches_what_is_still_to_be_decoded_and_the_stream_goes_on() {
+    let mut world = World::new(1);
+    let session = world.open(SessionOptions {
+        transport: Transport::Opus,
+        ..SessionOptions::default()
+    });
+    world.run_until_idle();
+    // The only thread that decodes is busy until it is told otherwise.
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    world.engine.spawn_opus(move || waits.recv().unwrap());
+    let mut writer = crate::audio::OpusWriter::new(5).unwrap();
+    let mut say = |session: &Session, count: usize| {
+        let pages = writer.write(&vec![0.1; count * FRAME_SIZE]).unwrap();
+        session.send_bytes(pages).unwrap();
+    };
+    // The stream's headers come with what is thrown away.
+    say(&session, 3);
+    session.clear_input();
+    say(&session, 2);
+    go_on.send(()).unwrap();
+    while session.0.lock().input.decoding() {
+        std::thread::yield_now();
+    }
+    let state = session.0.lock();
+    assert_eq!((state.input.frames_in, state.input.bad_messages), (2, 0));
+    assert_eq!(state.input.frames.len(), 2);
+}

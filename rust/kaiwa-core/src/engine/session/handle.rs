@@ -111,6 +111,20 @@ impl Session {
         self.0.engine.wake();
     }
 
+    /// Throws away all that was sent and not stepped yet; what is sent from now on is heard. Nothing
+    /// waits before the slot, and after the end.
+    pub fn clear_input(&self) {
+        let mut state = self.0.lock();
+        if matches!(state.phase, Phase::Active(_)) {
+            self.0.drop_input(&mut state);
+            if self.0.options.pace == Pace::None {
+                // Somebody may wait for room.
+                self.0.notify(&state);
+            }
+            self.0.engine.wake();
+        }
+    }
+
     /// Stops (or goes on) listening; the conversation stands still meanwhile, the time limit
     /// does not.
     pub fn pause(&self, paused: bool) {

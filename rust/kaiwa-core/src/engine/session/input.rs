@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::input_queue::InFrame;
+use super::input_queue::{Encoded, InFrame};
 use super::state::{Phase, SessionInner, State};
 use crate::audio::OpusReader;
 use crate::engine::EndReason;
@@ -19,11 +19,13 @@ impl SessionInner {
             && state.closing.is_none()
     }
 
-    /// Drops the frames that wait; they count as dropped, so that nobody waits for their answers.
+    /// Drops all that was sent and not stepped. Frames count as dropped, so that nobody waits for
+    /// their answers; what is still to be decoded will not be heard.
     pub fn drop_input(&self, state: &mut State) {
         let dropped = state.input.frames.len() as u64;
         state.input.frames.clear();
         state.input.partial.clear();
+        state.input.cleared += 1;
         state.input.dropped += dropped;
         self.engine.stats().dropped_input += dropped;
     }
@@ -85,7 +87,12 @@ impl SessionInner {
         let mut pcm = Vec::new();
         loop {
             let mut state = self.lock();
-            let Some((bytes, arrived)) = state.input.encoded.pop_front() else {
+            let Some(Encoded {
+                bytes,
+                arrived,
+                cleared,
+            }) = state.input.encoded.pop_front()
+            else {
                 state.input.decoding = false;
                 self.notify(&state);
                 if state.input.finished {
@@ -127,7 +134,7 @@ impl SessionInner {
             }
             // What was sent before the end of input counts.
             let finished = std::mem::replace(&mut state.input.finished, false);
-            let accepts = Self::accepts_input(&state);
+            let accepts = Self::accepts_input(&state) && state.input.cleared == cleared;
             state.input.finished = finished;
             if accepts {
                 self.accept_audio(&mut state, &pcm, arrived);

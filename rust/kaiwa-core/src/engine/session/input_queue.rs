@@ -18,6 +18,16 @@ pub(in crate::engine) struct InFrame {
     pub arrived: f64,
 }
 
+/// A message that was not decoded yet.
+pub(super) struct Encoded {
+    pub bytes: Vec<u8>,
+    /// When it came.
+    pub arrived: f64,
+    /// `InputQueue::cleared` at that time: what was thrown away since is decoded, because the stream
+    /// goes on, and not heard.
+    pub cleared: u64,
+}
+
 /// What a caller has sent and no step has taken yet.
 pub(in crate::engine) struct InputQueue {
     pub pacer: Pacer,
@@ -32,8 +42,9 @@ pub(in crate::engine) struct InputQueue {
     pub bad_messages: u64,
     /// Samples of a frame that is not complete.
     pub(super) partial: Vec<f32>,
-    /// Encoded messages, and when they came.
-    pub(super) encoded: VecDeque<(Vec<u8>, f64)>,
+    pub(super) encoded: VecDeque<Encoded>,
+    /// How often all that waited was thrown away.
+    pub(super) cleared: u64,
     pub(super) encoded_bytes: usize,
     /// A worker decodes.
     pub(super) decoding: bool,
@@ -52,6 +63,7 @@ impl InputQueue {
             bad_messages: 0,
             partial: Vec::new(),
             encoded: VecDeque::new(),
+            cleared: 0,
             encoded_bytes: 0,
             decoding: false,
             decoder: None,
@@ -86,10 +98,14 @@ impl InputQueue {
     /// to be started.
     pub fn push_encoded(&mut self, bytes: Vec<u8>, now: f64) -> bool {
         self.encoded_bytes += bytes.len();
-        self.encoded.push_back((bytes, now));
+        self.encoded.push_back(Encoded {
+            bytes,
+            arrived: now,
+            cleared: self.cleared,
+        });
         while self.encoded_bytes > ENCODED_BYTES && self.encoded.len() > 1 {
-            if let Some((old, _)) = self.encoded.pop_front() {
-                self.encoded_bytes -= old.len();
+            if let Some(old) = self.encoded.pop_front() {
+                self.encoded_bytes -= old.bytes.len();
                 self.bad_messages += 1;
             }
         }
