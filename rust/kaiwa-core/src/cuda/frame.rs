@@ -52,6 +52,8 @@ impl Node {
 pub(crate) struct Frame {
     /// Where the input goes, and its bytes.
     pub input: (Pointer, usize),
+    /// Bytes of an input whose rows are all none.
+    pub idle: Vec<u8>,
     /// Launches, each after the one before.
     pub nodes: Vec<Node>,
     /// Where the output lies at the end, and its bytes.

@@ -1,24 +1,35 @@
 //! CUDA kernels of our own (the folder `cuda` of this crate), and what runs them.
 //!
-//! The kernels are one source for a card and for the processor: with the feature `cuda-sim` they
-//! are compiled for the processor, where the tests run them.
-//!
-//! A frame is a list of launches over memory that was allocated before ([`frame`]); an
-//! [`executor::Executor`] runs it. There is one for the processor, and none for a card yet.
+//! The kernels are one source for a card and for the processor. A frame is a list of launches over
+//! memory that was allocated before ([`frame`]); an [`executor::Executor`] runs it. Executors give a
+//! [`driver::Driver`] its kernels one after the other ([`eager`]) or as a captured graph ([`graph`]).
+//! There is the simulator's driver ([`sim_driver`], feature `cuda-sim`), over which tests run the
+//! kernels and the executors on the processor, and none for a card yet.
 #![allow(
     dead_code,
-    reason = "executors and counters that only tests look at until a card has one too"
+    reason = "counters and checks that only tests look at, and what only one of the drivers needs"
 )]
 
 pub(crate) mod args;
 pub(crate) mod attention;
+pub(crate) mod driver;
+mod eager;
 pub(crate) mod executor;
 pub(crate) mod frame;
+mod graph;
 pub(crate) mod product;
+pub(crate) mod queue;
 pub(crate) mod shape;
 #[cfg(feature = "cuda-sim")]
 pub(crate) mod sim;
 #[cfg(feature = "cuda-sim")]
-pub(crate) mod sim_executor;
+pub(crate) mod sim_driver;
 #[cfg(all(test, feature = "cuda-sim"))]
 mod tests;
+
+/// What runs frames on the processor, over as much memory as there is.
+#[cfg(feature = "cuda-sim")]
+pub(crate) fn sim_executor() -> std::sync::Arc<dyn executor::Executor> {
+    let options = sim::Options::FORWARD;
+    sim_driver::SimExecutor::new(usize::MAX, options, queue::Mode::Eager).executor()
+}

@@ -178,16 +178,20 @@ impl OpenDevice {
             self.break_if_due()?;
             return work(&self.0.candle);
         }
+        self.turn(|candle| {
+            // Without waiting here, an error of a kernel would show in somebody else's work.
+            work(candle).and_then(|done| self.works().map(|()| done))
+        })
+    }
+
+    /// [`Self::run`] of work that waits itself for what it gives the card.
+    pub(crate) fn turn<T>(&self, work: impl FnOnce(&CandleDevice) -> Result<T>) -> Result<T> {
         let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.0.lost.load(Ordering::SeqCst) {
             return Err(self.lost("it failed before".into()));
         }
         self.bind()?;
-        let done = work(&self.0.candle).and_then(|done| {
-            // Without waiting here, an error of a kernel would show in somebody else's work.
-            self.works().map(|()| done)
-        });
-        done.map_err(|error| match (&error, self.works()) {
+        work(&self.0.candle).map_err(|error| match (&error, self.works()) {
             (Error::Backend(_), Err(lost)) => lost,
             _ => error,
         })

@@ -11,8 +11,6 @@ use super::backend::cuda::CudaLm;
 use super::conditioning::Conditions;
 use super::{LmConfig, LmTensors};
 
-#[cfg(feature = "cuda-sim")]
-use crate::cuda::{sim::Options, sim_executor::SimExecutor};
 use crate::device::Device;
 use crate::error::Result;
 use crate::formats::{KvFormat, WeightFormat};
@@ -78,7 +76,7 @@ impl Moshi {
             Device::Cpu => Arc::new(CpuLm::load(tensors, weights, kv, progress)?),
             #[cfg(feature = "cuda-sim")]
             Device::CudaSim => {
-                let executor = Arc::new(SimExecutor::new(usize::MAX, Options::FORWARD));
+                let executor = crate::cuda::sim_executor();
                 Arc::new(CudaLm::load(executor, tensors, weights, kv, progress)?)
             }
             device => {
@@ -92,6 +90,24 @@ impl Moshi {
             kv,
             conditions: Arc::new(conditions),
             backend,
+        })
+    }
+
+    /// On a simulated card of a test.
+    #[cfg(all(test, feature = "cuda-sim"))]
+    pub(crate) fn on_simulator(
+        card: &crate::cuda::sim_driver::SimExecutor,
+        tensors: &dyn LmTensors,
+    ) -> Result<Self> {
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let kv = KvFormat::Bf16;
+        let backend = CudaLm::load(card.executor(), tensors, None, kv, &mut go_on)?;
+        Ok(Self {
+            config: Arc::new(tensors.config().clone()),
+            device: Device::CudaSim,
+            kv,
+            conditions: Arc::new(Conditions::load(tensors)?),
+            backend: Arc::new(backend),
         })
     }
 

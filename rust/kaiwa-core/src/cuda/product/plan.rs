@@ -168,8 +168,9 @@ mod tests {
             for (n, k) in [(64, 64), (4096, 4096)] {
                 for rows in [1, 8, 9, 64] {
                     let (_, shape) = PackedShape::new(form, k, n, false).launch(rows);
-                    // Of compute capability 8.9, the least of 8.0 and later: 99 KiB.
-                    assert!(shape.shared <= 99 << 10, "{form:?} {}", shape.shared);
+                    // Of compute capability 8.9, the least of 8.0 and later: 99 KiB, of which 16
+                    // bytes are static.
+                    assert!(shape.shared + 16 <= 99 << 10, "{form:?} {}", shape.shared);
                 }
             }
         }

@@ -4,6 +4,8 @@ mod entry;
 mod faults;
 mod inputs;
 mod limits;
+#[cfg(feature = "cuda-sim")]
+mod lost_card;
 mod steps;
 
 use std::sync::Mutex;
@@ -162,11 +164,21 @@ impl World {
             script: script.clone(),
             last: vec![None; slots],
         };
+        Self::over(Box::new(fake), engine, hand, script)
+    }
+
+    /// Around any pipeline; the script is that of the fake one.
+    fn over(
+        pipeline: Box<dyn Pipeline>,
+        engine: Arc<EngineShared>,
+        hand: Arc<Hand>,
+        script: Arc<Mutex<Script>>,
+    ) -> Self {
         let limits = Limits {
             queue: 2,
             step_budget: 0.06,
         };
-        let mut core = Core::new(Box::new(fake), engine.clone(), limits);
+        let mut core = Core::new(pipeline, engine.clone(), limits);
         core.warm_up().unwrap();
         script.lock().unwrap().steps.clear();
         script.lock().unwrap().begun.clear();

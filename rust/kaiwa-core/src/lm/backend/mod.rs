@@ -7,10 +7,12 @@
 
 pub(crate) mod candle;
 pub(crate) mod cpu;
-// On a card it has no executor yet.
+// On a card it has no driver yet.
 #[cfg(feature = "cuda-sim")]
 pub(crate) mod cuda;
+mod form;
 pub(crate) mod host_sampled;
+mod progress;
 mod table;
 
 use std::any::Any;

@@ -1,7 +1,5 @@
 //! Reading tensors into the form that the device holds them in.
 
-use std::ops::ControlFlow;
-
 use candle_core::quantized::{GgmlDType, QMatMul};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -14,16 +12,14 @@ use crate::checkpoint::encoding::row_bytes;
 use crate::checkpoint::finite::{self, Floats};
 use crate::checkpoint::ggml;
 use crate::checkpoint::{Encoding, RawRows};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::WeightFormat;
+use crate::lm::backend::progress::{Progress, Tell};
 use crate::lm::backend::table::Table;
 use crate::lm::{LmTensors, TensorInfo};
 
 /// Numbers that are f32 at once while a matrix is converted; per thread.
 const AT_ONCE: usize = 1 << 20;
-
-/// Called with numbers read and numbers to read; may ask to stop.
-pub(super) type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
 /// What a matrix becomes.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,9 +38,6 @@ pub(super) struct Loader<'a> {
     device: &'a Device,
     weights: Option<WeightFormat>,
     progress: Progress<'a>,
-    done: u64,
-    total: u64,
-    bytes: usize,
 }
 
 impl<'a> Loader<'a> {
@@ -52,31 +45,19 @@ impl<'a> Loader<'a> {
         tensors: &'a dyn LmTensors,
         device: &'a Device,
         weights: Option<WeightFormat>,
-        progress: Progress<'a>,
+        progress: Tell<'a>,
     ) -> Result<Self> {
-        let mut total = 0;
-        for name in tensors.names() {
-            let info = tensors.info(&name)?;
-            total += (info.rows * info.cols) as u64;
-        }
         Ok(Self {
+            progress: Progress::of(tensors, progress)?,
             tensors,
             device,
             weights,
-            progress,
-            done: 0,
-            total,
-            bytes: 0,
         })
     }
 
     /// Ends the loading: bytes of everything loaded, host and device.
     pub(super) fn finish(self) -> Result<usize> {
-        // What is in the file and not run was counted and not read.
-        match (self.progress)(self.total, self.total) {
-            ControlFlow::Continue(()) => Ok(self.bytes),
-            ControlFlow::Break(()) => Err(Error::Interrupted),
-        }
+        self.progress.finish()
     }
 
     /// A matrix to multiply with.
@@ -91,7 +72,7 @@ impl<'a> Loader<'a> {
             Form::Blocks(kind) => self.blocks(name, &info, kind)?,
             Form::Reblocked(kind) => self.reblocked(name, &info, kind)?,
         };
-        self.count(&info, made.bytes())?;
+        self.progress.count(&info, made.bytes())?;
         Ok(made)
     }
 
@@ -99,7 +80,7 @@ impl<'a> Loader<'a> {
     pub(super) fn vector(&mut self, name: &str) -> Result<Tensor> {
         let info = self.tensors.info(name)?;
         let made = self.f32(name, &info)?.flatten_all()?;
-        self.count(&info, 4 * made.elem_count())?;
+        self.progress.count(&info, 4 * made.elem_count())?;
         Ok(made)
     }
 
@@ -121,17 +102,8 @@ impl<'a> Loader<'a> {
             (info.encoding, self.raw(name, &info)?)
         };
         let table = Table::new(encoding, info.rows, info.cols, rows);
-        self.count(&info, table.bytes())?;
+        self.progress.count(&info, table.bytes())?;
         Ok(table)
-    }
-
-    fn count(&mut self, info: &TensorInfo, bytes: usize) -> Result<()> {
-        self.bytes += bytes;
-        self.done += (info.rows * info.cols) as u64;
-        match (self.progress)(self.done, self.total) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Interrupted),
-        }
     }
 
     fn form(&self, info: &TensorInfo) -> Form {

@@ -7,6 +7,7 @@ use crate::checkpoint::{Encoding, RawRows};
 use crate::cpu::{self, Arena, Isa, Packed, Packer, WeightBits, quant_of};
 use crate::error::{Error, Result};
 use crate::formats::WeightFormat;
+use crate::lm::backend::form::Form;
 use crate::lm::backend::table::Table;
 use crate::lm::quantise::{q4_0_fitted, q8_0};
 use crate::lm::schema::{self, Kind};
@@ -78,7 +79,7 @@ impl<'a> Loader<'a> {
     pub(super) fn linear(&mut self, name: &str) -> Result<Packed> {
         let info = self.tensors.info(name)?;
         let (n, k, tensors) = (info.rows, info.cols, self.tensors);
-        let wanted = Form::of(self.weights, &info);
+        let wanted = form_of(self.weights, &info);
         // A few rows at a time, so that the floats stay in a cache.
         let each = (FLOATS / k.max(1)).max(1);
         let fetch = |rows: Range<usize>, raw: &mut RawRows, make: fn(&[f32], &mut Vec<u8>)| {
@@ -181,51 +182,21 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// What a matrix becomes.
-#[derive(Clone, Copy, PartialEq)]
-enum Form {
-    Raw,
-    F32,
-    Bf16,
-    Int8,
-    Int4,
+/// What a matrix becomes here.
+fn form_of(weights: Option<WeightFormat>, info: &TensorInfo) -> Form {
+    let bits = quant_of(info.encoding, info.cols).map(|quant| quant.bits);
+    Form::of(weights, info, bits)
 }
 
-impl Form {
-    fn of(weights: Option<WeightFormat>, info: &TensorInfo) -> Self {
-        let blocks = info.cols.is_multiple_of(32);
-        let native = quant_of(info.encoding, info.cols).filter(|_| !info.merged);
-        match (weights, native) {
-            (Some(WeightFormat::F32), _) => Self::F32,
-            (Some(WeightFormat::Bf16), _) => Self::Bf16,
-            (Some(WeightFormat::Int4), Some(q)) if q.bits == 4 => Self::Raw,
-            (None | Some(WeightFormat::Int8), Some(_)) => Self::Raw,
-            (Some(WeightFormat::Int8), None) if blocks => Self::Int8,
-            (Some(WeightFormat::Int4), _) if blocks => Self::Int4,
-            (Some(WeightFormat::Int8) | Some(WeightFormat::Int4), _) => Self::Bf16,
-            (None, None) => match info.encoding {
-                Encoding::F32 | Encoding::F16 => Self::F32,
-                Encoding::Bf16 => Self::Bf16,
-                // Merged with an adapter, or a block type without kernels: the nearest form.
-                Encoding::Q4_0 | Encoding::Q4_1 | Encoding::Affine { bits: 4, .. } if blocks => {
-                    Self::Int4
-                }
-                _ if blocks => Self::Int8,
-                _ => Self::Bf16,
-            },
-        }
-    }
-
-    /// Bytes of a matrix in this form.
-    fn bytes(self, info: &TensorInfo) -> u64 {
-        let values = info.rows as u64 * info.cols as u64;
-        match self {
-            Self::Raw => file_bytes(info),
-            Self::F32 => values * 4,
-            Self::Bf16 => values * 2,
-            Self::Int8 => values / 32 * 34,
-            Self::Int4 => values / 32 * 18,
-        }
+/// Bytes of a matrix in a form.
+fn bytes_of(form: Form, info: &TensorInfo) -> u64 {
+    let values = info.rows as u64 * info.cols as u64;
+    match form {
+        Form::Raw => file_bytes(info),
+        Form::F32 => values * 4,
+        Form::Bf16 => values * 2,
+        Form::Int8 => values / 32 * 34,
+        Form::Int4 => values / 32 * 18,
     }
 }
 
@@ -236,8 +207,8 @@ fn memory_of(tensors: &dyn LmTensors, weights: Option<WeightFormat>) -> Result<u
         let info = tensors.info(&spec.name)?;
         sum += match spec.kind {
             Kind::Table if info.merged => info.rows as u64 * info.cols as u64 * 4,
-            Kind::Table | Kind::Vector => Form::Raw.bytes(&info),
-            Kind::Matrix => Form::of(weights, &info).bytes(&info),
+            Kind::Table | Kind::Vector => bytes_of(Form::Raw, &info),
+            Kind::Matrix => bytes_of(form_of(weights, &info), &info),
         };
     }
     Ok(sum)

@@ -123,6 +123,21 @@ impl Layout {
         self.output
     }
 
+    /// The input of a frame whose rows are all none.
+    pub(super) fn idle(&self) -> Vec<u8> {
+        let mut input = Vec::new();
+        let none = Frame {
+            slots: &[],
+            tokens: &[],
+            conditions: &[],
+            draws: &[],
+            force_text: &[],
+            force_audio: &[],
+        };
+        self.write(&none, &[], &mut input);
+        input
+    }
+
     /// Writes a frame, filled up with rows that are none. `positions` are those of all slots.
     pub(super) fn write(&self, frame: &Frame<'_>, positions: &[u64], to: &mut Vec<u8>) {
         to.clear();

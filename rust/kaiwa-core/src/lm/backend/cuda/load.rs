@@ -1,6 +1,5 @@
 //! Reading tensors onto a device.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use half::bf16;
@@ -9,13 +8,12 @@ use super::matrix::Matrix;
 use crate::checkpoint::{Encoding, RawRows};
 use crate::cuda::executor::{Executor, Memory};
 use crate::cuda::product::{Pairing, pack_raw};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::WeightFormat;
+use crate::lm::backend::form::Form;
+use crate::lm::backend::progress::{Progress, Tell};
 use crate::lm::quantise::{q4_0_fitted, q8_0};
 use crate::lm::{LmTensors, TensorInfo};
-
-/// Called with numbers read and numbers to read; may ask to stop.
-pub(super) type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
 /// Values that are converted at a time.
 const AT_ONCE: usize = 1 << 20;
@@ -26,9 +24,6 @@ pub(super) struct Loader<'a> {
     executor: Arc<dyn Executor>,
     weights: Option<WeightFormat>,
     progress: Progress<'a>,
-    done: u64,
-    total: u64,
-    bytes: usize,
 }
 
 /// A table of embeddings on the device.
@@ -44,30 +39,19 @@ impl<'a> Loader<'a> {
         tensors: &'a dyn LmTensors,
         executor: Arc<dyn Executor>,
         weights: Option<WeightFormat>,
-        progress: Progress<'a>,
+        progress: Tell<'a>,
     ) -> Result<Self> {
-        let mut total = 0;
-        for name in tensors.names() {
-            let info = tensors.info(&name)?;
-            total += (info.rows * info.cols) as u64;
-        }
         Ok(Self {
+            progress: Progress::of(tensors, progress)?,
             tensors,
             executor,
             weights,
-            progress,
-            done: 0,
-            total,
-            bytes: 0,
         })
     }
 
     /// Ends the loading: bytes of everything on the device.
     pub(super) fn finish(self) -> Result<usize> {
-        match (self.progress)(self.total, self.total) {
-            ControlFlow::Continue(()) => Ok(self.bytes),
-            ControlFlow::Break(()) => Err(Error::Interrupted),
-        }
+        self.progress.finish()
     }
 
     pub(super) fn executor(&self) -> &Arc<dyn Executor> {
@@ -77,9 +61,12 @@ impl<'a> Loader<'a> {
     /// A matrix; `gated` ones have the rows of a gate, then as many that it is multiplied with.
     pub(super) fn matrix(&mut self, name: &str, gated: bool) -> Result<Matrix> {
         let info = self.tensors.info(name)?;
-        let form = Form::of(self.weights, &info);
+        let bits = integer_bits(info.encoding).filter(|_| info.cols.is_multiple_of(32));
+        let form = Form::of(self.weights, &info, bits);
+        let raw_bf16 = info.encoding == Encoding::Bf16 && !info.merged;
         let (encoding, raw) = match form {
             Form::Raw => (info.encoding, self.raw(name, &info)?),
+            Form::Bf16 if raw_bf16 => (info.encoding, self.raw(name, &info)?),
             Form::F32 => (Encoding::F32, self.made(name, &info, f32_bytes)?),
             Form::Bf16 => (Encoding::Bf16, self.made(name, &info, bf16_bytes)?),
             Form::Int8 => (Encoding::Q8_0, self.made(name, &info, q8_0)?),
@@ -92,8 +79,8 @@ impl<'a> Loader<'a> {
         };
         let packed = pack_raw(encoding, info.rows, info.cols, &raw, pairing);
         let packed = packed.map_err(|reason| super::unsupported(format!("{name}: {reason}")))?;
-        let matrix = Matrix::new(&self.executor, packed, form.format(encoding))?;
-        self.count(&info, matrix.bytes())?;
+        let matrix = Matrix::new(&self.executor, packed, format(form, encoding))?;
+        self.progress.count(&info, matrix.bytes())?;
         Ok(matrix)
     }
 
@@ -103,7 +90,7 @@ impl<'a> Loader<'a> {
         let mut values = vec![0f32; info.rows * info.cols];
         self.tensors.read_f32(name, 0..info.rows, &mut values)?;
         let memory = Memory::of_f32(&self.executor, &values)?;
-        self.count(&info, memory.bytes())?;
+        self.progress.count(&info, memory.bytes())?;
         Ok(memory)
     }
 
@@ -117,22 +104,13 @@ impl<'a> Loader<'a> {
             self.made(name, &info, f32_bytes)?
         };
         let data = Memory::of(&self.executor, &raw.data)?;
-        self.count(&info, data.bytes())?;
+        self.progress.count(&info, data.bytes())?;
         Ok(Table {
             data,
             rows: info.rows,
             cols: info.cols,
             bf16,
         })
-    }
-
-    fn count(&mut self, info: &TensorInfo, bytes: usize) -> Result<()> {
-        self.bytes += bytes;
-        self.done += (info.rows * info.cols) as u64;
-        match (self.progress)(self.done, self.total) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Interrupted),
-        }
     }
 
     /// Rows as they lie in the file, after a look that all are numbers.
@@ -171,57 +149,17 @@ fn bf16_bytes(values: &[f32], out: &mut Vec<u8>) {
     out.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()));
 }
 
-/// What a matrix becomes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Form {
-    /// The file's integers (or bf16).
-    Raw,
-    F32,
-    Bf16,
-    Int8,
-    Int4,
-}
-
-impl Form {
-    /// As on the processor (`lm::backend::cpu::load`).
-    fn of(weights: Option<WeightFormat>, info: &TensorInfo) -> Self {
-        let blocks = info.cols.is_multiple_of(32);
-        let bits = integer_bits(info.encoding).filter(|_| !info.merged && blocks);
-        let raw_bf16 = info.encoding == Encoding::Bf16 && !info.merged;
-        match (weights, bits) {
-            (Some(WeightFormat::F32), _) => Self::F32,
-            (Some(WeightFormat::Bf16) | None, None) if raw_bf16 => Self::Raw,
-            (Some(WeightFormat::Bf16), _) => Self::Bf16,
-            (Some(WeightFormat::Int4), Some(4)) => Self::Raw,
-            (None | Some(WeightFormat::Int8), Some(_)) => Self::Raw,
-            (Some(WeightFormat::Int8), None) if blocks => Self::Int8,
-            (Some(WeightFormat::Int4), _) if blocks => Self::Int4,
-            (Some(WeightFormat::Int8 | WeightFormat::Int4), _) => Self::Bf16,
-            (None, None) => match info.encoding {
-                Encoding::F32 | Encoding::F16 => Self::F32,
-                Encoding::Bf16 => Self::Bf16,
-                // Merged with an adapter, or a block type without kernels: the nearest form.
-                Encoding::Q4_0 | Encoding::Q4_1 | Encoding::Affine { bits: 4, .. } if blocks => {
-                    Self::Int4
-                }
-                _ if blocks => Self::Int8,
-                _ => Self::Bf16,
-            },
-        }
-    }
-
-    fn format(self, encoding: Encoding) -> WeightFormat {
-        match self {
-            Self::F32 => WeightFormat::F32,
-            Self::Bf16 => WeightFormat::Bf16,
-            Self::Int8 => WeightFormat::Int8,
-            Self::Int4 => WeightFormat::Int4,
-            Self::Raw => match integer_bits(encoding) {
-                Some(4) => WeightFormat::Int4,
-                Some(_) => WeightFormat::Int8,
-                None => WeightFormat::Bf16,
-            },
-        }
+/// How a matrix of this form is held.
+fn format(form: Form, encoding: Encoding) -> WeightFormat {
+    match form {
+        Form::F32 => WeightFormat::F32,
+        Form::Bf16 => WeightFormat::Bf16,
+        Form::Int8 => WeightFormat::Int8,
+        Form::Int4 => WeightFormat::Int4,
+        Form::Raw => match integer_bits(encoding) {
+            Some(4) => WeightFormat::Int4,
+            _ => WeightFormat::Int8,
+        },
     }
 }
 

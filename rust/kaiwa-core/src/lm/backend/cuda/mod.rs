@@ -5,7 +5,7 @@
 //! fills up with rows that are none. Positions, slots, tokens and settings travel in one block of
 //! bytes, tokens and flags come back in another. Activations are f32.
 //!
-//! Nothing of this has run on a card yet.
+//! Nothing of this has run on a card yet; tests run it over the simulator.
 
 mod depth;
 mod draw;
@@ -15,6 +15,7 @@ mod load;
 mod matrix;
 mod norm;
 mod rings;
+mod room;
 mod state;
 mod tables;
 mod temporal;

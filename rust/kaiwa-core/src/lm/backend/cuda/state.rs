@@ -7,12 +7,12 @@ use super::depth::DepthWork;
 use super::draw::sample;
 use super::io::Layout;
 use super::rings::{self, Rings};
+use super::room;
 use super::temporal::TemporalWork;
 use super::workspace::{Activations, Needs, Widths};
 use crate::cuda::args::Pointer;
-use crate::cuda::executor::{Memory, Prepared};
+use crate::cuda::executor::{Executor, Memory, Prepared};
 use crate::cuda::frame::Frame as Launches;
-use crate::device::memory::check_free;
 use crate::error::{Error, Result};
 use crate::lm::backend::{Frame, FrameLogits, FrameTokens, Instruments, LmState};
 
@@ -54,11 +54,10 @@ pub(super) struct StateMemory {
 
 impl CudaState {
     pub(super) fn new(model: Arc<CudaLm>, slots: usize) -> Result<Self> {
+        room::check(&model, slots)?;
         let config = &model.config;
-        let bytes = rings::bytes_of_slot(config, model.kv);
-        check_free(model.executor.free_bytes(), slots, bytes)?;
         let most = slots.next_power_of_two();
-        let memory = StateMemory::new(&model, slots, most)?;
+        let memory = StateMemory::new(&model.executor, &model, slots)?;
         let sizes = (0..=most.ilog2()).map(|power| 1 << power);
         let buckets = sizes.map(|rows| {
             let layout = Layout::new(config, rows);
@@ -96,8 +95,9 @@ impl CudaState {
 }
 
 impl StateMemory {
-    fn new(model: &CudaLm, slots: usize, rows: usize) -> Result<Self> {
-        let (config, executor) = (&model.config, &model.executor);
+    /// For some slots, and for as many rows as the largest bucket has.
+    pub(super) fn new(executor: &Arc<dyn Executor>, model: &CudaLm, slots: usize) -> Result<Self> {
+        let (config, rows) = (&model.config, slots.next_power_of_two());
         let (temporal, depth) = (&model.temporal, model.depth.as_ref());
         let widths = depth.map_or(Widths::default(), |depth| depth.widths());
         let widths = temporal.widths().or(widths);
@@ -163,6 +163,7 @@ impl StateMemory {
         }
         Ok(Launches {
             input: (input.start(), layout.input_bytes()),
+            idle: layout.idle(),
             nodes,
             output: (output.start(), layout.output_bytes()),
         })
@@ -242,6 +243,6 @@ impl Instruments for CudaState {
 }
 
 /// A call that the stream never makes.
-fn internal_error(what: &str) -> Error {
+pub(super) fn internal_error(what: &str) -> Error {
     Error::Backend(candle_core::Error::Msg(what.into()))
 }

@@ -1,15 +1,14 @@
 //! Equal logits give equal tokens: the kernel's draws against `lm::sampling`.
 
-use std::sync::Arc;
-
 use super::super::draw::sample;
 use super::super::io::Draws;
 use crate::cpu::Isa;
 use crate::cuda::args::Pointer;
-use crate::cuda::executor::{Executor, Memory};
+use crate::cuda::executor::Memory;
 use crate::cuda::frame::Frame;
+use crate::cuda::queue::Mode;
 use crate::cuda::sim::Options;
-use crate::cuda::sim_executor::SimExecutor;
+use crate::cuda::sim_driver::SimExecutor;
 use crate::lm::random::uniform;
 use crate::lm::sampling::token;
 
@@ -53,7 +52,7 @@ fn bytes<const N: usize>(values: impl IntoIterator<Item = [u8; N]>) -> Vec<u8> {
 
 /// Token and flag of every row.
 fn draw(rows: &[Row], number: u64, options: Options) -> Vec<(i32, bool)> {
-    let executor: Arc<dyn Executor> = Arc::new(SimExecutor::new(usize::MAX, options));
+    let executor = SimExecutor::new(usize::MAX, options, Mode::Eager).executor();
     let put = |data: Vec<u8>| Memory::of(&executor, &data).unwrap();
     let (count, vocabulary) = (rows.len(), rows[0].logits.len());
     let logits = put(bytes(
@@ -91,6 +90,7 @@ fn draw(rows: &[Row], number: u64, options: Options) -> Vec<(i32, bool)> {
     let nothing = (Pointer(logits.start().0), 0);
     let frame = Frame {
         input: nothing,
+        idle: Vec::new(),
         nodes: vec![node],
         output: (tokens.start(), 4 * count),
     };

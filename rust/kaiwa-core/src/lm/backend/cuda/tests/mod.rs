@@ -3,3 +3,4 @@
 
 mod draws;
 mod frames;
+mod whole_frames;
