@@ -25,6 +25,8 @@
 #   TLS_PEM=FILE      certificate chain and key, for TLS=1; the same
 #   ALERTMANAGER=FILE     who is told of alerts; begin with a copy of deploy/alertmanager/alertmanager.yml
 #   GRAFANA_PASSWORD=FILE   of Grafana's `admin`, for GRAFANA=1; without it one at random
+#   IMAGES=FILE       images by their digests, a line NAME_IMAGE=NAME@sha256:... each, as
+#                     `scripts/release --images` writes it; what is set otherwise counts before it
 #   ADVERTISE_ADDR=IP     of this machine, for a Swarm that `up` makes
 #   FORCE=1           `up` and `update` go on although a check failed
 #   BASE, CUDA_BUILD, CUDA_RUN, KAIWA_CUDA_ARCHITECTURES, CUDA_COMPUTE_CAP, RUST, PIP_OPTIONS
@@ -32,7 +34,7 @@
 # Secrets go to Docker through standard input; none is printed or put on a command line.
 set -euo pipefail
 # Files that are named from where the caller is.
-for name in KEYS TLS_PEM GRAFANA_PASSWORD ALERTMANAGER; do
+for name in KEYS TLS_PEM GRAFANA_PASSWORD ALERTMANAGER IMAGES; do
     if [[ -n ${!name:-} && ${!name} != /* ]]; then export "$name=$PWD/${!name}"; fi
 done
 cd "$(dirname "$0")"
@@ -50,6 +52,18 @@ on() {
         '' | 0 | no | false | off) return 1 ;;
     esac
 }
+
+# Images that a file names.
+if [ -n "${IMAGES:-}" ]; then
+    [ -r "$IMAGES" ] || die "there is no file $IMAGES (IMAGES) that can be read"
+    while IFS= read -r line || [ -n "$line" ]; do
+        [[ -z $line || $line == \#* ]] && continue
+        [[ $line =~ ^[A-Z]+(_[A-Z]+)*_IMAGE=[a-z0-9][a-zA-Z0-9._:/-]*@sha256:[0-9a-f]{64}$ ]] ||
+            die "IMAGES has a line that is no image by its digest: $line"
+        name=${line%%=*}
+        [ -n "${!name:-}" ] || export "${line?}"
+    done <"$IMAGES"
+fi
 
 # The image that is built, pushed and looked for.
 name_image() {

@@ -91,7 +91,7 @@ _TABLE: Final = (
         1000,
         "over",
         "Call ended",
-        "the operator ended this call, or the server stopped",
+        "the operator ended this call, or the server stopped; call again later",
         ends=True,
     ),
     Reason(

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tests.ops import docker, images, swarm
 from tests.ops.docker import ROOT
+from tests.ops.fake_docker import DIGEST
 from tests.server.live import At, wait_until
 
 from kaiwa.plan.model import CODEC_BYTES, CODEC_STATE_BYTES, MODELS
@@ -202,6 +203,57 @@ def test_a_dry_run_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
     status, said = deploy("build", "--dry-run", GPU="1", KAIWA_CUDA_ARCHITECTURES="80 90")
     assert "--build-arg KAIWA_CUDA_ARCHITECTURES=80" in said
     assert docker.docker("info", "-f", "{{.Swarm.LocalNodeState}}") == before
+
+
+def fake_docker(folder: Path) -> dict[str, str]:
+    """Variables with a program in the place of docker, for which a stack runs."""
+    program = folder / "docker"
+    if not program.exists():
+        program.symlink_to(ROOT / "tests/ops/fake_docker.py")
+    return {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "FAKE_DOCKER_DEPLOYED": str(folder / "deployed"),
+        "FORCE": "1",
+        "KAIWA_MEMORY": "1G",
+    }
+
+
+def deployed(folder: Path) -> dict[str, str]:
+    lines = (folder / "deployed").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_an_update_keeps_the_digests_of_images_and_the_revision(tmp_path: Path) -> None:
+    status, said = deploy("update", **fake_docker(tmp_path))
+    assert status == 0, said
+    found = deployed(tmp_path)
+    for name in ("edge", "haproxy", "redis", "prometheus", "alertmanager"):
+        assert found[f"{name.upper()}_IMAGE"] == f"{name}:1{DIGEST}"
+    assert found["KAIWA_REVISION"] == "abc"
+    # Of another model it would be none.
+    status, said = deploy("update", **fake_docker(tmp_path), KAIWA_MODEL="me/other")
+    assert status == 0, said
+    assert "KAIWA_REVISION" not in deployed(tmp_path)
+
+
+def test_images_by_digest_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "images.env"
+    file.write_text(f"# of a release\n\nREDIS_IMAGE=redis{DIGEST}\nEDGE_IMAGE=a/b.c:5/d{DIGEST}")
+    status, said = deploy(
+        "update", **fake_docker(tmp_path), IMAGES=str(file), EDGE_IMAGE="mine/edge:1"
+    )
+    assert status == 0, said
+    found = deployed(tmp_path)
+    assert found["REDIS_IMAGE"] == f"redis{DIGEST}"
+    assert found["EDGE_IMAGE"] == "mine/edge:1"
+    for wrong in ("REDIS_IMAGE=redis:7.4", "PATH=/bin", "REDIS_IMAGE=$(id)", "x"):
+        file.write_text(wrong)
+        status, said = deploy("doctor", **fake_docker(tmp_path), IMAGES=str(file))
+        assert status == 1
+        assert f"IMAGES has a line that is no image by its digest: {wrong}" in said
+    status, said = deploy("doctor", IMAGES=str(tmp_path / "none"))
+    assert status == 1
+    assert "there is no file" in said
 
 
 @needs_engine

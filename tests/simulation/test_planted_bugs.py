@@ -130,6 +130,36 @@ def the_end_of_a_held_call_is_not_counted(patch: Patch) -> None:
     patch.setattr(HeldCalls, "end", end)
 
 
+def an_end_is_counted_for_another_reason(patch: Patch) -> None:
+    end = Call._end_session
+
+    def as_an_error(self: Call, admitted: Any) -> None:
+        patch.setattr(AsyncSession, "end_reason", property(lambda _: "error"))
+        end(self, admitted)
+
+    patch.setattr(Call, "_end_session", as_an_error)
+
+
+def two_ends_of_one_call_are_written_down(patch: Patch) -> None:
+    audit = Call._audit
+
+    def twice(self: Call, event: str, **facts: Any) -> None:
+        audit(self, event, **facts)
+        if event == "end":
+            audit(self, event, **facts)
+
+    patch.setattr(Call, "_audit", twice)
+
+
+def an_end_does_not_say_what_to_do(patch: Patch) -> None:
+    ask_end = AsyncSession.ask_end
+
+    def curtly(self: AsyncSession, reason: str = "client", message: str = "") -> None:
+        ask_end(self, reason, "no more" if message else "")
+
+    patch.setattr(AsyncSession, "ask_end", curtly)
+
+
 def a_refusal_does_not_say_when_to_come_back(patch: Patch) -> None:
     refusal = Access.limit_refusal
 
@@ -191,6 +221,9 @@ BUGS: tuple[tuple[str, Callable[[Patch], None], Plan], ...] = (
     ("limits", a_lease_counts_until_the_slot_is_there, ALONE),
     ("limits", connections_are_not_counted, ALONE),
     ("ends", the_end_of_a_held_call_is_not_counted, CALM),
+    ("ends", an_end_is_counted_for_another_reason, CALM),
+    ("ends", two_ends_of_one_call_are_written_down, CALM),
+    ("remedies", an_end_does_not_say_what_to_do, FOR_ALL),
     ("remedies", a_refusal_does_not_say_when_to_come_back, ALONE),
     ("remedies", a_refusal_does_not_say_what_to_do, CALM),
     ("memory", calls_are_remembered, CALM),

@@ -59,7 +59,7 @@ class SimulatedChannel(Channel):
         gone_at: when the client went, if it has.
         accepted_at: when the server let it in.
         endings: how often the server ended it: by a denial, a close or a cut.
-        ended: how, for the log.
+        counted: reasons for which the server counted a call that ended on it as ended.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class SimulatedChannel(Channel):
         self.gone_at: float | None = None
         self.accepted_at: float | None = None
         self.endings: list[tuple[str, int, str]] = []
+        self.counted: list[str] = []
         self.began = loop.now
         #: Id of the caller's key.
         self.caller_key = ""

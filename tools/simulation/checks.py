@@ -228,12 +228,16 @@ class Checks:
             self.fail("ends", f"a call was closed for {reason!r}, which is no reason")
         elif code != known.close and not (reason == "drain" and code == 1012):
             self.fail("ends", f"{reason} was closed with {code} and not {known.close}")
-        elif not known.silent and not (known.ends and message):
-            # A refusal, or an end for which the client has the sentence of the table.
+        elif not known.silent:
+            # Without a message the client has the sentence of the table.
             self._check_words(reason, message or known.sentence)
 
     def end_counted(self, instance: Instance, reason: str, seconds: float) -> None:
         """A server counted the end of a call."""
+        task = asyncio.current_task()
+        for channel, leading in instance.channels.items():
+            if leading is task and not instance.ends_held:
+                channel.counted.append(reason)
         self.outcomes[f"ended {reason}"] += 1
         if reason not in reasons.REASONS:
             self.fail("ends", f"a call was counted as ended for {reason!r}, which is no reason")
@@ -252,6 +256,26 @@ class Checks:
             self.fail("ends", f"a connection was ended more than once: {channel.endings}")
         if not channel.endings and channel.gone_at is None:
             self.fail("ends", "a call is over and its connection was left open")
+        if len(channel.counted) > 1:
+            self.fail("ends", f"the end of a call was counted more than once: {channel.counted}")
+        for how, _, told in channel.endings:
+            if how == "closed" and channel.counted not in ([], [told]):
+                self.fail("ends", f"a caller was told {told!r}, counted was {channel.counted}")
+
+    def session_began(self, instance: Instance, session: int) -> None:
+        """A server wrote into its audit log that a call begins."""
+        if session in instance.sessions:
+            self.fail("ends", f"session {session} of {instance.name} began twice")
+        instance.sessions[session] = ""
+
+    def session_ended(self, instance: Instance, session: int, reason: str) -> None:
+        """The same, that it ends."""
+        before = instance.sessions.get(session)
+        if before is None:
+            self.fail("ends", f"session {session} of {instance.name} ended and had not begun")
+        elif before:
+            self.fail("ends", f"session {session} ended for {before!r}, and again for {reason!r}")
+        instance.sessions[session] = reason
 
     def stood_still(self, instance: Instance, seconds: float) -> None:
         """A server stood still, and goes on."""
@@ -365,6 +389,12 @@ class Checks:
             for what, count in left.items():
                 if count:
                     return f"{what}: {count} left on {instance.name}"
+            open_ = [session for session, reason in instance.sessions.items() if not reason]
+            if open_ or len(instance.sessions) != instance.starts:
+                return (
+                    f"ends {instance.name} began {instance.starts} calls, wrote down "
+                    f"{len(instance.sessions)}, and of these {len(open_)} without an end"
+                )
             if instance.starts != len(instance.ends):
                 return (
                     f"ends {instance.name} began {instance.starts} calls and counted "

@@ -102,6 +102,10 @@ class Instance(Process):
         #: Conversations that got a slot here, and why they ended.
         self.starts = 0
         self.ends: list[str] = []
+        #: The end that is just counted is that of a call without a connection.
+        self.ends_held = False
+        #: Why each of them ended, by its number, as the audit log has it; empty while it lasts.
+        self.sessions: dict[int, str] = {}
         self.stopped_seconds = 0.0
         self.protocol = SimulatedProtocol()
         self._stop = asyncio.Event()
@@ -139,6 +143,23 @@ class Instance(Process):
         def inc(what: str) -> None:
             self.unanswered[what].append(self.world.loop.now)
 
+        def write(event: str, **facts: Any) -> None:
+            if event == "begin":
+                self.world.checks.session_began(self, facts["session"])
+            elif event == "end":
+                self.world.checks.session_ended(self, facts["session"], facts["reason"])
+
+        end_held = server.held.end
+
+        def end(held: Any) -> None:
+            self.ends_held = True
+            try:
+                end_held(held)
+            finally:
+                self.ends_held = False
+
+        server.held.end = end  # type: ignore[method-assign]
+        server.calls.audit.write = write  # type: ignore[method-assign]
         metrics.call_ended = call_ended  # type: ignore[method-assign]
         metrics.shared_unanswered = _Spy(inc)  # type: ignore[assignment]
         metrics.started = _Spy(lambda _: self._count_start())  # type: ignore[assignment]

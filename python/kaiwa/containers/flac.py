@@ -24,7 +24,9 @@ def layout(file: BinaryIO, size: int) -> Layout:
     recordings: list[list[Piece]] = []
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         starts = _starts(data)
-        for start, end in zip(starts, [*starts[1:], size], strict=True):
+        # None where the header is damaged: then it is the library's to say so.
+        ends = [*starts[1:], size] if starts else []
+        for start, end in zip(starts, ends, strict=True):
             header = data[start : start + 42]
             if len(header) < 42 or int.from_bytes(header[_SAMPLES], "big") & _LOW:
                 recordings.append([(start, end - start)])

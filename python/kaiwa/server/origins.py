@@ -63,6 +63,9 @@ def split_host(host: str | None) -> tuple[str, int | None] | None:
     """
     if not host or re.search(r"[\s/@?#\\]", host):
         return None
+    # `urlsplit` of some versions leaves out what follows the bracket.
+    if "[" in host and not re.fullmatch(r"\[[^\[\]]*\](:\d*)?", host):
+        return None
     try:
         parts = urlsplit(f"//{host}")
         name, port = _normal_name(parts.hostname, "[" in host), parts.port

@@ -52,6 +52,10 @@ class CallEntry(Entry):
             protocol=self._protocol,
         )
 
+    def check_page(self) -> None:
+        """Refuses web pages that have no business here."""
+        self._context.access.check_page(self.headers)
+
     def check_room(self) -> None:
         """Refuses a caller who has no chance of a slot."""
         self._context.state.admit()

@@ -192,6 +192,15 @@ class Entry(ABC):
         """
 
     @abstractmethod
+    def check_page(self) -> None:
+        """Refuses web pages of other origins, and names that are not the server's. `authorize` does
+        so too; codecs that let clients in before they ask it, ask this first.
+
+        Raises:
+            Refused: 403.
+        """
+
+    @abstractmethod
     def check_room(self) -> None:
         """Refuses a caller who has no chance of a slot. Codecs that let clients in before they know
         the request ask it first, so that the refusal is still an answer to the request.

@@ -26,6 +26,10 @@ _CONNECTIONS = 16
 
 _NO_PASSWORD = "does not let this server in; put its password into the file of redis_password_file"
 
+#: What reading an answer raises that is none of Redis', or not what was asked for.
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
+_NO_REDIS = "gives answers without a meaning; see whether redis_url is the address of Redis"
+
 T = TypeVar("T")
 
 
@@ -121,6 +125,8 @@ class RedisClient:
             return await self._limited(question)
         except AuthenticationError as error:
             self._failed(_NO_PASSWORD, error)
+        except _NONSENSE as error:
+            self._failed(_NO_REDIS, error)
         except ResponseError as error:
             # It does answer. If it refuses every write, the next probe finds out.
             self._refused(error)
@@ -147,10 +153,13 @@ class RedisClient:
         except AuthenticationError as error:
             self._failed(_NO_PASSWORD, error)
             return False
+        except _NONSENSE as error:
+            self._failed(_NO_REDIS, error)
+            return False
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             self._failed("does not answer", error)
             return False
-        self.clock_offset = int(seconds) + int(micros) / 1e6 - (before + self._wall()) / 2
+        self.clock_offset = seconds + micros / 1e6 - (before + self._wall()) / 2
         if self._up is False:
             log.info("the shared state answers again")
         self._up = True
@@ -196,9 +205,10 @@ class RedisClient:
             log.warning("the shared state (Redis) refuses a command: %s", error)
 
 
-async def _probe(redis: Any) -> tuple[bytes, bytes]:
-    answer: tuple[bytes, bytes] = await redis.eval(redis_scripts.PROBE, 1, "kaiwa:probe")
-    return answer
+async def _probe(redis: Any) -> tuple[int, int]:
+    """Seconds and microseconds of the clock of Redis."""
+    seconds, micros = await redis.eval(redis_scripts.PROBE, 1, "kaiwa:probe")
+    return int(seconds), int(micros)
 
 
 async def _asked(question: Callable[[Redis], Awaitable[T]], redis: Redis) -> T:

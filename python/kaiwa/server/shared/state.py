@@ -110,11 +110,10 @@ class SharedState:
         """
         name = f"kaiwa:used:{token_id}"
 
-        def question(redis: Any) -> Awaitable[int]:
-            answer: Awaitable[int] = redis.eval(redis_scripts.USE, 1, name, _ms(until))
-            return answer
+        async def question(redis: Any) -> bool:
+            return int(await redis.eval(redis_scripts.USE, 1, name, _ms(until))) == 1
 
-        return bool(await self.redis.ask(question))
+        return await self.redis.ask(question)
 
     async def enter(
         self,
@@ -150,13 +149,11 @@ class SharedState:
         ]
         names = [_live(key_id), _rate(key_id)]
 
-        def question(redis: Any) -> Awaitable[tuple[bytes, int]]:
-            answer: Awaitable[tuple[bytes, int]]
-            answer = redis.eval(redis_scripts.ENTER, 2, *names, *arguments)
-            return answer
+        async def question(redis: Any) -> tuple[str, int]:
+            word, wait = await redis.eval(redis_scripts.ENTER, 2, *names, *arguments)
+            return word.decode(), int(wait)
 
-        word, wait = await self.redis.ask(question)
-        code = word.decode()
+        code, wait = await self.redis.ask(question)
         if code != "in":
             limit = (per_minute if code == "rate" else concurrency) or 0
             raise LimitReached(code, limit, max(1, math.ceil(wait / 1000)))

@@ -97,7 +97,8 @@ class TelephonyCodec(CallCodec):
 
     async def open(self, entry: Entry) -> CallRequest:
         """The caller is known by the request, or by the start message: until then there is a
-        connection and nothing else."""
+        connection and nothing else, and none for web pages of others."""
+        entry.check_page()
         if self._check_origin is not None:
             self._check_origin(entry)
         secret = credentials.from_headers(entry.headers, self._provider.secret_header)

@@ -25,7 +25,7 @@ export const REASONS = {
   closed: {
     kind: "over",
     title: "Call ended",
-    sentence: "the operator ended this call, or the server stopped",
+    sentence: "the operator ended this call, or the server stopped; call again later",
   },
   garbage: {
     kind: "failed",
