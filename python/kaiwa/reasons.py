@@ -342,6 +342,23 @@ _TABLE: Final = (
         status=404,
     ),
     Reason(
+        "webrtc_missing",
+        1011,
+        "failed",
+        "This server has no WebRTC",
+        "the package for WebRTC is not installed on the server; call it by websocket",
+        status=501,
+    ),
+    Reason(
+        "webrtc_unavailable",
+        1013,
+        "busy",
+        "Server busy",
+        "no UDP port is free for another call; try again in a moment",
+        status=503,
+        retry=5.0,
+    ),
+    Reason(
         "session_start_timeout",
         1008,
         "failed",

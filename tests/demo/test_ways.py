@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from tests.demo.call import Asked
-from tests.server.live import program
+from tests.server.live import program, wait_until
 from tests.server.wire import AUDIO, FRAME, TEXT, call
 from training.clips import RATE
 from training.listener import Listener
@@ -125,7 +125,29 @@ def test_a_browser(asked: Asked, recording: Path, tmp_path: Path) -> None:
         assert page.evaluate("kaiwa.peakOutputRms") > 0.02
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / "demo-call.png")
+        page.click("#end")
+        state(page, "ended")
+        wait_until(lambda: not server.ask("/v1/sessions").json["sessions"], "the slot is free", 20)
         browser.close()
+
+
+async def test_webrtc(asked: Asked, listener: Listener) -> None:
+    """Text by the data channel, sound by the track, at the pace of time. A machine with too much to
+    do loses frames of a call, so that there are three."""
+    pytest.importorskip("aiortc")
+    from tests.server.webrtc import calling
+
+    got: list[tuple[list[str], list[str]]] = []
+    with program("--seed", 1) as server:
+        while (asked.words, asked.words) not in got and len(got) < 3:
+            async with calling(server, asked.audio) as caller:
+                await caller.until(
+                    lambda c=caller: len(c.heard) >= len(asked.audio) + RATE, "the answer", 60
+                )
+                text = caller.said.split()
+                heard = listener.words(caller.heard[int(asked.end * RATE) :])
+                got.append((text[1:] if text[:1] == ["hello"] else text, heard))
+    assert (asked.words, asked.words) in got, got
 
 
 def test_chat_without_a_server(

@@ -193,7 +193,7 @@ def running(
         thread.join(timeout=15)
         logging.getLogger().removeHandler(problems)
     assert not thread.is_alive()
-    assert problems.lines == []
+    assert problems.lines == [], "\n".join(problems.lines)
 
 
 def wait_until(met: Callable[[], object], what: str = "", seconds: float = 10.0) -> None:

@@ -35,6 +35,8 @@ ROUTES = {
     ("get", "/v1/live/sessions"),
     ("get", "/v1/realtime"),
     ("post", "/v1/realtime/client_secrets"),
+    ("post", "/v1/realtime/calls"),
+    ("post", "/v1/realtime/calls/{call_id}/hangup"),
     ("get", "/api/build_info"),
     ("get", "/api/modules_info"),
     ("get", "/telephony/twilio"),

@@ -60,6 +60,7 @@ def report() -> dict[str, Any]:
         "memory": _memory(),
         "gpu": _gpu(),
         "audio": _audio(),
+        "webrtc": _webrtc(),
         "packages": {name: _version(name) for name in OPTIONAL},
     }
 
@@ -72,6 +73,12 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _webrtc() -> str:
+    """What calls by WebRTC are made with, or how to have them."""
+    version = _version("aiortc")
+    return "not installed: pip install 'kaiwa[webrtc]'" if version is None else f"aiortc {version}"
 
 
 def _processor() -> str | None:

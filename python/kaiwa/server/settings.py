@@ -8,6 +8,7 @@ variable, then file, then default. An empty variable counts as not given.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -133,6 +134,52 @@ class ServerSettings:
     )
     tunnel: bool = _set(
         "flag", False, NETWORK, "make the server reachable from outside through a tunnel"
+    )
+
+    webrtc_ports: str | None = _set(
+        "text",
+        None,
+        NETWORK,
+        "UDP ports of calls by WebRTC, one a call (50000-50099)",
+        metavar="FIRST-LAST",
+        shown_default="any free ones",
+    )
+    webrtc_address: str | None = _set(
+        "text",
+        None,
+        NETWORK,
+        "IP address at which clients reach those ports, where that is none of this machine's own "
+        "(in a container, behind NAT)",
+        metavar="ADDRESS",
+        shown_default="the addresses of --host",
+    )
+    webrtc_stun: str | None = _set(
+        "text",
+        None,
+        NETWORK,
+        "STUN server that tells this one its address (stun:HOST:PORT)",
+        metavar="URL",
+        shown_default="none",
+    )
+    webrtc_turn: str | None = _set(
+        "text",
+        None,
+        NETWORK,
+        "TURN server through which clients can reach calls "
+        "(turn:HOST:PORT, turns:HOST:PORT?transport=tcp)",
+        metavar="URL",
+        shown_default="none",
+    )
+    webrtc_turn_user: str | None = _set(
+        "text", None, NETWORK, "name for the TURN server", metavar="NAME"
+    )
+    webrtc_turn_password_file: str | None = _set(
+        "path",
+        None,
+        NETWORK,
+        "file with the password for the TURN server",
+        metavar="FILE",
+        secret=True,
     )
 
     keys: str | None = _set(
@@ -381,6 +428,14 @@ class ServerSettings:
         return self.keys is None
 
     @property
+    def webrtc_port_range(self) -> range | None:
+        """UDP ports of calls by WebRTC; None is any."""
+        if self.webrtc_ports is None:
+            return None
+        first, last = map(int, self.webrtc_ports.split("-"))
+        return range(first, last + 1)
+
+    @property
     def secure(self) -> bool:
         """Whether the server speaks TLS itself."""
         return self.ssl_cert is not None
@@ -424,10 +479,42 @@ class ServerSettings:
                 "(http://collector:4318)"
             )
         self._check_replicas()
+        self._check_webrtc()
         if self.metrics_port and self.metrics_port == self.port:
             raise InputError(
                 f"metrics_port and port are both {self.port}; give another port, or leave out "
                 "metrics_port to have metrics on the main one"
+            )
+
+    def _check_webrtc(self) -> None:
+        """Where calls by WebRTC are to listen."""
+        ports = self.webrtc_ports
+        if ports is not None:
+            numbers = re.fullmatch(r"(\d{1,5})-(\d{1,5})", ports)
+            if numbers is None or not 1024 <= int(numbers[1]) <= int(numbers[2]) <= 65_535:
+                raise InputError(
+                    f"webrtc_ports is {ports!r}; give the first and the last, from 1024 to 65535 "
+                    "(50000-50099)"
+                )
+        if self.webrtc_address is not None:
+            try:
+                ipaddress.ip_address(self.webrtc_address)
+            except ValueError:
+                raise InputError(
+                    f"webrtc_address is {self.webrtc_address!r}; give an IP address (203.0.113.7)"
+                ) from None
+        if self.webrtc_stun is not None and not re.fullmatch(
+            r"stun:[^/?#\s@:]+(:\d{1,5})?", self.webrtc_stun
+        ):
+            raise InputError(
+                f"webrtc_stun is {redact(self.webrtc_stun)!r}; give stun:HOST or stun:HOST:PORT"
+            )
+        if self.webrtc_turn is not None and not re.fullmatch(
+            r"turns?:[^/?#\s@:]+(:\d{1,5})?(\?transport=(udp|tcp))?", self.webrtc_turn
+        ):
+            raise InputError(
+                f"webrtc_turn is {redact(self.webrtc_turn)!r}; give turn:HOST:PORT or "
+                "turns:HOST:PORT?transport=tcp, and name and password by settings of their own"
             )
 
     def _check_replicas(self) -> None:

@@ -144,7 +144,7 @@ def _open_session(
     """
     settings = context.settings
     try:
-        return engine.session(
+        session = engine.session(
             seed=settings.seed if request.seed is None else request.seed,
             temp=settings.temp if request.temp is None else request.temp,
             temp_text=settings.temp_text if request.temp_text is None else request.temp_text,
@@ -158,5 +158,8 @@ def _open_session(
             idle_seconds=settings.idle_seconds or None,
             wait=settings.queue_seconds,
         ).open()
+        if request.paused:
+            session.pause()
+        return session
     except (ClosedError, InputError) as error:
         raise Refused(503, "error", str(error), 5) from None

@@ -56,6 +56,9 @@ class CallRequest:
     realtime: bool = True
     #: Silence is put in when no audio has come for 200 ms, so that the model goes on.
     server_clock: bool = False
+    #: The conversation stands still until the codec gives `Pause(False)`: for clients whose sound
+    #: can come only a while after they were let in.
+    paused: bool = False
     #: How `Audio` goes in and `AudioEvent` comes out: Ogg pages, or float32 samples at 24 kHz.
     transport: Literal["opus", "pcm"] = "pcm"
     #: If the connection is lost, the slot is held for a while.

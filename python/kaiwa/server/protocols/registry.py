@@ -6,6 +6,7 @@ from kaiwa.server.protocols.base import WireProtocol
 from kaiwa.server.protocols.kyutai.protocol import KyutaiProtocol
 from kaiwa.server.protocols.live.protocol import LiveProtocol
 from kaiwa.server.protocols.realtime.protocol import RealtimeProtocol
+from kaiwa.server.protocols.realtime.webrtc.protocol import WebRtcProtocol
 from kaiwa.server.protocols.telephony.protocol import TelephonyProtocol, TwilioProtocol
 from kaiwa.server.protocols.telephony.providers import EXOTEL, PLIVO, TELNYX
 
@@ -13,9 +14,10 @@ PROTOCOLS: tuple[WireProtocol, ...] = (
     KyutaiProtocol(),
     LiveProtocol(),
     RealtimeProtocol(),
+    WebRtcProtocol(),
     TwilioProtocol(),
     *(TelephonyProtocol(provider) for provider in (TELNYX, PLIVO, EXOTEL)),
 )
 """Kyutai's duplex protocol at `/api/chat` (docs/spec/protocols.md 1), OpenAI's Live at
-`/v1/live/sessions` (3.3) and Realtime at `/v1/realtime` (3.4), and phone calls at `/telephony/NAME`
-(4)."""
+`/v1/live/sessions` (3.3) and Realtime at `/v1/realtime` (3.4), the latter by WebRTC too, and phone
+calls at `/telephony/NAME` (4)."""

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter
+from numpy.typing import NDArray
 
 from kaiwa import reasons
 from kaiwa.server.channel import Message
@@ -151,7 +153,10 @@ class RealtimeCodec(CallCodec):
         if self._realtime:
             # Of a call at most 320 ms may wait; converting more would only take time.
             data = self._decoder.format.last_second(data)
-        pcm = self._decoder.decode(data)
+        return self._listen(self._decoder.decode(data))
+
+    def _listen(self, pcm: NDArray[np.float32]) -> list[Input]:
+        """The caller's sound, at 24 kHz."""
         self._uncommitted = self._uncommitted or bool(len(pcm))
         if self._settings.detection is not None:
             self._callers.hear(pcm)
@@ -317,13 +322,13 @@ class RealtimeCodec(CallCodec):
             frames[-1].text.append(event.text)
         return [message for frame in frames for message in self._step(frame)]
 
-    def _step(self, frame: Frame) -> list[str]:
+    def _step(self, frame: Frame) -> list[Message]:
         """What a frame means to the client."""
         self._frame = frame.number
         if frame.pcm is not None and self._settings.detection is not None:
             self._callers.frame()
         step = self._turns.step(frame)
-        messages = self._write(self._begin_turn()) if step.begins else []
+        messages: list[Message] = [*self._write(self._begin_turn())] if step.begins else []
         for spoken in step.frames:
             messages += self._speak(spoken)
         if step.ends:
@@ -358,19 +363,23 @@ class RealtimeCodec(CallCodec):
         if frame.pcm is None:
             return messages
         response.frames += 1
+        return messages + self._audio(response, frame.pcm, start_ms)
+
+    def _audio(self, response: Response, pcm: NDArray[np.float32], start_ms: int) -> list[str]:
+        """The sound of a frame as events."""
         if self._encoder is None:
             self._encoder = Encoder(self._settings.output)
-        data = self._encoder.encode(frame.pcm)
-        if data:
-            # Written by hand: nothing in it needs escaping, and there are many of these.
-            kind = "response.audio.delta" if self._beta else "response.output_audio.delta"
-            start = f'"start_ms":{start_ms},' if self._timed else ""
-            messages.append(
-                f'{{"type":"{kind}","event_id":"{self._new_id("event")}",'
-                f'"response_id":"{response.id}","item_id":"{response.item_id}","output_index":0,'
-                f'"content_index":0,{start}"delta":"{openai.audio_text(data)}"}}'
-            )
-        return messages
+        data = self._encoder.encode(pcm)
+        if not data:
+            return []
+        # Written by hand: nothing in it needs escaping, and there are many of these.
+        kind = "response.audio.delta" if self._beta else "response.output_audio.delta"
+        start = f'"start_ms":{start_ms},' if self._timed else ""
+        return [
+            f'{{"type":"{kind}","event_id":"{self._new_id("event")}",'
+            f'"response_id":"{response.id}","item_id":"{response.item_id}","output_index":0,'
+            f'"content_index":0,{start}"delta":"{openai.audio_text(data)}"}}'
+        ]
 
     def _new_response(self, **members: Any) -> Response:
         output = self._settings.told_output()

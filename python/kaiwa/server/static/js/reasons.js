@@ -167,6 +167,16 @@ export const REASONS = {
     title: "The server refused the call",
     sentence: "the model that was asked for is not served here; ask for another, or for none",
   },
+  webrtc_missing: {
+    kind: "failed",
+    title: "This server has no WebRTC",
+    sentence: "the package for WebRTC is not installed on the server; call it by websocket",
+  },
+  webrtc_unavailable: {
+    kind: "busy",
+    title: "Server busy",
+    sentence: "no UDP port is free for another call; try again in a moment",
+  },
   session_start_timeout: {
     kind: "failed",
     title: "The server refused the call",
