@@ -24,8 +24,9 @@ docs: ## write docs/cli.md, docs/settings.md, docs/metrics.md and the page's rea
 	.venv/bin/python -m kaiwa.server.metrics_page > docs/metrics.md
 	.venv/bin/python -m tools.page_reasons
 
-picture: ## take docs/images/page.png from a real call to the demo model in Chromium
+picture: ## take the pictures of docs/images from real calls to the demo model, one of them in Chromium
 	.venv/bin/python -m tools.page_picture
+	.venv/bin/python -m tools.call_picture
 
 cuda-check: ## compile with CUDA, no GPU needed (minutes)
 	scripts/cuda-check

@@ -1,7 +1,7 @@
 """Audio files in and out, block by block, through libsndfile.
 
-Reading gives mono float32 at the file's own rate (channels are averaged); writing takes mono
-float32. Rates are changed by `kaiwa.Resampler`, not here.
+Reading gives float32 at the file's own rate, mono (channels are averaged) or by channel; writing
+takes mono float32. Rates are changed by `kaiwa.Resampler`, not here.
 """
 
 from __future__ import annotations
@@ -158,28 +158,37 @@ class AudioReader:
         Raises:
             AudioFileError: the file breaks off, or holds values that are not finite or no audio.
         """
-        done = 0
         loudest, mean_loudest = 0.0, 0.0
+        for block in self.channel_blocks():
+            mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
+            if self.channels > 1:
+                loudest = max(loudest, float(np.abs(block).max()))
+                mean_loudest = max(mean_loudest, float(np.abs(mono).max()))
+            yield np.ascontiguousarray(mono)
+        if mean_loudest < _CANCELLED * loudest:
+            self._warn(
+                f"{self.name}: its {self.channels} channels cancel each other out when they are "
+                "averaged; give one of them alone (sox IN OUT remix 1)"
+            )
+
+    def channel_blocks(self) -> Iterator[Array]:
+        """The signal from its start in blocks `[at most BLOCK, channels]`.
+
+        Raises:
+            AudioFileError: the file breaks off, or holds values that are not finite or no audio.
+        """
+        done = 0
         for number in range(len(self._recordings)):
             if number:
                 self._next(number)
             for block in self._read(done):
                 self._check(block, done)
-                mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
-                if self.channels > 1:
-                    loudest = max(loudest, float(np.abs(block).max()))
-                    mean_loudest = max(mean_loudest, float(np.abs(mono).max()))
-                done += len(mono)
-                yield np.ascontiguousarray(mono)
+                done += len(block)
+                yield block
         if self._exact is not None and done < self._exact:
             raise AudioFileError(
                 f"{self.name} ends after {done} of {self._exact} samples; the file is cut off "
                 "or damaged; download it again"
-            )
-        if mean_loudest < _CANCELLED * loudest:
-            self._warn(
-                f"{self.name}: its {self.channels} channels cancel each other out when they are "
-                "averaged; give one of them alone (sox IN OUT remix 1)"
             )
 
     def _read(self, done: int) -> Iterator[Array]:
@@ -219,7 +228,7 @@ class AudioReader:
             at = done + int(np.flatnonzero(~np.isfinite(rows))[0])
             raise AudioFileError(
                 f"{self.name} holds a value that is not finite at sample {at}; "
-                "repair the file before encoding it"
+                "repair the file first"
             )
         if not self._floats:
             return
@@ -227,7 +236,7 @@ class AudioReader:
         hint = "; integers stored as floats? divide them by 32768" if peak <= 32768 else ""
         raise AudioFileError(
             f"{self.name} holds {rows[at - done]:.6g} at sample {at}, but floats in an audio file "
-            f"lie between -1 and 1{hint}; repair the file before encoding it"
+            f"lie between -1 and 1{hint}; repair the file first"
         )
 
     def frames_at(self, rate: int, size: int = 1) -> int | None:

@@ -85,6 +85,15 @@ def write(path: str | os.PathLike[str], codes: NDArray[Any], info: CodesInfo) ->
     _safetensors.write(path, {"codes": ("U16", shape)}, [codes.astype("<u2")], metadata)
 
 
+def is_codes(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is safetensors and says that it holds codes; its name does not matter."""
+    try:
+        _, metadata, _ = _safetensors.read_header(Path(path))
+    except _safetensors.FormatError:
+        return False
+    return metadata.get("format") == FORMAT
+
+
 def read_info(path: str | os.PathLike[str]) -> CodesInfo:
     """Reads and checks the header of a file of codes.
 

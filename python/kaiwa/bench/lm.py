@@ -9,20 +9,24 @@ import platform
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kaiwa import _native
-from kaiwa.bench import bandwidth, lm_measure, lm_model, lm_peer, lm_report
+from kaiwa.bench import bandwidth, lm_measure, lm_model, lm_peer, lm_report, picture
 from kaiwa.bench.lm_measure import OwnTimes, PeerTimes, Plan, Results
 from kaiwa.bench.measure import Ratio
 from kaiwa.errors import CheckpointNotFoundError, InputError
 from kaiwa.terminal import progress
 
+if TYPE_CHECKING:
+    from kaiwa.plotting.picture import Picture
+
 
 def command(args: argparse.Namespace) -> int:
     """Runs the bench for the parsed arguments and prints it."""
+    picture.check(args.plot)
     threads = _native.cpu_info()["threads"]
     windows = ("short", "full") if args.window == "both" else (args.window,)
     plan = Plan(
@@ -58,7 +62,15 @@ def command(args: argparse.Namespace) -> int:
         print(json.dumps(summary, indent=1))
     else:
         lm_report.show(summary)
+    picture.write(args.plot, lambda: _picture(summary), quiet=args.quiet)
     return 0
+
+
+def _picture(summary: dict[str, Any]) -> Picture:
+    """The figures drawn; matplotlib is loaded by those who draw."""
+    from kaiwa.plotting import bench_lm
+
+    return bench_lm.draw(summary)
 
 
 def _check_position(plan: Plan) -> None:
@@ -72,7 +84,8 @@ def _model(size: str, folder: Path, *, quiet: bool) -> tuple[Path, str]:
     """The model's folder or file, and what to call it."""
     if size in lm_model.SIZES:
         progress.summary(f"writing random weights of size {size}", quiet=quiet)
-        return lm_model.synthesise(folder / size, size), f"random weights, {size}"
+        with progress.bar("writing", None, quiet=quiet):
+            return lm_model.synthesise(folder / size, size), f"random weights, {size}"
     source = Path(size)
     if not source.exists():
         raise CheckpointNotFoundError(

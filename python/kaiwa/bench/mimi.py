@@ -8,17 +8,20 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kaiwa import Mimi, _native
-from kaiwa.bench import measure, report
+from kaiwa.bench import measure, picture, report
 from kaiwa.bench.engines import Engine, Kaiwa, peers
 from kaiwa.bench.measure import Array, FileTimes, Ratio, StreamTimes
 from kaiwa.errors import InputError
 from kaiwa.synth import voice, write_mimi
 from kaiwa.terminal import progress
+
+if TYPE_CHECKING:
+    from kaiwa.plotting.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Results:
 
 def command(args: argparse.Namespace) -> int:
     """Runs the bench for the parsed arguments and prints it."""
+    picture.check(args.plot)
     if args.frames + measure.WARM_UP > measure.COMPARABLE_FRAMES:
         most = measure.COMPARABLE_FRAMES - measure.WARM_UP
         raise InputError(
@@ -53,18 +57,19 @@ def command(args: argparse.Namespace) -> int:
             "implementations"
         )
     with tempfile.TemporaryDirectory(prefix="kaiwa-bench-") as folder:
-        source, path, label = _model(args, Path(folder))
-        mimi = Mimi.from_pretrained(
-            source,
-            num_codebooks=args.num_codebooks,
-            device=args.device,
-            dtype=args.dtype,
-            revision=args.revision,
-        )
-        found: list[Engine] = []
-        missing: dict[str, str] = {}
-        if args.peers == "auto":
-            found, missing = peers(path, args.num_codebooks)
+        with progress.bar("preparing", None, quiet=args.quiet):
+            source, path, label = _model(args, Path(folder))
+            mimi = Mimi.from_pretrained(
+                source,
+                num_codebooks=args.num_codebooks,
+                device=args.device,
+                dtype=args.dtype,
+                revision=args.revision,
+            )
+            found: list[Engine] = []
+            missing: dict[str, str] = {}
+            if args.peers == "auto":
+                found, missing = peers(path, args.num_codebooks)
         plan = Plan(tuple(sorted({1, *args.slots})), args.frames, args.rounds, args.file_seconds)
         results = run(mimi, found, plan, quiet=args.quiet)
         summary = describe(mimi, plan, results, missing, model=label)
@@ -72,7 +77,15 @@ def command(args: argparse.Namespace) -> int:
         print(json.dumps(summary, indent=1))
     else:
         report.show(summary)
+    picture.write(args.plot, lambda: _picture(summary), quiet=args.quiet)
     return 0
+
+
+def _picture(summary: dict[str, Any]) -> Picture:
+    """The figures drawn; matplotlib is loaded by those who draw."""
+    from kaiwa.plotting import bench_mimi
+
+    return bench_mimi.draw(summary)
 
 
 def _model(args: argparse.Namespace, folder: Path) -> tuple[str, Path | None, str]:

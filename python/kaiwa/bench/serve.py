@@ -21,11 +21,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kaiwa.bench import picture
 from kaiwa.client import own_server
 from kaiwa.errors import DeviceError, InputError
+from kaiwa.terminal import progress, table
 
 if TYPE_CHECKING:
     from kaiwa.loading import Parts
+    from kaiwa.plotting.picture import Picture
 
 #: A call is in time if no frame is missing and 99 % of answers come within this, in ms.
 ECHO_LIMIT = 40.0
@@ -84,6 +87,15 @@ def serving(*options: str) -> Iterator[Server]:
     """A server for the length of a measurement."""
     with own_server.serving(*options, seconds=LOAD_SECONDS) as found:
         yield Server(found.port, found.pid)
+
+
+@contextlib.contextmanager
+def started(*options: str, quiet: bool) -> Iterator[Server]:
+    """The same, with a bar while it loads."""
+    with contextlib.ExitStack() as stack:
+        with progress.bar("starting a server", None, quiet=quiet):
+            server = stack.enter_context(serving(*options))
+        yield server
 
 
 def machine_seconds() -> float | None:
@@ -197,7 +209,9 @@ def allowed(parts: Parts, limit: int) -> tuple[int, dict[int, float]]:
     return low, dict(sorted(costs.items()))
 
 
-def carried(served: Served, seconds: float, most: int, out: dict[str, Any]) -> int:
+def carried(
+    served: Served, seconds: float, most: int, out: dict[str, Any], *, quiet: bool = True
+) -> int:
     """The most calls in time, from `most` downward; rows go into `out`.
 
     A number of calls that was not in time is tried once more: what else the machine does for a
@@ -205,10 +219,12 @@ def carried(served: Served, seconds: float, most: int, out: dict[str, Any]) -> i
     """
     if not most:
         return 0
-    with serving(*served.options(), "--slots", str(most), "--step-budget-ms", "10000") as server:
+    room = ("--slots", str(most), "--step-budget-ms", "10000")
+    with started(*served.options(), *room, quiet=quiet) as server:
         for count in range(most, 0, -1):
             for attempt in ("", "_again"):
-                row = calls(server, count, seconds, 1)
+                with progress.elapsing(f"{count} calls with the model", seconds, quiet=quiet):
+                    row = calls(server, count, seconds, 1)
                 fine = in_time(row, MODEL_LIMIT)
                 out[f"{count}_calls{attempt}"] = {**row, "in_time": fine}
                 if fine:
@@ -223,37 +239,48 @@ def echo_row(protocol: str, count: int) -> str:
 
 def command(args: argparse.Namespace) -> int:
     """Measures and prints."""
-    from kaiwa.terminal import progress, table
-
+    picture.check(args.plot)
     served = Served(args.model, args.mimi, args.device, args.quantize)
     out: dict[str, Any] = {"device": served.device, "of": f"{served.model}, {served.mimi}"}
     out |= {"echo": {}, "model": {}}
     progress.summary("echo: the server without a model", quiet=args.quiet)
-    with serving("--model", "synth:echo", "--slots", str(max(args.calls))) as server:
+    echo = ("--model", "synth:echo", "--slots", str(max(args.calls)))
+    with started(*echo, quiet=args.quiet) as server:
         for protocol in args.protocol:
             for count in args.calls:
-                row = calls(server, count, args.seconds, args.processes, protocol)
+                with progress.elapsing(f"{count} calls", args.seconds, quiet=args.quiet):
+                    row = calls(server, count, args.seconds, args.processes, protocol)
                 out["echo"][echo_row(protocol, count)] = {
                     **row,
                     "in_time": in_time(row, ECHO_LIMIT),
                 }
     progress.summary("what codec and model alone would allow", quiet=args.quiet)
     # Not kept: the servers need a device's memory.
-    most, costs = allowed(served.load(), args.most)
+    with progress.bar("stepping", None, quiet=args.quiet):
+        most, costs = allowed(served.load(), args.most)
     out["own_step_ms"] = {
         str(slots): round(1e3 * cost, 2) if math.isfinite(cost) else "no memory"
         for slots, cost in costs.items()
     }
     out["own_steps_allow"] = most
     progress.summary(f"model: {out['of']} on {served.device}", quiet=args.quiet)
-    out["carried"] = carried(served, args.seconds, most, out["model"])
+    out["carried"] = carried(served, args.seconds, most, out["model"], quiet=args.quiet)
     out["carried_of_allowed"] = round(out["carried"] / most, 2) if most else None
     small = ("--model", "synth:tiny", "--device", served.device, "--slots", "4")
-    with serving(*small) as server:
-        calls(server, 2, args.seconds, 1)
+    with started(*small, quiet=args.quiet) as server:
+        with progress.elapsing("2 calls", args.seconds, quiet=args.quiet):
+            calls(server, 2, args.seconds, 1)
         overhead = server.histogram("kaiwa_frame_overhead_seconds")
     for name, part in (("p50", 0.5), ("p99", 0.99)):
         value = quantile(overhead, part)
         out[f"overhead_{name}_below_ms"] = None if value is None else value * 1e3
     table.show(out, as_json=args.json)
+    picture.write(args.plot, lambda: _picture(out), quiet=args.quiet)
     return 0
+
+
+def _picture(summary: dict[str, Any]) -> Picture:
+    """The figures drawn; matplotlib is loaded by those who draw."""
+    from kaiwa.plotting import bench_serve
+
+    return bench_serve.draw(summary, ECHO_LIMIT, MODEL_LIMIT)

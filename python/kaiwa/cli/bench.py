@@ -59,6 +59,7 @@ def add_parser(commands: Any) -> None:
         help="auto: every peer that can be imported (default: auto)",
     )
     mimi.add_argument("--json", action="store_true", help="print JSON")
+    _add_plot(mimi)
     options.add_model(mimi, otherwise="random weights of the released size")
     options.add_output(mimi)
     mimi.set_defaults(run=run)
@@ -123,8 +124,19 @@ def _add_lm(kinds: Any) -> None:
     )
     _add_device(lm)
     lm.add_argument("--json", action="store_true", help="print JSON")
+    _add_plot(lm)
     options.add_output(lm)
     lm.set_defaults(run=run_lm)
+
+
+def _add_plot(parser: argparse.ArgumentParser) -> None:
+    """A picture of the figures."""
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="also draw the figures to a .png or .svg file; needs matplotlib: pip install "
+        "'kaiwa[plot]'",
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -221,6 +233,7 @@ def _add_serve(kinds: Any) -> None:
     )
     _add_device(serve)
     serve.add_argument("--json", action="store_true", help="print JSON")
+    _add_plot(serve)
     options.add_output(serve)
     serve.set_defaults(run=run_serve)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from kaiwa.cli import chat_options, options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kaiwa.audio_files import AudioReader, AudioWriter
     from kaiwa.client import ChatClient
@@ -40,6 +41,11 @@ def add_parser(commands: Any) -> None:
         "--text",
         metavar="FILE",
         help='also write the text: one JSON object a line, {"t": seconds, "text": piece}',
+    )
+    options.add_timing(
+        parser,
+        "latency_ms",
+        "from sending it to the end of its answer; `kaiwa plot --timing` draws them",
     )
     parser.add_argument(
         "--pace",
@@ -72,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.errors import InputError
     from kaiwa.terminal import progress
 
-    options.check_text(args)
+    options.check_side_files(args)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(args.input, progress.warn))
         output_format(args.output, SAMPLE_RATE, None)
@@ -84,11 +90,16 @@ def run(args: argparse.Namespace) -> int:
         lines: list[str] = []
         text: list[str] = []
         writer = stack.enter_context(AudioWriter(temporary, SAMPLE_RATE, None))
-        asyncio.run(_call(args, reader, writer, _noting(lines, text)))
+        talk = asyncio.run(_call(args, reader, writer, _noting(lines, text)))
         if args.text:
             path = stack.enter_context(replacing(args.text, reading=args.input, streamed=".jsonl"))
             path.write_text("".join(lines), encoding="utf-8")
-    if text and STANDARD not in (args.output, args.text):
+        if args.timing:
+            path = stack.enter_context(
+                replacing(args.timing, reading=args.input, streamed=".jsonl")
+            )
+            path.write_text("".join(_latencies(talk)), encoding="utf-8")
+    if text and STANDARD not in (args.output, args.text, args.timing):
         print(printable("".join(text)).strip())
     return 0
 
@@ -104,13 +115,26 @@ def _noting(lines: list[str], text: list[str]) -> Callable[[float, str], None]:
     return note
 
 
+def _latencies(talk: Conversation) -> Iterator[str]:
+    """Lines of the file of times: of every frame of the input that was answered."""
+    import json
+
+    from kaiwa.client import FRAME_SECONDS
+
+    pairs = zip(talk.timeline.sent, talk.timeline.answered, strict=False)
+    for number, (sent, came) in enumerate(itertools.islice(pairs, talk.frames)):
+        if came is not None:
+            t, ms = round(number * FRAME_SECONDS, 3), round(1e3 * (came - sent), 3)
+            yield json.dumps({"t": t, "latency_ms": ms}) + "\n"
+
+
 async def _call(
     args: argparse.Namespace,
     reader: AudioReader,
     writer: AudioWriter,
     on_text: Callable[[float, str], None],
-) -> None:
-    """The call from connecting to the summary."""
+) -> Conversation:
+    """The call from connecting to the summary; what was measured in it."""
     import time
 
     from kaiwa.cli.encode import frames_of
@@ -141,6 +165,7 @@ async def _call(
             await talk.run(frames_of(reader, SAMPLE_RATE, FRAME))
             elapsed = time.perf_counter() - started
     _report(args, chat, talk, waited, elapsed)
+    return talk
 
 
 def _report(

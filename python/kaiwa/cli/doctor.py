@@ -13,6 +13,7 @@ OPTIONAL = {
     "soundfile": "audio files",
     "huggingface_hub": "fetching models",
     "rich": "progress bars",
+    "matplotlib": "pictures of calls",
     "rustymimi": "peer in the bench",
     "moshi": "peer in the bench",
     "torch": "peer in the bench",

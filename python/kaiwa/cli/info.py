@@ -43,9 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
 def described(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     """What there is at a path, or in a repository of the name."""
+    from kaiwa import codes_file
+
     if not path.is_file():
         rows = model(args.source, args.revision, args.tensors)
-    elif is_codes(path):
+    elif codes_file.is_codes(path):
         rows = codes(path)
     elif path.suffix.lower() == ".gguf":
         rows = language_model(args.source, args.revision)
@@ -72,17 +74,6 @@ def audio(path: Path) -> dict[str, Any]:
             "seconds": None if reader.frames is None else reader.frames / reader.sample_rate,
             "file_bytes": path.stat().st_size,
         }
-
-
-def is_codes(path: Path) -> bool:
-    """Whether a file is safetensors and says that it holds codes; its name does not matter."""
-    from kaiwa import _safetensors, codes_file
-
-    try:
-        _, metadata, _ = _safetensors.read_header(path)
-    except _safetensors.FormatError:
-        return False
-    return metadata.get("format") == codes_file.FORMAT
 
 
 def codes(path: Path) -> dict[str, Any]:

@@ -38,10 +38,11 @@ def load(args: argparse.Namespace, num_codebooks: int) -> Mimi:
         if args.revision is not None:
             raise InputError("--revision is given without --model; name the repository too")
         progress.summary(demo.CODEC_HINT, quiet=args.quiet)
-    return Mimi.from_pretrained(
-        source or demo.SOURCE,
-        num_codebooks=num_codebooks,
-        device=args.device,
-        dtype=args.dtype,
-        revision=args.revision,
-    )
+    with progress.bar("loading", None, quiet=args.quiet):
+        return Mimi.from_pretrained(
+            source or demo.SOURCE,
+            num_codebooks=num_codebooks,
+            device=args.device,
+            dtype=args.dtype,
+            revision=args.revision,
+        )

@@ -57,8 +57,19 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def check_text(args: argparse.Namespace) -> None:
-    """Refuses a file of text (`--text`) that is one of the audio files, too.
+def add_timing(parser: argparse.ArgumentParser, name: str, meaning: str) -> None:
+    """Where to write what each frame took, in milliseconds called `name`."""
+    parser.add_argument(
+        "--timing",
+        metavar="FILE",
+        help=f'also write what each frame took: one JSON object a line, {{"t": seconds, "{name}": '
+        f"milliseconds}}, {meaning}",
+    )
+
+
+def check_side_files(args: argparse.Namespace) -> None:
+    """Refuses a file of text or times (`--text`, `--timing`) that is one of the audio files, too,
+    or each other.
 
     Raises:
         InputError: it is one.
@@ -68,15 +79,18 @@ def check_text(args: argparse.Namespace) -> None:
     from kaiwa._streams import STANDARD
     from kaiwa.errors import InputError
 
-    if not args.text:
-        return
-    if args.text == STANDARD:
-        same = args.output == STANDARD
-    else:
-        named = (name for name in (args.output, args.input) if name != STANDARD)
-        same = Path(args.text).resolve() in (Path(name).resolve() for name in named)
-    if same:
-        raise InputError(f"{args.text} is also the audio file; name another file for the text")
+    def same(one: str, other: str) -> bool:
+        if STANDARD in (one, other):
+            return one == other
+        return Path(one).resolve() == Path(other).resolve()
+
+    if args.text and args.timing and same(args.text, args.timing):
+        raise InputError(f"{args.text} is for the text; name another file for the times")
+    for path, what in ((args.text, "text"), (args.timing, "times")):
+        # The input is read, the others written: standard input is none of them.
+        audio = [args.output] if path == STANDARD else [args.output, args.input]
+        if path and any(same(path, name) for name in audio):
+            raise InputError(f"{path} is also the audio file; name another file for the {what}")
 
 
 def check_place(output: str) -> None:
@@ -135,6 +149,17 @@ def positive_float(text: str) -> float:
         value = 0.0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def from_zero(text: str) -> float:
+    """A finite number of at least 0, below 1e9."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
     return value
 
 

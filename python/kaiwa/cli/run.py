@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from kaiwa import Duplex
 
-    Pieces = Iterator[tuple[float, str, int]]
-
 
 def add_parser(commands: Any) -> None:
     """Adds the command to the program's parser."""
@@ -34,6 +32,9 @@ def add_parser(commands: Any) -> None:
         help='also write what is said as text: one JSON object a line, {"t": seconds, "text": '
         'piece}; without a tokenizer {"t": seconds, "token": id}',
     )
+    options.add_timing(
+        parser, "step_ms", "for codec and model together; `kaiwa plot --timing` draws them"
+    )
     lm_options.add_source(parser)
     lm_options.add_sampling(parser)
     options.add_output(parser)
@@ -42,6 +43,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converses; see the parser for the arguments."""
+    import json
     import time
 
     from kaiwa import Duplex
@@ -51,15 +53,14 @@ def run(args: argparse.Namespace) -> int:
     from kaiwa.terminal import progress
 
     source = lm_options.source_of(args)
-    options.check_text(args)
+    options.check_side_files(args)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(args.input, progress.warn))
         output_format(args.output, 24_000, None)
         temporary = stack.enter_context(replacing(args.output, reading=args.input, streamed=".wav"))
-        text_file: TextIO | None = None
-        if args.text:
-            path = stack.enter_context(replacing(args.text, reading=args.input, streamed=".jsonl"))
-            text_file = stack.enter_context(path.open("w", encoding="utf-8"))
+        text_file, timing_file = (
+            _side_file(stack, path, args) for path in (args.text, args.timing)
+        )
         started = time.perf_counter()
         with progress.share("loading", quiet=args.quiet) as update:
             duplex = Duplex.from_pretrained(
@@ -82,11 +83,14 @@ def run(args: argparse.Namespace) -> int:
             progress.bar("conversing", frames, quiet=args.quiet) as advance,
             AudioWriter(temporary, rate, None) as writer,
         ):
-            for pcm, t, piece, token in converse(duplex, reader):
+            for pcm, t, piece, token, took in converse(duplex, reader):
                 samples += len(pcm)
                 writer.write(pcm)
                 if text_file is not None:
                     write_text(text_file, t, piece, token, duplex)
+                if timing_file is not None:
+                    line = {"t": round(t, 3), "step_ms": round(1e3 * took, 3)}
+                    timing_file.write(json.dumps(line) + "\n")
                 advance(1)
         if samples == 0:
             raise InputError(f"{args.input} holds no audio; give a file with at least one sample")
@@ -110,9 +114,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def converse(duplex: Duplex, reader: Any) -> Iterator[tuple[Any, float, str, int]]:
-    """What the model says: (samples, seconds, piece of text, text token) of every frame, until the
-    caller's audio ends. The frames that the delays hold back are fetched with silence."""
+def _side_file(
+    stack: contextlib.ExitStack, path: str | None, args: argparse.Namespace
+) -> TextIO | None:
+    """A file of lines beside the audio, open for writing until the stack ends."""
+    from kaiwa._atomic import replacing
+
+    if not path:
+        return None
+    temporary = stack.enter_context(replacing(path, reading=args.input, streamed=".jsonl"))
+    return stack.enter_context(temporary.open("w", encoding="utf-8"))
+
+
+def converse(duplex: Duplex, reader: Any) -> Iterator[tuple[Any, float, str, int, float]]:
+    """What the model says: (samples, seconds, piece of text, text token, seconds that the step
+    took) of every frame, until the caller's audio ends. The frames that the delays hold back are
+    fetched with silence."""
+    import time
+
     import numpy as np
 
     from kaiwa.cli.encode import frames_of
@@ -133,10 +152,12 @@ def converse(duplex: Duplex, reader: Any) -> Iterator[tuple[Any, float, str, int
             yield np.zeros((1, size), np.float32)
 
     for frame in inputs():
+        began = time.perf_counter()
         out = duplex.step(frame)
+        took = time.perf_counter() - began
         if out.ready[0]:
             t = given * size / rate
-            yield out.audio[0, : lengths[given]], t, out.text[0], int(out.text_tokens[0])
+            yield out.audio[0, : lengths[given]], t, out.text[0], int(out.text_tokens[0]), took
             given += 1
             if given == len(lengths) and lengths[-1] < size:
                 return

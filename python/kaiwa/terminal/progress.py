@@ -23,20 +23,26 @@ def bar(title: str, total: int | None, *, quiet: bool) -> Iterator[Advance]:
 
     Args:
         title: what is going on.
-        total: units in all, None if unknown.
+        total: units in all; None if unknown: then the bar shows the time that has passed.
         quiet: show nothing.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda count: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
+    share_done = (TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
+        *((TimeElapsedColumn(),) if total is None else share_done),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total)
