@@ -30,10 +30,10 @@ def read(path: Path) -> Any:
 
 
 def test_a_call_with_a_file(run: Callable[..., Any], wav: Path, tmp_path: Path) -> None:
-    out, text = tmp_path / "out.wav", tmp_path / "out.jsonl"
+    out, text, times = (tmp_path / name for name in ("out.wav", "out.jsonl", "times.jsonl"))
     with serving_in_a_thread(say={3: " Hello", 4: " é"}, queue=(2, 1)) as server:
         outcome = run(
-            *("client", "--in", wav, "--out", out, "--text", text, server.url),
+            *("client", "--in", wav, "--out", out, "--text", text, "--timing", times, server.url),
             *("--format", "pcm", "--pace", "none", "--key", "kw_1", "--seed", 5, "--temp", 0),
             *("--temp-text", 0.5, "--top-k", 9, "--top-k-text", 8),
         )
@@ -56,6 +56,9 @@ def test_a_call_with_a_file(run: Callable[..., Any], wav: Path, tmp_path: Path) 
         {"t": 0.24, "text": " Hello"},
         {"t": 0.32, "text": " é"},
     ]
+    frames = [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()]
+    assert [frame["t"] for frame in frames] == pytest.approx([0.08 * n for n in range(19)])
+    assert all(frame["latency_ms"] > 0 for frame in frames)
     first, second, summary = outcome.err.splitlines()
     assert (first, second) == ("waiting for a slot, position 2", "waiting for a slot, position 1")
     for part in ("1.50 s in", "handshake after", "0 of 19 frames missing", "close 1000"):
@@ -129,6 +132,7 @@ def test_wrong_arguments(run: Callable[..., Any], wav: Path, tmp_path: Path) -> 
         (("--in", tmp_path / "no.wav", "--out", out, "h:1"), "does not exist"),
         (("--in", wav, "--out", wav, "h:1"), "also the input"),
         (("--in", wav, "--out", out, "--text", out, "h:1"), "also the audio file"),
+        (("--in", wav, "--out", out, "--timing", wav, "h:1"), "another file for the times"),
         (("--in", wav, "--out", out, "h:1", "--temp", "-1"), "at least 0"),
         (("--in", wav, "h:1"), "--out"),
     ):

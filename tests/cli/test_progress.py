@@ -55,6 +55,26 @@ def test_the_bar_ends_with_its_block_when_that_fails(monkeypatch: pytest.MonkeyP
     assert set(threading.enumerate()) <= before
 
 
+@pytest.mark.parametrize(
+    ("total", "shown", "not_shown"), [(None, "0:00:00", "%"), (4, "50 %", "0:00:00")]
+)
+def test_work_of_unknown_length_shows_its_time_instead_of_a_share(
+    total: int | None,
+    shown: str,
+    not_shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.bar("drawing", total, quiet=False) as advance:
+        advance(2)
+    seen = capsys.readouterr().err
+    assert "drawing" in seen
+    assert shown in seen
+    assert not_shown not in seen
+
+
 def test_a_server_says_now_and_then_how_far_it_has_loaded(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
     update = serve.logged_progress(lambda: now)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from kaiwa.errors import InputError
-from kaiwa.plotting import labels, steps, text, time_axis
+from kaiwa.plotting import glyphs, labels, steps, text, time_axis
 from kaiwa.plotting.text import Phrase, Piece
 
 
@@ -93,6 +95,12 @@ def test_labels_do_not_overlap() -> None:
         (4, 1, 7.5, True),
     ]
     assert labels.place([0.0], [11.0], 10.0, 2) == ([], 0)
+
+
+def test_the_width_of_a_text_is_that_of_its_outlines() -> None:
+    for words in ("seven", "W i l d", "eight one seven nine"):
+        outlines = TextPath((0, 0), words, 9, prop=FontProperties("DejaVu Sans")).get_extents()
+        assert glyphs.width(words, 9) == pytest.approx(outlines.width, abs=2)
 
 
 @pytest.mark.parametrize(

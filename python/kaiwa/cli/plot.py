@@ -156,14 +156,15 @@ def _samples(args: argparse.Namespace, part: Any) -> int | None:
     """Samples that will be read, for the bar; None if that is not known beforehand."""
     from math import isinf
 
-    from kaiwa import _streams, codes_file
+    from kaiwa import _streams
     from kaiwa.audio_files import AudioReader
+    from kaiwa.plotting.sources import holds_codes
 
     total = 0
     for path in filter(None, (args.input, args.caller)):
         if _streams.is_stream(path):
             return None
-        if codes_file.is_codes(path):
+        if holds_codes(path):
             continue
         with AudioReader(path, lambda text: None) as reader:
             if reader.frames is None:

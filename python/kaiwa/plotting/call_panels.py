@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -133,12 +132,7 @@ def turns(axes: Axes, spoken: list[tuple[str, str, list[Interval]]]) -> None:
 def arranged(sheet: Sheet, said: list[Phrase]) -> tuple[list[labels.Place], int]:
     """Where the phrases have room, and how many rows they take; none if most have no room."""
     gap = 9.0
-    widths = [
-        sheet.seconds(
-            TextPath((0, 0), glyphs.drawable(p.text), style.TEXT).get_extents().width + gap
-        )
-        for p in said
-    ]
+    widths = [sheet.seconds(glyphs.width(glyphs.drawable(p.text), style.TEXT) + gap) for p in said]
     starts = [phrase.t - sheet.begin for phrase in said]
     places, rows = labels.place(starts, widths, sheet.end - sheet.begin, ROWS)
     return (places, rows) if 3 * len(places) >= len(said) else ([], 1)

@@ -42,7 +42,7 @@ class Envelope:
 
     Args:
         rate: samples per second.
-        most: stretches to keep at most, an even number.
+        most: whole stretches to keep at most, an even number.
     """
 
     def __init__(self, rate: int, most: int = MOST) -> None:

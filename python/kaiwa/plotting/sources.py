@@ -61,10 +61,16 @@ def sides_of(
     Raises:
         AudioFileError, InputError: there is no such file, or it cannot be drawn.
     """
-    if not _streams.is_stream(path) and Path(path).is_file() and codes_file.is_codes(path):
+    if holds_codes(path):
         return [_coded(path, alone, part)]
     with AudioReader(path, warn) as reader:
         return _recorded(reader, names if reader.channels == 2 else (alone,), part, mimi, advance)
+
+
+def holds_codes(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file of codes at a path."""
+    where = not _streams.is_stream(path) and Path(path).is_file()
+    return where and codes_file.is_codes(path)
 
 
 def _coded(path: str | os.PathLike[str], who: str, part: Part) -> Side:
@@ -91,20 +97,22 @@ def _recorded(
         )
     first = round(part.start * rate)
     last = None if part.whole else max(first + 1, round(part.end * rate))
+    # A second more for the codec: the last frame's code depends on the whole frame.
+    enough = None if last is None else last + (0 if mimi is None else rate)
     listeners = [Listener(rate) for _ in range(channels)]
     encoders = [] if mimi is None else [Encoder(mimi, rate) for _ in range(channels)]
     done = 0
     for block in reader.channel_blocks():
-        kept = block if last is None else block[: last - done]
-        drawn = kept[max(0, first - done) :]
+        drawn = block if last is None else block[: max(0, last - done)]
+        drawn = drawn[max(0, first - done) :]
         for channel, listener in enumerate(listeners):
             listener.add(np.ascontiguousarray(drawn[:, channel]))
         for channel, encoder in enumerate(encoders):
             # From the beginning of the call: what a code is depends on what was heard before.
-            encoder.add(np.ascontiguousarray(kept[:, channel]))
-        done += len(kept)
-        advance(len(kept))
-        if last is not None and done >= last:
+            encoder.add(np.ascontiguousarray(block[:, channel]))
+        done += len(block)
+        advance(len(block))
+        if enough is not None and done >= enough:
             break
     if not done:
         raise InputError(f"{reader.name} holds no audio; give a file with at least one sample")
