@@ -4,6 +4,7 @@ A full-duplex model listens and speaks at the same time: every 80 ms it takes a 
 caller's audio and gives a frame of its own, with the text of what it says.
 
 - :class:`Engine` runs many conversations over one model; this is what the server is built on.
+- :class:`SpeechToText` writes down what it hears, of a recording or as it is spoken.
 - :class:`Duplex` is the same model one step at a time: audio in, audio and text out.
 - :class:`Moshi` and :class:`Mimi` are its parts, the language model and the audio codec.
 
@@ -48,9 +49,12 @@ from kaiwa.session import (
     EndEvent,
     Event,
     StateEvent,
+    StepEvent,
     TextEvent,
 )
+from kaiwa.speech_to_text import SpeechToText, SpeechToTextOutput, SpeechToTextStream
 from kaiwa.text import TextStream, Tokenizer
+from kaiwa.words import Word, WordEndEvent, WordEvent
 
 __version__ = _build_info()["version"]
 
@@ -83,10 +87,17 @@ __all__ = [
     "Resampler",
     "Sampling",
     "ServerError",
+    "SpeechToText",
+    "SpeechToTextOutput",
+    "SpeechToTextStream",
     "StateEvent",
+    "StepEvent",
     "StepOutput",
     "TextEvent",
     "TextStream",
     "Tokenizer",
+    "Word",
+    "WordEndEvent",
+    "WordEvent",
     "__version__",
 ]

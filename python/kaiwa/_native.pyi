@@ -35,6 +35,7 @@ __all__ = [
     "OggOpusReader",
     "OggOpusWriter",
     "PagesEvent",
+    "PauseEvent",
     "Readiness",
     "Resampler",
     "Sample",
@@ -44,7 +45,6 @@ __all__ = [
     "Stats",
     "StepRecord",
     "TextEvent",
-    "VoiceEvent",
     "available_memory",
     "build_info",
     "cpu_info",
@@ -168,6 +168,8 @@ class Moshi:
     @property
     def dep_q(self) -> int: ...
     @property
+    def extra_heads(self) -> tuple[int, int]: ...
+    @property
     def card(self) -> int: ...
     @property
     def text_card(self) -> int: ...
@@ -213,6 +215,7 @@ class MoshiStream:
         NDArray[np.bool_],
         NDArray[np.int32],
         NDArray[np.int32],
+        NDArray[np.float32],
     ]: ...
     def text_logits(self) -> NDArray[np.float32]: ...
     def audio_logits(self) -> NDArray[np.float32]: ...
@@ -416,11 +419,11 @@ class TextEvent:
     def token(self) -> int: ...
 
 @final
-class VoiceEvent:
+class PauseEvent:
     @property
     def frame(self) -> int: ...
     @property
-    def probability(self) -> float: ...
+    def probabilities(self) -> list[float]: ...
 
 @final
 class EndEvent:
@@ -429,7 +432,7 @@ class EndEvent:
     @property
     def message(self) -> str: ...
 
-_Event = StateEvent | AudioEvent | PagesEvent | TextEvent | VoiceEvent | EndEvent
+_Event = StateEvent | AudioEvent | PagesEvent | TextEvent | PauseEvent | EndEvent
 
 @final
 class Duplex:

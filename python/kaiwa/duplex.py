@@ -88,7 +88,9 @@ class Duplex:
                 f"{moshi.text_card}; use the tokenizer that belongs to the model"
             )
         if moshi.dep_q == 0:
-            raise InputError("this model does not speak (dep_q is 0); use Moshi.stream for it")
+            raise InputError(
+                "this model does not speak (dep_q is 0); use kaiwa.SpeechToText for it"
+            )
         self.moshi = moshi
         self.mimi = mimi
         self.tokenizer = tokenizer

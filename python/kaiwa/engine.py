@@ -18,17 +18,28 @@ import asyncio
 import secrets
 import weakref
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from kaiwa import _arrays, _native, loading
 from kaiwa.errors import InputError
 from kaiwa.mimi import Mimi
 from kaiwa.moshi import Moshi, Sampling
-from kaiwa.session import AsyncSession, BlockingSession, Dispatcher
+from kaiwa.session import (
+    AsyncSession,
+    BlockingSession,
+    Dispatcher,
+    Monologue,
+    Reader,
+    Transcription,
+)
 from kaiwa.text import Tokenizer
+from kaiwa.words import Words, delay_steps
 
 #: Whether an engine takes callers.
 Readiness = _native.Readiness
+
+#: What a model does: it converses, or it writes down what it hears.
+Task = Literal["duplex", "transcription"]
 
 
 class Engine:
@@ -38,7 +49,9 @@ class Engine:
 
     Args:
         model: A source as for :meth:`Moshi.from_pretrained`, ``"demo"`` (the small one that
-            comes with Kaiwa), ``"synth:tiny"`` (random weights), or a :class:`Moshi`.
+            comes with Kaiwa), ``"synth:tiny"`` (random weights), or a :class:`Moshi`. A speech to
+            text model transcribes: its sessions give :class:`StepEvent`, :class:`WordEvent` and
+            :class:`WordEndEvent`, and no audio.
         mimi: The codec: a source, or a :class:`Mimi`; by default the one beside the model.
         tokenizer: A file, or a :class:`Tokenizer`; by default the one beside the model.
         slots: Conversations at once.
@@ -80,6 +93,11 @@ class Engine:
             )
         self._set(parts.name, parts.synthetic, parts.tokenizer, parts.moshi.default_sampling)
         self.moshi: Moshi | None = parts.moshi
+        if self.task == "transcription" and parts.tokenizer is None:
+            raise InputError(
+                "there is no tokenizer beside the model, without which there are no words; name "
+                "one with tokenizer= (--tokenizer)"
+            )
         self._native = _native.Engine.start(
             parts.moshi._native,
             parts.mimi._native,
@@ -204,6 +222,36 @@ class Engine:
         )
         return SessionRequest(self, options, chosen)
 
+    @property
+    def task(self) -> Task:
+        """What the model does."""
+        transcribes = self.moshi is not None and self.moshi.dep_q == 0
+        return "transcription" if transcribes else "duplex"
+
+    @property
+    def delay_steps(self) -> int:
+        """Steps of 80 ms from a sound to the text of it, of a model that transcribes; else 0."""
+        return delay_steps(self._recording("audio_delay_seconds"))
+
+    @property
+    def prefix_seconds(self) -> float:
+        """Seconds of silence that a model which transcribes wants before a recording; else 0."""
+        return self._recording("audio_silence_prefix_seconds")
+
+    def _recording(self, entry: str) -> float:
+        """What the configuration of a model that transcribes says of recordings."""
+        if self.task == "duplex" or self.moshi is None:
+            return 0.0
+        return float(self.moshi.config["stt_config"][entry])
+
+    def _reader(self) -> Reader:
+        """What makes events of the text of a new session."""
+        if self.task == "duplex" or self.moshi is None or self.tokenizer is None:
+            return Monologue(self.tokenizer)
+        # The engine gives the first frame to the model twice.
+        words = Words(self.tokenizer, self._recording("audio_delay_seconds"), steps=1)
+        return Transcription(words, tells_pauses=self.moshi.extra_heads > 0)
+
     def hold(self, session: AsyncSession, seconds: float) -> str | None:
         """Keeps the slot of a session whose connection was lost; gives a token for :meth:`resume`,
         or ``None`` if the session is over."""
@@ -291,11 +339,11 @@ class SessionRequest:
         dispatcher = self._engine.dispatcher()
         options: tuple[Any, ...] = (*self._options, dispatcher.notifier)
         native = self._engine._native.open(*options)
-        return AsyncSession(native, self._engine.tokenizer, self.seed, dispatcher)
+        return AsyncSession(native, self._engine._reader(), self.seed, dispatcher)
 
     def __enter__(self) -> BlockingSession:
         native = self._engine._native.open(*self._options)
-        session = BlockingSession(native, self._engine.tokenizer, self.seed)
+        session = BlockingSession(native, self._engine._reader(), self.seed)
         self._session = session
         try:
             session.wait_active()

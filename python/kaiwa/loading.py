@@ -6,6 +6,7 @@ weights made in memory, for trying everything without a download. Such a model b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -17,7 +18,7 @@ from typing import Any
 from kaiwa import _native, demo
 from kaiwa.checkpoints import mimi as mimi_checkpoints
 from kaiwa.checkpoints import moshi as moshi_checkpoints
-from kaiwa.errors import CheckpointNotFoundError
+from kaiwa.errors import CheckpointNotFoundError, InputError
 from kaiwa.load_options import LoadOptions
 from kaiwa.mimi import Mimi
 from kaiwa.moshi import Moshi, find_files, open_files, refuse_for_random
@@ -92,15 +93,55 @@ def load(
     path = tokenizer if tokenizer is not None else found.tokenizer()
     words = _tokenizer(path, files) if path is not None else None
     moshi = Moshi.from_files(files, options)
-    books = max(moshi.num_codebooks_in, 1)
-    codec = Mimi.from_pretrained(
-        beside,
-        num_codebooks=books,
+    codec = _codec(beside, moshi, options, named=mimi is not None)
+    return Parts(moshi, codec, words, public_name(source), synthetic=False)
+
+
+def load_transcriber(
+    source: str | PathLike[str],
+    mimi: str | PathLike[str] | None,
+    tokenizer: str | PathLike[str] | None,
+    options: LoadOptions,
+) -> tuple[Moshi, Mimi | None, Tokenizer | None]:
+    """Loads a speech to text model and, unless others are named, the codec and tokenizer beside it,
+    if they are there.
+
+    Raises:
+        InputError: It is a model that speaks.
+        As :meth:`Moshi.from_pretrained`.
+    """
+    if is_synthetic(source):
+        parts = _random(str(source), mimi, tokenizer, options)
+        return parts.moshi, parts.mimi, parts.tokenizer
+    found = find_files(source, options)
+    files = open_files(found)
+    if files.spoken:
+        raise InputError(
+            f"{public_name(source)} is a model that speaks; converse with it (kaiwa run, "
+            "kaiwa.Duplex), or name a speech to text model such as kyutai/stt-1b-en_fr"
+        )
+    beside = mimi
+    if beside is None:
+        with contextlib.suppress(CheckpointNotFoundError):
+            beside = _codec_beside(found, source, options)
+    path = tokenizer if tokenizer is not None else found.tokenizer()
+    words = _tokenizer(path, files) if path is not None else None
+    moshi = Moshi.from_files(files, options)
+    codec = None
+    if beside is not None:
+        codec = _codec(beside, moshi, options, named=mimi is not None)
+    return moshi, codec, words
+
+
+def _codec(source: str | PathLike[str], moshi: Moshi, options: LoadOptions, *, named: bool) -> Mimi:
+    """The codec of a model; where it is `named` apart, the model's revision is not its own."""
+    return Mimi.from_pretrained(
+        source,
+        num_codebooks=max(moshi.num_codebooks_in, 1),
         device=options.codec_device,
-        revision=None if mimi is not None else options.revision,
+        revision=None if named else options.revision,
         cache_dir=options.cache_dir,
     )
-    return Parts(moshi, codec, words, public_name(source), synthetic=False)
 
 
 def _tokenizer(path: str | PathLike[str], files: _native.LmFiles) -> Tokenizer:
@@ -138,11 +179,12 @@ def _random(
     """A random model of a named size, with a codec and a tokenizer that fit."""
     size = source.removeprefix(SYNTH)
     refuse_for_random(source, options)
-    books = 8
     if mimi is None:
-        mimi = f"{SYNTH}{'small' if size == 'tiny' else 'full'}"
+        mimi = f"{SYNTH}{'small' if size.endswith('tiny') else 'full'}"
     # Made before the codec, so that a wrong size is reported at once.
     files = _native.LmFiles.random(size, 0)
+    sizes = json.loads(files.config_json)
+    books = int(sizes["n_q"]) - files.spoken
     codec = Mimi.from_pretrained(mimi, num_codebooks=books, device=options.codec_device)
     files = _native.LmFiles.random(size, 0, codec.cardinality)
     words = _tokenizer(tokenizer, files) if tokenizer is not None else None

@@ -118,7 +118,7 @@ MODEL = (
         None,
         "storage of keys and values",
         choices=KV_DTYPES,
-        shown_default="bfloat16, or float32 with --dtype float32",
+        shown_default="bfloat16, or float32 with weights in float32",
     ),
 )
 

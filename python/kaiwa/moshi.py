@@ -79,6 +79,9 @@ class StepOutput:
     #: int32 ``[slots, dep_q]``: codes chosen at this step. Codebooks are delayed against each
     #: other, so they belong to different frames.
     step_audio_tokens: Ints
+    #: float32 ``[slots, heads, classes]``: probabilities of the extra heads of models that have
+    #: some (speech to text), of which each head's add up to 1; 0 for paused slots.
+    heads: NDArray[np.float32]
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter((self.text, self.audio, self.ready))
@@ -113,7 +116,8 @@ class Moshi:
             source: A repository (``"kyutai/moshika-candle-q8"``, ``"hf://OWNER/REPO/FILE"``), a
                 folder, or a file: safetensors of the PyTorch, Candle or MLX runtimes, or GGUF.
                 ``"demo"`` is the small trained model that comes with Kaiwa;
-                ``"synth:tiny"`` (or ``300m``, ``1b``, ``7b``) is random weights made in memory.
+                ``"synth:tiny"`` (or ``300m``, ``1b``, ``7b``, ``stt-tiny``, ``stt-1b``) is random
+                weights made in memory.
             device: ``"auto"`` is the first CUDA device if this build has CUDA and the device can be
                 used, else the first Metal device in the same way, else the processor; or one by
                 name: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"metal"``, ``"metal:N"``, or
@@ -124,7 +128,8 @@ class Moshi:
                 scale); files that are as coarse already stay as they are.
             lora: An adapter of moshi-finetune: a folder, file or repository with its config.json.
             kv_dtype: Storage of keys and values: ``"float32"``, ``"bfloat16"`` or ``"int8"``;
-                ``None`` is float32 for ``dtype="float32"`` and bfloat16 otherwise.
+                ``None`` is float32 where the weights are float32, by ``dtype`` or in their file,
+                and bfloat16 otherwise.
             config: Sizes as a dict or the path of a JSON file; by default the config.json beside
                 the weights, else the released 7B.
             revision: Branch, tag or commit, if a repository is named.
@@ -188,6 +193,11 @@ class Moshi:
     def dep_q(self) -> int:
         """Codebooks that a step gives (8)."""
         return self._native.dep_q
+
+    @property
+    def extra_heads(self) -> int:
+        """Heads beside the text's, which tell of pauses in what is heard; 0 for most models."""
+        return self._native.extra_heads[0]
 
     @property
     def card(self) -> int:

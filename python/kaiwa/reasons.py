@@ -359,6 +359,14 @@ _TABLE: Final = (
         retry=5.0,
     ),
     Reason(
+        "wrong_model",
+        1008,
+        "failed",
+        "This server has another kind of model",
+        "the model that is served here does not do this; call a server whose model does",
+        status=404,
+    ),
+    Reason(
         "session_start_timeout",
         1008,
         "failed",

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kaiwa import _native
 from kaiwa.errors import CapacityError, ClosedError, InputError
 from kaiwa.text import Tokenizer
+from kaiwa.words import WordEndEvent, WordEvent, Words
 
 #: Seconds of a frame.
 FRAME_SECONDS = 0.08
@@ -71,17 +72,90 @@ class EndEvent:
     message: str = ""
 
 
-Event = StateEvent | AudioEvent | TextEvent | EndEvent
+@dataclass(frozen=True)
+class StepEvent:
+    """80 ms of the input were looked at, by a model that transcribes; the words that it then knew
+    follow."""
+
+    type: ClassVar[str] = "step"
+    #: Frames of input that were looked at before this one.
+    frame: int
+    #: Probabilities, 0 to 1, that nobody speaks, one for each stretch of time that the model looks
+    #: at (of the released one 0.5, 1, 2 and 3 s); empty if it tells of none.
+    pauses: tuple[float, ...] = ()
+
+
+#: What a model that transcribes gives.
+TranscriptEvent = StepEvent | WordEvent | WordEndEvent
+Event = StateEvent | AudioEvent | TextEvent | TranscriptEvent | EndEvent
 
 _NO_PCM: NDArray[np.float32] = np.zeros(0, np.float32)
+
+
+def by_frame(events: Iterable[TranscriptEvent]) -> list[list[TranscriptEvent]]:
+    """The events of each frame together: a step, and the words that it completed."""
+    frames: list[list[TranscriptEvent]] = []
+    for event in events:
+        if isinstance(event, StepEvent) or not frames:
+            frames.append([])
+        frames[-1].append(event)
+    return frames
+
+
+class Monologue:
+    """Text of a model that hears and speaks: pieces of what it says."""
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._text = tokenizer.stream() if tokenizer is not None else None
+
+    def text(self, frame: int, token: int) -> Iterable[Event]:
+        """What a frame's token means."""
+        text = self._text.push(token) if self._text is not None else ""
+        if text or (self._text is None and token > 3):
+            yield TextEvent(_t(frame), text, token)
+
+    def pauses(self, frame: int, probabilities: list[float]) -> Iterable[Event]:
+        """Nothing: such a model does not tell of pauses."""
+        return ()
+
+
+class Transcription:
+    """Text of a model that transcribes: words of what it hears.
+
+    Args:
+        words: Puts them together.
+        tells_pauses: Every token is followed by probabilities of pauses.
+    """
+
+    def __init__(self, words: Words, *, tells_pauses: bool) -> None:
+        self._words = words
+        self._tells_pauses = tells_pauses
+        self._known: list[WordEvent | WordEndEvent] = []
+
+    def text(self, frame: int, token: int) -> Iterable[Event]:
+        """The words that a frame's token completes; they wait for its pauses."""
+        known: list[WordEvent | WordEndEvent] = self._words.push(token)
+        if self._tells_pauses:
+            self._known = known
+            return ()
+        return (StepEvent(frame), *known)
+
+    def pauses(self, frame: int, probabilities: list[float]) -> Iterable[Event]:
+        """A frame is complete."""
+        known, self._known = self._known, []
+        return (StepEvent(frame, tuple(probabilities)), *known)
+
+
+#: Makes events of the text that a model gives.
+Reader = Monologue | Transcription
 
 
 class _Events:
     """From the native session's events to those of this module, text put together."""
 
-    def __init__(self, native: _native.Session, tokenizer: Tokenizer | None, seed: int) -> None:
+    def __init__(self, native: _native.Session, reader: Reader, seed: int) -> None:
         self._native = native
-        self._words = tokenizer.stream() if tokenizer is not None else None
+        self._reader = reader
         self._buffer: deque[Event] = deque()
         self._last: EndEvent | None = None
         self._taken = False
@@ -137,17 +211,16 @@ class _Events:
         return 0 if self.ended else self._native.bad_messages()
 
     def _take(self, events: list[_native._Event]) -> None:
-        """Adds the native events to the buffer; a model that hears and speaks gives no others."""
+        """Adds the native events to the buffer."""
         for event in events:
             if isinstance(event, _native.AudioEvent):
                 self._buffer.append(AudioEvent(_t(event.frame), event.pcm))
             elif isinstance(event, _native.PagesEvent):
                 self._buffer.append(AudioEvent(_t(event.frame), _NO_PCM, event.data))
             elif isinstance(event, _native.TextEvent):
-                token = event.token
-                text = self._words.push(token) if self._words is not None else ""
-                if text or (self._words is None and token > 3):
-                    self._buffer.append(TextEvent(_t(event.frame), text, token))
+                self._buffer.extend(self._reader.text(event.frame, event.token))
+            elif isinstance(event, _native.PauseEvent):
+                self._buffer.extend(self._reader.pauses(event.frame, event.probabilities))
             elif isinstance(event, _native.StateEvent):
                 self._buffer.append(StateEvent(event.state, event.position))
             elif isinstance(event, _native.EndEvent):
@@ -192,8 +265,8 @@ class BlockingSession(_Events):
     Iterating gives events and ends after the :class:`EndEvent`.
     """
 
-    def __init__(self, native: _native.Session, tokenizer: Tokenizer | None, seed: int) -> None:
-        super().__init__(native, tokenizer, seed)
+    def __init__(self, native: _native.Session, reader: Reader, seed: int) -> None:
+        super().__init__(native, reader, seed)
         self._lock = threading.Lock()
 
     def wait_active(self) -> None:
@@ -297,11 +370,11 @@ class AsyncSession(_Events):
     def __init__(
         self,
         native: _native.Session,
-        tokenizer: Tokenizer | None,
+        reader: Reader,
         seed: int,
         dispatcher: Dispatcher,
     ) -> None:
-        super().__init__(native, tokenizer, seed)
+        super().__init__(native, reader, seed)
         self._news = asyncio.Event()
         #: Resumes the session after :meth:`Engine.hold`.
         self.resume_token = secrets.token_urlsafe(18)
@@ -380,6 +453,13 @@ class AsyncSession(_Events):
         event of another kind."""
         together: list[AudioEvent | TextEvent] = []
         while self._buffer and isinstance(self._buffer[0], AudioEvent | TextEvent):
+            together.append(self._buffer.popleft())  # type: ignore[arg-type]
+        return together
+
+    def fetched_transcript(self) -> list[TranscriptEvent]:
+        """The same for what a model that transcribes gives."""
+        together: list[TranscriptEvent] = []
+        while self._buffer and isinstance(self._buffer[0], StepEvent | WordEvent | WordEndEvent):
             together.append(self._buffer.popleft())  # type: ignore[arg-type]
         return together
 

@@ -347,7 +347,7 @@ def test_a_model_that_fits_nowhere_is_an_error(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--size", "2b"), "neither one of tiny, 300m, 1b, 7b"),
+        (("--size", "2b"), "neither one of tiny, 300m, 1b, 7b, stt-tiny, stt-1b"),
         (("--formats", "int8,int3"), "unknown weight kind 'int3'"),
         (("--peer", "/nowhere/peer"), "scripts/build-peers"),
         (("--steps", "9000"), "at most 6497"),

@@ -48,11 +48,18 @@ NAMES = {
     "Resampler",
     "Sampling",
     "ServerError",
+    "SpeechToText",
+    "SpeechToTextOutput",
+    "SpeechToTextStream",
     "StateEvent",
+    "StepEvent",
     "StepOutput",
     "TextEvent",
     "TextStream",
     "Tokenizer",
+    "Word",
+    "WordEndEvent",
+    "WordEvent",
     "__version__",
 }
 
@@ -121,7 +128,7 @@ def test_the_package_is_typed() -> None:
         *("lm_file_name", "lm_formats"),
         *("MAX_SLOTS", "read_bandwidth", "safetensors_summary"),
         *("DEFAULT_SAMPLING", "END_REASONS", "ENGINE_METRICS", "Duplex"),
-        *("AudioEvent", "EndEvent", "PagesEvent", "StateEvent", "TextEvent", "VoiceEvent"),
+        *("AudioEvent", "EndEvent", "PagesEvent", "StateEvent", "TextEvent", "PauseEvent"),
         *("Histogram", "Metric", "MetricFamily", "Readiness", "Sample"),
         *("SessionInfo", "Stats", "StepRecord"),
     }

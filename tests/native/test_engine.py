@@ -19,6 +19,7 @@ import pytest
 import kaiwa
 from kaiwa import _native
 from kaiwa.errors import CapacityError, ClosedError, InputError
+from kaiwa.session import Monologue
 
 FRAME = np.full(1920, 0.25, np.float32)
 
@@ -236,7 +237,7 @@ class _NoRoom:
 async def test_a_task_that_sends_keeps_no_event_from_one_that_reads() -> None:
     native: Any = _NoRoom()
     nobody: Any = SimpleNamespace(add=lambda _: None)
-    session = kaiwa.AsyncSession(native, None, 0, nobody)
+    session = kaiwa.AsyncSession(native, Monologue(None), 0, nobody)
     sender = asyncio.create_task(session.send(FRAME))
     await asyncio.sleep(0)
     # The reader waits second, and so is woken second.

@@ -172,7 +172,7 @@ def running(
         listening = listen("127.0.0.1", 0)
         port = listening.getsockname()[1]
         parts = build(settings, load, port=port, protocols=protocols, clock=clock)
-        config = config_of(settings, make_app(parts), parts.connections)
+        config = config_of(settings, make_app(parts), parts.connections, uploads=parts.uploads)
         adjust(config)
         server = DrainingServer(config, parts)
         loop = asyncio.get_running_loop()

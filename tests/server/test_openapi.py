@@ -44,6 +44,8 @@ ROUTES = {
     ("get", "/telephony/telnyx"),
     ("get", "/telephony/plivo"),
     ("get", "/telephony/exotel"),
+    ("get", "/api/asr-streaming"),
+    ("post", "/v1/audio/transcriptions"),
 }
 
 

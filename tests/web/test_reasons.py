@@ -21,8 +21,10 @@ NO_CALLS = {
     "no_session",
     "operator",
     "token_for_token",
-    "too_large",
     "websocket",
+    # Files that are sent to be transcribed.
+    "bad_audio",
+    "too_large",
 }
 #: Made up of parts, or handed over in a variable.
 COMPOSED = {"full", "overloaded", "key_concurrency", "key_rate"}

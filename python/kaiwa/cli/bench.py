@@ -81,8 +81,8 @@ def _add_lm(kinds: Any) -> None:
         "--size",
         default="300m",
         metavar="SIZE",
-        help="random weights of size tiny, 300m, 1b or 7b, or a folder or file with a model "
-        "(default: 300m)",
+        help="random weights of size tiny, 300m, 1b, 7b, stt-tiny or stt-1b (speech to text), or a "
+        "folder or file with a model (default: 300m)",
     )
     lm.add_argument(
         "--formats",

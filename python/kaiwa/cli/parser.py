@@ -21,10 +21,12 @@ from kaiwa.cli import (
     run,
     serve,
     synth,
+    transcribe,
 )
 
 COMMANDS = (
     run,
+    transcribe,
     serve,
     chat,
     client,

@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
     moshi.add_argument("output", metavar="OUT", help="folder to write to")
     moshi.add_argument(
         "--size",
-        choices=("tiny", "300m", "1b", "7b"),
+        choices=("tiny", "300m", "1b", "7b", "stt-tiny", "stt-1b"),
         default="tiny",
         help="7b has the released sizes (default: tiny)",
     )

@@ -56,6 +56,11 @@ class Server(Services):
     calls: CallContext
     connections: Connections
 
+    @property
+    def uploads(self) -> dict[str, int]:
+        """Most bytes of a request's body, for paths that take files."""
+        return {path: most for known in self.protocols for path, most in known.uploads.items()}
+
     def info(self) -> ServerInfo:
         """What protocols may tell about the server."""
         engine = self.state.engine
@@ -66,6 +71,8 @@ class Server(Services):
             revision=_native.build_info()["revision"],
             slots_total=readiness.slots_total if readiness else self.settings.slots,
             slots_used=readiness.slots_used if readiness else 0,
+            task=engine.task if engine is not None else None,
+            prefix_seconds=engine.prefix_seconds if engine is not None else 0.0,
         )
 
     def check_page(self, headers: Mapping[str, str]) -> None:

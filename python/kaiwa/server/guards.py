@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import functools
 import socket as sockets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import h11
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
@@ -41,12 +42,15 @@ FLOOD_SECONDS = 1.0
 
 #: Bytes of a request that are parsed at once: of a body in chunks of one byte each has six.
 HTTP_SLICE = 1024
-#: Bytes of a body on the wire. Nothing that the server takes is as long.
+#: Bytes of a body on the wire, where no files are taken. Nothing else that the server takes is as
+#: long.
 MAX_BODY = 64 << 10
+#: Seconds that a request with a file may take to arrive.
+UPLOAD_SECONDS = 300.0
 
 _TOO_LARGE = (
     b'{"error":{"type":"invalid_request_error","code":"too_large","message":"the body of this '
-    b'request is longer than anything the server takes; send at most 64 KiB","param":null}}'
+    b'request is longer than anything the server takes here; send less","param":null}}'
 )
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -281,20 +285,52 @@ class CallWebSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
 
+class _Flow(FlowControl):
+    """uvicorn's flow control, which tells when reading goes on: bytes that came before it stopped
+    may be the last ones."""
+
+    def __init__(self, transport: asyncio.Transport, resumed: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._resumed = resumed
+
+    def resume_reading(self) -> None:
+        """The application takes more."""
+        was_paused = self.read_paused
+        super().resume_reading()
+        if was_paused:
+            self._resumed()
+
+
 class GuardedHttp(H11Protocol):
     """HTTP whose clients must send a whole request in time, with a body that is not long.
 
     What they send is parsed in small slices, between which others have their turn.
     """
 
-    def __init__(self, *args: Any, connections: Connections | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        connections: Connections | None = None,
+        uploads: Mapping[str, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A connection.
+
+        Args:
+            *args: of uvicorn.
+            connections: limits of all connections.
+            uploads: most bytes of a body, for paths that take files.
+            **kwargs: of uvicorn.
+        """
         super().__init__(*args, **kwargs)
         self._connections = Connections() if connections is None else connections
+        self._uploads = {} if uploads is None else uploads
         self._late: asyncio.TimerHandle | None = None
         self._unparsed = bytearray()
         self._turn: asyncio.Handle | None = None
         #: Bytes of the body that is arriving; whether it was refused.
         self._body = 0
+        self._uploading = False
         self._refused = False
         self.ws_protocol_class = functools.partial(  # type: ignore[assignment]
             CallWebSocket, connections=self._connections
@@ -303,6 +339,7 @@ class GuardedHttp(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._resumed)
         if self._connections.came(transport, self.client):
             self._watch()
 
@@ -343,9 +380,14 @@ class GuardedHttp(H11Protocol):
         # Bytes of the slice in which a body begins or ends are not told apart: at most one each.
         is_body = self.conn.their_state is h11.SEND_BODY
         self._body = self._body + len(part) if was_body and is_body else 0
-        if self._body > MAX_BODY:
+        if self._body > (self._most_upload() or MAX_BODY):
             self._refuse_body()
         else:
+            self._go_on()
+
+    def _resumed(self) -> None:
+        """The application has taken what was parsed of a long body: what waits may be parsed."""
+        if self._unparsed and self._turn is None and not self._refused:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -356,6 +398,14 @@ class GuardedHttp(H11Protocol):
             self._turn = self.loop.call_soon(self._parse_slice)
         else:
             self.transport.resume_reading()
+
+    def _most_upload(self) -> int:
+        """Most bytes of the body that is arriving, if it may be a file; else 0."""
+        if not self._uploads or self.headers is None or self.scope is None:
+            return 0
+        if self.scope["method"] != "POST":
+            return 0
+        return self._uploads.get(self.scope["path"].rstrip("/"), 0)
 
     def _refuse_body(self) -> None:
         """Ends a request whose body is too long: what reads it finds that the client has gone."""
@@ -395,11 +445,17 @@ class GuardedHttp(H11Protocol):
             self._unwatch()
         elif self._late is None:
             self._late = self.loop.call_later(REQUEST_SECONDS, self._give_up)
+        elif self._body and not self._uploading and self._most_upload():
+            # A file takes longer than other requests.
+            self._late.cancel()
+            self._uploading = True
+            self._late = self.loop.call_later(UPLOAD_SECONDS, self._give_up)
 
     def _unwatch(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+        self._uploading = False
 
     def _give_up(self) -> None:
         # An upgraded connection has a protocol of its own by now.

@@ -14,6 +14,7 @@ import logging
 import signal
 import socket as sockets
 import sys
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -113,11 +114,24 @@ class DrainingServer(GuardedServer):
 
 
 def config_of(
-    settings: ServerSettings, app: Any, connections: Connections | None = None, **more: Any
+    settings: ServerSettings,
+    app: Any,
+    connections: Connections | None = None,
+    *,
+    uploads: Mapping[str, int] | None = None,
+    **more: Any,
 ) -> uvicorn.Config:
-    """How uvicorn serves an application; `connections` has the limits of all its sockets."""
+    """How uvicorn serves an application.
+
+    Args:
+        settings: what the server was told.
+        app: the application.
+        connections: the limits of all its sockets.
+        uploads: most bytes of a body, for paths that take files.
+        **more: further settings of uvicorn.
+    """
     limits = Connections() if connections is None else connections
-    http: Any = functools.partial(GuardedHttp, connections=limits)
+    http: Any = functools.partial(GuardedHttp, connections=limits, uploads=uploads)
     return uvicorn.Config(
         app,
         ws=CallWebSocket,
@@ -193,7 +207,9 @@ async def _serve(settings: ServerSettings, load: Load) -> int:
     side_socket = None
     if settings.metrics_port is not None:
         side_socket = listen(settings.host, settings.metrics_port)
-    server = DrainingServer(config_of(settings, make_app(parts), parts.connections), parts)
+    server = DrainingServer(
+        config_of(settings, make_app(parts), parts.connections, uploads=parts.uploads), parts
+    )
     configs = [server.config]
     side, side_task = None, None
     if side_socket is not None:

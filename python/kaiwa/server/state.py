@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from kaiwa import loading
-from kaiwa.engine import Engine
+from kaiwa.engine import Engine, Task
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
 
@@ -98,6 +98,25 @@ class ServerState:
             }[state]
             raise Refused(503, state, message, 5)
         return engine
+
+    def check_task(self, task: Task) -> None:
+        """Refuses what the model that is served cannot do; nothing while it is loading.
+
+        Raises:
+            Refused: 404.
+        """
+        if self.engine is None or self.engine.task == task:
+            return
+        does, instead = {
+            "duplex": ("converses", "/api/chat"),
+            "transcription": ("transcribes", "/api/asr-streaming or /v1/audio/transcriptions"),
+        }[self.engine.task]
+        raise Refused(
+            404,
+            "wrong_model",
+            f"the model that is served here, {self.model}, {does}: use {instead}, or a server with "
+            "another model",
+        )
 
     def fail(self, error: BaseException) -> None:
         """The model could not be loaded; the server stops."""

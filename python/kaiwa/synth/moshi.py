@@ -12,7 +12,7 @@ from kaiwa._atomic import replacing
 from kaiwa.errors import InputError
 
 #: Sizes, smallest first; ``7b`` has exactly the released sizes.
-MOSHI_SIZES = ("tiny", "300m", "1b", "7b")
+MOSHI_SIZES = ("tiny", "300m", "1b", "7b", "stt-tiny", "stt-1b")
 
 TOKENIZER_NAME = "tokenizer_spm_32k_3.model"
 
@@ -69,7 +69,7 @@ def write_moshi(
     if mimi:
         from kaiwa.synth.checkpoint import write_mimi
 
-        write_mimi(target / "mimi", seed=seed, size="small" if size == "tiny" else "full")
+        write_mimi(target / "mimi", seed=seed, size="small" if size.endswith("tiny") else "full")
     if tokenizer:
         from kaiwa.synth.tokenizer import write_tokenizer
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kaiwa_core::Error;
 use kaiwa_core::engine::{self, EndReason, Limits, Pace, SessionOptions, Transport};
-use kaiwa_core::pipeline::{Duplex, Echo, Start};
+use kaiwa_core::pipeline::{self, Echo, Start};
 use numpy::PyReadonlyArrayDyn;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -77,9 +77,9 @@ impl Engine {
         opus_threads: Option<usize>,
     ) -> PyResult<Self> {
         detached(py, || {
-            let pipeline = Duplex::new(mimi.0.clone(), moshi.0.clone(), slots)?;
+            let pipeline = pipeline::of_model(mimi.0.clone(), moshi.0.clone(), slots)?;
             let options = options(queue, step_budget, opus_threads, opus_complexity, warm_up);
-            Ok(Self(engine::Engine::start(Box::new(pipeline), options)?))
+            Ok(Self(engine::Engine::start(pipeline, options)?))
         })
     }
 

@@ -48,7 +48,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<records::AudioEvent>()?;
     m.add_class::<records::PagesEvent>()?;
     m.add_class::<records::TextEvent>()?;
-    m.add_class::<records::VoiceEvent>()?;
+    m.add_class::<records::PauseEvent>()?;
     m.add_class::<records::EndEvent>()?;
     m.add_class::<duplex::Duplex>()?;
     m.add("ENGINE_METRICS", PyTuple::new(m.py(), records::metrics())?)?;

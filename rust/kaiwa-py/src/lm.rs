@@ -76,6 +76,11 @@ impl Moshi {
     fn dep_q(&self) -> usize {
         self.0.config().spoken
     }
+    /// Count and classes of the heads beside the text's.
+    #[getter]
+    fn extra_heads(&self) -> (usize, usize) {
+        self.0.config().extra_heads
+    }
     #[getter]
     fn card(&self) -> usize {
         self.0.config().card
@@ -139,13 +144,14 @@ pub struct MoshiStream {
     stream: Mutex<lm::MoshiStream>,
 }
 
-/// text, audio, ready, step text, step audio.
+/// text, audio, ready, step text, step audio, extra heads.
 type Step<'py> = (
     Bound<'py, PyArray1<i32>>,
     Bound<'py, PyArray2<i32>>,
     Bound<'py, PyArray1<bool>>,
     Bound<'py, PyArray1<i32>>,
     Bound<'py, PyArray2<i32>>,
+    Bound<'py, PyArray3<f32>>,
 );
 
 #[pymethods]
@@ -191,7 +197,7 @@ impl MoshiStream {
             None => None,
         };
         let slots = self.slots;
-        let (out, on, books) = detached(py, || {
+        let (out, on, books, (heads, classes)) = detached(py, || {
             let mut stream = lock(&self.stream);
             // Shared pointers: nothing is copied.
             let moshi = stream.moshi().clone();
@@ -211,7 +217,7 @@ impl MoshiStream {
                 force_text: &text,
                 force_audio: &audio,
             })?;
-            Ok((out, on, books))
+            Ok((out, on, books, config.extra_heads))
         })?;
         let tokens = |rows: &[i32], width| rows::spread_tokens(rows, &on, slots, width);
         let ready = rows::spread(&out.ready, &on, slots, 1, false);
@@ -221,6 +227,11 @@ impl MoshiStream {
             PyArray1::from_vec(py, ready),
             PyArray1::from_vec(py, tokens(&out.step_text, 1)),
             give2(py, tokens(&out.step_audio, books), [slots, books])?,
+            give3(
+                py,
+                rows::spread(&out.heads, &on, slots, heads * classes, 0.0),
+                [slots, heads, classes],
+            )?,
         ))
     }
 

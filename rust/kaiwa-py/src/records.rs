@@ -399,11 +399,11 @@ record! {
 }
 
 record! {
-    /// Whether somebody speaks in a frame of input.
-    VoiceEvent {
+    /// Whether nobody speaks in the input up to a frame.
+    PauseEvent {
         frame: u64,
-        /// 0 to 1.
-        probability: f32,
+        /// 0 to 1, for each stretch of time that the model looks at.
+        probabilities: Vec<f32>,
     }
 }
 
@@ -433,8 +433,15 @@ pub fn events<'py>(py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, P
                 Bound::new(py, PagesEvent { frame, data })?.into_any()
             }
             Event::Text { frame, token } => Bound::new(py, TextEvent { frame, token })?.into_any(),
-            Event::Voice { frame, probability } => {
-                Bound::new(py, VoiceEvent { frame, probability })?.into_any()
+            Event::Pause {
+                frame,
+                probabilities,
+            } => {
+                let event = PauseEvent {
+                    frame,
+                    probabilities,
+                };
+                Bound::new(py, event)?.into_any()
             }
             Event::End { reason, message } => {
                 let reason = reason.as_str();

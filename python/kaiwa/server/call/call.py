@@ -33,7 +33,8 @@ from kaiwa.server.protocols.base import (
 from kaiwa.server.refusal import Refused
 from kaiwa.server.shared.forward import Forward
 from kaiwa.server.tracing import CallSpan
-from kaiwa.session import AsyncSession, EndEvent, StateEvent
+from kaiwa.session import AsyncSession, EndEvent, StateEvent, StepEvent, by_frame
+from kaiwa.words import WordEndEvent, WordEvent
 
 log = logging.getLogger("kaiwa.server")
 
@@ -59,6 +60,7 @@ class Call(LiveCall):
         self.caller: Caller | None = None
         self.session: AsyncSession | None = None
         self._context = context
+        self._task_wanted = protocol.task
         self._codec = protocol.codec()
         self._channel = channel
         self._traffic = context.metrics.traffic(protocol.name)
@@ -98,7 +100,7 @@ class Call(LiveCall):
 
     async def _run(self) -> None:
         self._task = asyncio.current_task()
-        entry = CallEntry(self._context, self._channel, self.protocol)
+        entry = CallEntry(self._context, self._channel, self.protocol, self._task_wanted)
         try:
             try:
                 request = await self._codec.open(entry)
@@ -112,7 +114,7 @@ class Call(LiveCall):
             if self._forward is not None:
                 await self._pass_on(self._forward)
             else:
-                self._admitted = await admit(self._context, caller, request)
+                self._admitted = await admit(self._context, caller, request, self._task_wanted)
                 await self._begin(self._admitted)
                 await self._converse(self._admitted.session)
         except Refused as refused:
@@ -220,6 +222,12 @@ class Call(LiveCall):
                 await self._finish(event)
             elif isinstance(event, StateEvent) and event.state == "active" and not self._active:
                 await self._start(session)
+            elif isinstance(event, StepEvent | WordEvent | WordEndEvent):
+                for frame in by_frame([event, *session.fetched_transcript()]):
+                    await self._send(self._codec.transcribed(frame))
+                    # Of a file that is transcribed fast many come at once: others have their turn,
+                    # and that the client has gone is noticed.
+                    await asyncio.sleep(0)
             else:
                 await self._send(self._codec.encode_all([event, *session.fetched()]))
 

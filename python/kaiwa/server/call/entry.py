@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kaiwa.engine import Engine
+from kaiwa.engine import Engine, Task
 from kaiwa.errors import ClosedError, InputError
 from kaiwa.server.call.context import CallContext
 from kaiwa.server.caller import Caller
@@ -24,10 +24,13 @@ class CallEntry(Entry):
         caller: who calls, once the codec has asked.
     """
 
-    def __init__(self, context: CallContext, channel: Channel, protocol: str) -> None:
+    def __init__(
+        self, context: CallContext, channel: Channel, protocol: str, task: Task = "duplex"
+    ) -> None:
         self._context = context
         self._channel = channel
         self._protocol = protocol
+        self._task = task
         self.headers = channel.headers
         self.query = channel.query
         self.model = context.state.model
@@ -51,6 +54,7 @@ class CallEntry(Entry):
             context.now(),
             protocol=self._protocol,
         )
+        context.state.check_task(self._task)
 
     def check_page(self) -> None:
         """Refuses web pages that have no business here."""
@@ -86,8 +90,10 @@ class Admitted:
     resumed: bool = False
 
 
-async def admit(context: CallContext, caller: Caller, request: CallRequest) -> Admitted:
-    """Takes a held call up again or asks for a new slot.
+async def admit(
+    context: CallContext, caller: Caller, request: CallRequest, task: Task = "duplex"
+) -> Admitted:
+    """Takes a held call up again or asks for a new slot; `task` is what the model has to do.
 
     Raises:
         Refused: 401, 404, 429, 503.
@@ -99,6 +105,8 @@ async def admit(context: CallContext, caller: Caller, request: CallRequest) -> A
         raise Refused(404, "not_held", "this server does not hold this call")
     if request.resume:
         context.metrics.resumed.labels("nowhere").inc()
+    # The model may have been loading when the caller was let in.
+    context.state.check_task(task)
     lease = await context.admission.enter(caller, context.now())
     try:
         session = _open_session(context, context.state.admit(), caller, request)

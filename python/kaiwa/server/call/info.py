@@ -38,4 +38,5 @@ def call_info(context: CallContext, protocol: str, caller: Caller, admitted: Adm
         resume_token=session.resume_token if hold else None,
         resume_seconds=hold,
         resumed=admitted.resumed,
+        delay_steps=engine.delay_steps,
     )

@@ -28,11 +28,12 @@ from fastapi import APIRouter
 from numpy.typing import NDArray
 
 from kaiwa import reasons
+from kaiwa.engine import Task
 from kaiwa.server.caller import Caller
 from kaiwa.server.channel import Channel, Message
 from kaiwa.server.refusal import Refused
 from kaiwa.server.settings import ServerSettings
-from kaiwa.session import AudioEvent, StateEvent, TextEvent
+from kaiwa.session import AudioEvent, StateEvent, TextEvent, TranscriptEvent
 
 # ---- what a caller asks for ----------------------------------------------------------------------
 
@@ -93,6 +94,8 @@ class CallInfo:
     resume_seconds: float
     #: The call was lost before and goes on.
     resumed: bool
+    #: Steps of 80 ms from a sound to the text of it, of a model that transcribes; else 0.
+    delay_steps: int = 0
 
 
 # ---- what a client sends -------------------------------------------------------------------------
@@ -287,6 +290,10 @@ class CallCodec(ABC):
         for event in events:
             yield from self.encode(event)
 
+    def transcribed(self, events: Sequence[TranscriptEvent]) -> Iterable[Message]:
+        """What the events of a frame are to the client of a model that transcribes."""
+        return ()
+
     def notice(self, seconds: float) -> Iterable[Message]:
         """The server is about to stop, and ends the call in so many seconds (`drain`) if it lasts
         as long; nothing for protocols that have no word for it."""
@@ -320,6 +327,10 @@ class ServerInfo:
     revision: str
     slots_total: int
     slots_used: int
+    #: What the model does; None while it is loading.
+    task: Task | None = None
+    #: Seconds of silence that a model which transcribes wants before a recording.
+    prefix_seconds: float = 0.0
 
 
 class Services(ABC):
@@ -401,9 +412,13 @@ class WireProtocol(ABC):
         dialects: further labels, for calls whose codec says that they are of that dialect. To the
             limits of a key they are the protocol.
         cross_origin: what pages of allowed origins may fetch by HTTP: methods by path.
+        task: what a model has to do to be called by this protocol.
+        uploads: most bytes of a request's body, for paths of HTTP that take files.
     """
 
     name: str
+    task: Task = "duplex"
+    uploads: Mapping[str, int] = {}
     paths: tuple[str, ...] = ()
     dialects: tuple[str, ...] = ()
     cross_origin: Mapping[str, tuple[str, ...]] = {}

@@ -7,7 +7,7 @@ import binascii
 import json
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kaiwa.server.channel import Message
@@ -54,18 +54,19 @@ def with_key(headers: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def check_model(asked: Any, model: str) -> None:
+def check_model(asked: Any, model: str, also: Collection[str] = ()) -> None:
     """Refuses a client that asks for a model that is not served. Clients for OpenAI's own models
     name one of those and get the one that is.
 
     Args:
         asked: of any type; None is no wish.
         model: that is served.
+        also: names of OpenAI's models that do not begin like the others.
 
     Raises:
         Refused: 404.
     """
-    if asked is None or asked == "" or asked == model:
+    if asked is None or asked == "" or asked == model or asked in also:
         return
     if not isinstance(asked, str) or not asked.startswith("gpt-"):
         shown = str(asked)[:80].encode("ascii", "backslashreplace").decode()

@@ -207,7 +207,7 @@ impl Core {
                 ))
             } else if state.input.finished
                 && session.flush_input(&mut state)
-                && Self::answered(&state, self.pipeline.delay())
+                && self.answered(&state)
             {
                 Some((EndReason::Finished, String::new()))
             } else {
@@ -238,15 +238,17 @@ impl Core {
     }
 
     /// Whether all input has its answer. What the model's delays hold back is fetched with
-    /// silence; a model that never answers is not waited for.
-    fn answered(state: &State, delay: usize) -> bool {
+    /// silence, and so is what it tells later of the last frames (its tail); a model that never
+    /// answers is not waited for.
+    fn answered(&self, state: &State) -> bool {
+        let (delay, tail) = (self.pipeline.delay() as u64, self.pipeline.tail() as u64);
         let silence = state
             .input
             .stepped
             .saturating_sub(state.input.frames_in - state.input.dropped);
         state.input.frames.is_empty()
-            && (state.output.frames_out + state.input.dropped >= state.input.frames_in
-                || silence >= TAIL.max(2 * delay as u64))
+            && (state.output.frames_out + state.input.dropped >= state.input.frames_in + tail
+                || silence >= TAIL.max(2 * delay).max(tail))
     }
 
     fn free(&mut self, slot: usize, session: &SessionInner) {

@@ -178,20 +178,25 @@ impl Core {
         let frame = state.output.frames_out;
         let timing = (row.arrived, seconds);
         // What silence fetched beyond the last answer belongs to no input.
-        if state.input.finished && frame + state.input.dropped >= state.input.frames_in {
+        let last = state.input.frames_in + self.pipeline.tail() as u64;
+        if state.input.finished && frame + state.input.dropped >= last {
             return;
         }
         match answer.audio {
             Some(pcm) => row.session.answer(&mut state, pcm, timing),
-            // Text and voice activity are answers, too.
+            // Text and pauses are answers, too.
             None => state.output.frames_out += 1,
         }
         if let Some(token) = answer.text {
             row.session.post(&mut state, Event::Text { frame, token });
         }
-        if let Some(probability) = answer.voice {
-            row.session
-                .post(&mut state, Event::Voice { frame, probability });
+        if !answer.pauses.is_empty() {
+            let probabilities = answer.pauses;
+            let event = Event::Pause {
+                frame,
+                probabilities,
+            };
+            row.session.post(&mut state, event);
         }
     }
 

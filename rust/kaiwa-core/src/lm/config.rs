@@ -128,6 +128,15 @@ impl DepthConfig {
     }
 }
 
+/// How a speech to text model's text lies against its audio (docs/spec/moshi.md 9.3).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SpeechToTextConfig {
+    /// Seconds from a sound to the text of it.
+    pub audio_delay_seconds: f64,
+    /// Seconds of silence that the model wants before a recording.
+    pub audio_silence_prefix_seconds: f64,
+}
+
 /// A language model's sizes (docs/spec/moshi.md 1, 2, 9.1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LmConfig {
@@ -178,8 +187,11 @@ pub struct LmConfig {
     pub depth: Option<DepthConfig>,
     /// Conditioners whose vector is added to every input.
     pub conditions: Vec<Condition>,
-    /// Extra heads that are in the file and not computed: count and width.
+    /// Heads beside the text's, which tell of pauses in what is heard: count, and classes of each
+    /// (docs/spec/moshi.md 9.3).
     pub extra_heads: (usize, usize),
+    /// What a speech to text model says of its delay; `None` for others.
+    pub speech_to_text: Option<SpeechToTextConfig>,
     /// Sampling settings that the repository asks for.
     pub sampling: Sampling,
 }
@@ -193,6 +205,11 @@ impl LmConfig {
     /// Steps after which a frame is complete.
     pub fn max_delay(&self) -> usize {
         self.delays.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Width of what all extra heads give for a row.
+    pub fn extra_width(&self) -> usize {
+        self.extra_heads.0 * self.extra_heads.1
     }
 
     /// Width of an attention head of the temporal transformer.

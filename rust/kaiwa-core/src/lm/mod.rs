@@ -23,7 +23,10 @@ pub mod synth;
 mod tensors;
 
 pub use checkpoint::{Layout, LmCheckpoint};
-pub use config::{Condition, DepthConfig, FeedForward, LmConfig, Norm, NormKind, Rope, Sampling};
+pub use config::{
+    Condition, DepthConfig, FeedForward, LmConfig, Norm, NormKind, Rope, Sampling,
+    SpeechToTextConfig,
+};
 pub use config_json::Envelope;
 pub use moshi::{Moshi, MoshiOptions, available_memory};
 pub use stream::{Logits, MAX_SLOTS, MoshiStream, StepInput, StepOutput, check_sampling};

@@ -11,6 +11,7 @@ use super::backend::cuda::CudaLm;
 use super::conditioning::Conditions;
 use super::{LmConfig, LmTensors};
 
+use crate::checkpoint::Encoding;
 use crate::device::Device;
 use crate::error::Result;
 use crate::formats::{KvFormat, WeightFormat};
@@ -22,7 +23,8 @@ pub struct MoshiOptions {
     pub device: Device,
     /// How matrices are held; `None` keeps the file's own form.
     pub weights: Option<WeightFormat>,
-    /// How keys and values are held; `None` is f32 for weights in f32 and bf16 otherwise.
+    /// How keys and values are held; `None` is f32 for weights in f32, asked for or as the file has
+    /// them, and bf16 otherwise.
     pub kv: Option<KvFormat>,
 }
 
@@ -67,9 +69,13 @@ impl Moshi {
         progress: LoadProgress<'_>,
     ) -> Result<Self> {
         let weights = options.weights;
-        let kv = options.kv.unwrap_or(match weights {
-            Some(WeightFormat::F32) => KvFormat::F32,
-            _ => KvFormat::Bf16,
+        let exact = match weights {
+            None => tensors.info("text_linear.weight")?.encoding == Encoding::F32,
+            Some(weights) => weights == WeightFormat::F32,
+        };
+        let kv = options.kv.unwrap_or(match exact {
+            true => KvFormat::F32,
+            false => KvFormat::Bf16,
         });
         let conditions = Conditions::load(tensors)?;
         let backend: Arc<dyn LmBackend> = match options.device {

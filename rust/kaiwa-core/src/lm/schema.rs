@@ -59,6 +59,15 @@ pub(crate) fn tensors(config: &LmConfig) -> Vec<Spec> {
         Kind::Matrix,
         "text_card",
     );
+    for i in 0..c.extra_heads.0 {
+        list.add(
+            format!("extra_heads.{i}.weight"),
+            c.extra_heads.1,
+            c.dim,
+            Kind::Matrix,
+            "extra_heads_dim",
+        );
+    }
     if let Some(d) = &c.depth {
         let sets = d.sets();
         for w in 0..sets {

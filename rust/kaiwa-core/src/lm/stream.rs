@@ -27,7 +27,7 @@ pub struct StepInput<'a> {
 }
 
 /// What a step gives: a row for each slot that was stepped; -2 stands where there is nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepOutput {
     /// `[rows]`: text token of the completed frame.
     pub text: Vec<i32>,
@@ -39,6 +39,9 @@ pub struct StepOutput {
     pub step_text: Vec<i32>,
     /// `[rows, spoken]`: codes chosen at this step; of later frames for delayed codebooks.
     pub step_audio: Vec<i32>,
+    /// `[rows, extra heads, classes]`: probabilities, of which each head's add up to 1. The first
+    /// class of a head is a pause over its stretch of time (docs/spec/moshi.md 9.3).
+    pub heads: Vec<f32>,
     /// `[rows]`: false where a logit was NaN or infinite, so that the tokens mean nothing.
     pub finite: Vec<bool>,
 }
@@ -306,6 +309,7 @@ impl MoshiStream {
             ready: vec![false; rows],
             step_text: made.text,
             step_audio: made.audio,
+            heads: made.heads,
             finite: made.finite,
         };
         let (mut tokens, mut frame) = (vec![0; spoken + 1], vec![0; spoken + 1]);

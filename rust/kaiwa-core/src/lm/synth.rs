@@ -6,8 +6,11 @@
 //! | 300m | 1024 | 12 | 512 | 358 M | 88 M |
 //! | 1b | 2048 | 16 | 768 | 1.24 G | 168 M |
 //! | 7b | 4096 | 32 | 1024 | 7.37 G | 313 M |
+//! | stt-tiny | 128 | 2 | - | 0.5 M | 0.1 M |
+//! | stt-1b | 2048 | 16 | - | 839 M | 151 M |
 //!
-//! All have the released model's streams, delays and proportions; 7b is exactly its size.
+//! The first four have the released model's streams, delays and proportions; 7b is exactly its size.
+//! The last two transcribe; stt-1b has the sizes of the released speech to text model of that name.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,7 +18,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::schema::{self, Kind, Spec};
-use super::{LmConfig, LmTensors, TensorInfo};
+use super::{LmConfig, LmTensors, SpeechToTextConfig, TensorInfo};
 use crate::checkpoint::{Encoding, RawRows};
 use crate::error::{Error, Result};
 
@@ -30,10 +33,14 @@ pub enum Size {
     B1,
     /// The released size.
     B7,
+    /// Speech to text, for tests.
+    SttTiny,
+    /// Speech to text, one billion: the released size.
+    Stt1B,
 }
 
 impl Size {
-    /// Parses `tiny`, `300m`, `1b` or `7b`.
+    /// Parses `tiny`, `300m`, `1b`, `7b`, `stt-tiny` or `stt-1b`.
     ///
     /// # Errors
     /// [`Error::OptionValue`] for anything else.
@@ -43,10 +50,12 @@ impl Size {
             "300m" => Ok(Self::M300),
             "1b" => Ok(Self::B1),
             "7b" => Ok(Self::B7),
+            "stt-tiny" => Ok(Self::SttTiny),
+            "stt-1b" => Ok(Self::Stt1B),
             _ => Err(Error::OptionValue {
                 name: "size",
                 got: format!("{text:?}"),
-                allowed: "tiny, 300m, 1b or 7b".into(),
+                allowed: "tiny, 300m, 1b, 7b, stt-tiny or stt-1b".into(),
             }),
         }
     }
@@ -56,9 +65,9 @@ impl Size {
         let mut config = LmConfig::moshi_7b();
         let (dim, layers, heads, depth_dim, depth_layers, depth_heads) = match self {
             Self::B7 => return config,
-            Self::B1 => (2048, 16, 16, 768, 6, 12),
+            Self::B1 | Self::Stt1B => (2048, 16, 16, 768, 6, 12),
             Self::M300 => (1024, 12, 8, 512, 6, 8),
-            Self::Tiny => (128, 2, 4, 64, 2, 4),
+            Self::Tiny | Self::SttTiny => (128, 2, 4, 64, 2, 4),
         };
         (config.dim, config.num_layers, config.num_heads) = (dim, layers, heads);
         config.hidden = dim * 11 / 4;
@@ -66,7 +75,7 @@ impl Size {
             (depth.dim, depth.num_layers, depth.num_heads) = (depth_dim, depth_layers, depth_heads);
             depth.hidden = vec![depth_dim * 11 / 4; 8];
         }
-        if self == Self::Tiny {
+        if matches!(self, Self::Tiny | Self::SttTiny) {
             // The vocabulary of the small random codec.
             config.card = 64;
             (config.text_card, config.text_card_out, config.context) = (512, 512, 64);
@@ -76,8 +85,31 @@ impl Size {
             }
             config.hidden = 384;
         }
+        match self {
+            Self::Stt1B => {
+                speech_to_text(&mut config, 32);
+                (config.text_card, config.text_card_out) = (8000, 8000);
+                (config.context, config.max_period) = (750, 100_000.0);
+            }
+            Self::SttTiny => speech_to_text(&mut config, 8),
+            _ => {}
+        }
         config
     }
+}
+
+/// Makes a model one that writes down what it hears in so many codebooks (docs/spec/moshi.md 9.3).
+fn speech_to_text(config: &mut LmConfig, codebooks: usize) {
+    config.model_type = "stt".into();
+    (config.n_q, config.dep_q, config.spoken) = (codebooks, 0, 0);
+    config.delays = vec![0; codebooks + 1];
+    config.depth = None;
+    config.extra_heads = (4, 6);
+    config.speech_to_text = Some(SpeechToTextConfig {
+        audio_delay_seconds: 0.5,
+        audio_silence_prefix_seconds: 0.0,
+    });
+    (config.sampling.temp, config.sampling.temp_text) = (0.0, 0.0);
 }
 
 /// Levels of the normal distribution that values are drawn from.

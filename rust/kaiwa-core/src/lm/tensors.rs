@@ -8,6 +8,7 @@
 //! | `text_emb.weight` | `[text_card + 1, dim]` |
 //! | `emb.{i}.weight`, i < n_q | `[card + 1, dim]` |
 //! | `text_linear.weight` | `[text_card_out, dim]` |
+//! | `extra_heads.{i}.weight`, i < extra heads | `[classes, dim]` |
 //! | `out_norm.alpha` (or `.weight`, `.bias`) | `[dim]` |
 //! | `transformer.layers.{l}.self_attn.in_projs.0.weight` | `[dim + 2 dim / kv_repeat, dim]` |
 //! | `transformer.layers.{l}.self_attn.out_projs.0.weight` | `[dim, dim]` |

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::{FRAME_SIZE, FrameIn, FrameOut, GpuBytes, Pipeline, Start};
+use super::parts::{audio_of, chosen, fresh_rows, hears, mismatch, on_gpus};
+use super::{FRAME_SIZE, FrameIn, FrameOut, GpuBytes, NOT_FINITE, Pipeline, Start};
 use crate::codec::{Mimi, MimiStream, Window};
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::lm::{Moshi, MoshiStream, Sampling, StepInput};
 
@@ -134,8 +134,7 @@ impl Duplex {
         let heard = codes.len() / rows;
         if self.primed {
             // The model never looks at the codes of its first step: they are given twice.
-            let steps = self.lm.steps();
-            let fresh: Vec<usize> = (0..rows).filter(|row| steps[slots[*row]] == 0).collect();
+            let fresh = fresh_rows(&self.lm, slots);
             if !fresh.is_empty() {
                 self.lm.step(StepInput {
                     slots: &chosen(slots, 1, &fresh),
@@ -181,12 +180,6 @@ impl Duplex {
     }
 }
 
-/// The rows `which` of `rows`, each of `width` values.
-fn chosen<T: Copy>(rows: &[T], width: usize, which: &[usize]) -> Vec<T> {
-    let row = |row: &usize| rows[row * width..][..width].iter().copied();
-    which.iter().flat_map(row).collect()
-}
-
 /// Whether codec and model belong together.
 fn check(mimi: &Mimi, moshi: &Moshi) -> Result<()> {
     let config = moshi.config();
@@ -197,41 +190,9 @@ fn check(mimi: &Mimi, moshi: &Moshi) -> Result<()> {
             allowed: "a model that speaks".into(),
         });
     }
-    if mimi.config().quantizer.bins != config.card
-        || mimi.num_codebooks() < config.user_codebooks()
-        || mimi.config().quantizer.n_q < config.spoken
-    {
-        return Err(mismatch(mimi, moshi));
-    }
-    Ok(())
-}
-
-/// What lies on graphics cards, of a model (its device, bytes of weights, bytes of state) and a
-/// codec (its device, bytes of state): each may be on a device of its own.
-fn on_gpus(model: (Device, usize, usize), codec: (Device, usize)) -> GpuBytes {
-    let (model_on, codec_on) = (model.0.is_gpu(), codec.0.is_gpu());
-    let count = |on: bool, bytes: usize| if on { bytes } else { 0 };
-    GpuBytes {
-        weights: count(model_on, model.1),
-        state: count(model_on, model.2) + count(codec_on, codec.1),
-    }
-}
-
-fn mismatch(mimi: &Mimi, moshi: &Moshi) -> Error {
-    Error::OptionValue {
-        name: "mimi",
-        got: format!(
-            "a codec with {} codebooks of {} entries and frames of {} samples",
-            mimi.num_codebooks(),
-            mimi.config().quantizer.bins,
-            mimi.config().frame_size()
-        ),
-        allowed: format!(
-            "the codec that belongs to the model: {} codebooks of {} entries, frames of \
-             {FRAME_SIZE} samples",
-            moshi.config().user_codebooks(),
-            moshi.config().card
-        ),
+    match hears(mimi, moshi) && mimi.config().quantizer.n_q >= config.spoken {
+        true => Ok(()),
+        false => Err(mismatch(mimi, moshi)),
     }
 }
 
@@ -248,25 +209,13 @@ impl Pipeline for Duplex {
     }
 
     fn step(&mut self, rows: &[(usize, FrameIn<'_>)]) -> Result<Vec<FrameOut>> {
-        let mut pcm = Vec::with_capacity(rows.len() * FRAME_SIZE);
-        for (_, frame) in rows {
-            let FrameIn::Audio(samples) = frame else {
-                return Err(Error::OptionValue {
-                    name: "input",
-                    got: "text".into(),
-                    allowed: "audio: this model listens".into(),
-                });
-            };
-            pcm.extend_from_slice(samples);
-        }
-        let slots: Vec<usize> = rows.iter().map(|(slot, _)| *slot).collect();
+        let (slots, pcm) = audio_of(rows)?;
         let out = self.step_rows(&slots, &pcm, &[])?;
         let answer = |(row, frame): (usize, &[f32])| FrameOut {
             audio: out.ready[row].then(|| frame.to_vec()),
             text: Some(out.text[row]).filter(|token| *token >= 0),
-            voice: None,
-            fault: (!out.finite[row])
-                .then(|| "the model's output is not finite; the weights may be damaged".to_owned()),
+            pauses: Vec::new(),
+            fault: (!out.finite[row]).then(|| NOT_FINITE.to_owned()),
         };
         let frames = out.audio.chunks_exact(FRAME_SIZE).enumerate();
         Ok(frames.map(answer).collect())
@@ -298,27 +247,5 @@ impl Pipeline for Duplex {
 
     fn delay(&self) -> usize {
         self.moshi.config().max_delay()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_on_a_card_counts_as_its_memory() {
-        use Device::{CandleCpu, Cpu, Cuda, Metal};
-        for (model, codec, weights, state) in [
-            (Cpu, Cpu, 0, 0),
-            (CandleCpu, CandleCpu, 0, 0),
-            (Cuda(1), Cuda(1), 100, 30),
-            (Metal(0), Metal(0), 100, 30),
-            (Cuda(0), Cpu, 100, 20),
-            (Cuda(0), CandleCpu, 100, 20),
-            (Cpu, Cuda(0), 0, 10),
-        ] {
-            let bytes = on_gpus((model, 100, 20), (codec, 10));
-            assert_eq!(bytes, GpuBytes { weights, state }, "{model:?}, {codec:?}");
-        }
     }
 }

@@ -1,19 +1,40 @@
-//! What a step does: frames in (audio or text), frames out (audio, text, voice activity).
+//! What a step does: frames in (audio or text), frames out (audio, text, pauses).
 //!
-//! A family of models is a file here: [`Duplex`] hears and speaks; [`Echo`] says back what it
-//! hears. A model that transcribes takes audio and gives text and voice activity; one that
-//! synthesises takes text and gives audio. The engine knows none of them, only [`Pipeline`].
+//! A family of models is a file here: [`Duplex`] hears and speaks; [`Transcriber`] hears and writes;
+//! [`Echo`] says back what it hears. A model that synthesises takes text and gives audio. The engine
+//! knows none of them, only [`Pipeline`].
 
 mod duplex;
 mod echo;
+mod parts;
+mod transcriber;
 
 pub use self::duplex::{Duplex, DuplexStep};
 pub use self::echo::Echo;
+pub use self::transcriber::Transcriber;
+use crate::codec::Mimi;
 use crate::error::Result;
-use crate::lm::Sampling;
+use crate::lm::{Moshi, Sampling};
 
 /// Samples of a frame of audio: 80 ms at 24 kHz.
 pub const FRAME_SIZE: usize = 1920;
+
+/// Frames in a second.
+pub const FRAME_RATE: f64 = 12.5;
+
+/// The fault of a slot whose logits are no numbers.
+const NOT_FINITE: &str = "the model's output is not finite; the weights may be damaged";
+
+/// The pipeline that a model is for: one that does not speak transcribes.
+///
+/// # Errors
+/// Those of [`Duplex::new`] and [`Transcriber::new`].
+pub fn of_model(mimi: Mimi, moshi: Moshi, slots: usize) -> Result<Box<dyn Pipeline>> {
+    Ok(match moshi.config().spoken {
+        0 => Box::new(Transcriber::new(mimi, moshi, slots)?),
+        _ => Box::new(Duplex::new(mimi, moshi, slots)?),
+    })
+}
 
 /// How a conversation begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -76,8 +97,9 @@ pub struct FrameOut {
     pub audio: Option<Vec<f32>>,
     /// A text token.
     pub text: Option<i32>,
-    /// Probability, 0 to 1, that somebody speaks in the input.
-    pub voice: Option<f32>,
+    /// Probabilities, 0 to 1, that nobody speaks in the input: one for each stretch of time that the
+    /// model looks at. Empty if the model does not tell.
+    pub pauses: Vec<f32>,
     /// What is wrong with this slot alone; its session ends.
     pub fault: Option<String>,
 }
@@ -85,7 +107,7 @@ pub struct FrameOut {
 impl FrameOut {
     /// Whether there is no answer yet: the model's delays are not over.
     pub fn is_empty(&self) -> bool {
-        self.audio.is_none() && self.text.is_none() && self.voice.is_none()
+        self.audio.is_none() && self.text.is_none() && self.pauses.is_empty()
     }
 }
 
@@ -123,4 +145,9 @@ pub trait Pipeline: Send {
     fn stage_seconds(&self) -> Vec<(&'static str, f64)>;
     /// Frames from a frame of input to the answer that belongs to it.
     fn delay(&self) -> usize;
+    /// Frames of silence behind the last frame of input whose answers belong to it, too: those of a
+    /// model that answers every frame at once, but tells what was said in it only later.
+    fn tail(&self) -> usize {
+        0
+    }
 }

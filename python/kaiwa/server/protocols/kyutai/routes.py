@@ -29,10 +29,11 @@ def add(router: APIRouter, services: Services, path: str) -> None:
         """The models that are served; all values are strings, as in Kyutai's server."""
         services.check_page(request.headers)
         info = services.info()
+        transcribes = info.task == "transcription"
         return [
             {
-                "type": "lm",
-                "path": path,
+                "type": "batched_asr" if transcribes else "lm",
+                "path": "/api/asr-streaming" if transcribes else path,
                 "used_slots": str(info.slots_used),
                 "total_slots": str(info.slots_total),
                 "lm": info.model,

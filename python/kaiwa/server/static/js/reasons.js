@@ -177,6 +177,11 @@ export const REASONS = {
     title: "Server busy",
     sentence: "no UDP port is free for another call; try again in a moment",
   },
+  wrong_model: {
+    kind: "failed",
+    title: "This server has another kind of model",
+    sentence: "the model that is served here does not do this; call a server whose model does",
+  },
   session_start_timeout: {
     kind: "failed",
     title: "The server refused the call",

@@ -1,4 +1,4 @@
-//! Kinds of input and of answers: files, text, voice activity.
+//! Kinds of input and of answers: files, text, pauses.
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn a_finished_file_waits_for_what_is_still_being_decoded() {
 }
 
 #[test]
-fn text_and_voice_activity_without_audio_are_answers_too() {
+fn text_and_pauses_without_audio_are_answers_too() {
     let mut world = World::new(1);
     world.script.lock().unwrap().silent = true;
     let session = world.open(SessionOptions::default());
@@ -74,9 +74,9 @@ fn text_and_voice_activity_without_audio_are_answers_too() {
     let mut wanted = vec![Event::state("active")];
     for frame in 0..3 {
         wanted.push(Event::Text { frame, token: 7 });
-        wanted.push(Event::Voice {
+        wanted.push(Event::Pause {
             frame,
-            probability: 0.5,
+            probabilities: vec![0.5, 0.25],
         });
     }
     let events = session.events();
@@ -84,6 +84,50 @@ fn text_and_voice_activity_without_audio_are_answers_too() {
     assert_eq!(end_of(&events), Some("finished"));
     assert_eq!(session.info().frames_out, 3);
     assert_eq!(world.engine.stats().frames_out, 3);
+}
+
+#[test]
+fn what_is_said_of_the_last_frames_later_is_told_too() {
+    let mut world = World::new(1);
+    (
+        world.script.lock().unwrap().silent,
+        world.script.lock().unwrap().tail,
+    ) = (true, 5);
+    let session = world.open(SessionOptions::default());
+    // A file's input may come before its slot.
+    session.send_pcm(&[0.1; 2 * FRAME_SIZE]).unwrap();
+    world.run_until_idle();
+    session.send_pcm(&[0.1; FRAME_SIZE]).unwrap();
+    session.finish();
+    world.run_until_idle();
+    let events = session.events();
+    let text = events.iter().filter(|e| matches!(e, Event::Text { .. }));
+    assert_eq!(text.count(), 3 + 5);
+    assert_eq!(end_of(&events), Some("finished"));
+}
+
+#[test]
+fn a_file_whose_text_nobody_reads_is_not_stepped_on() {
+    let mut world = World::new(1);
+    world.script.lock().unwrap().silent = true;
+    let session = world.open(SessionOptions::default());
+    world.run_until_idle();
+    session.send_pcm(&[0.1; 200 * FRAME_SIZE]).unwrap();
+    session.finish();
+    world.run_until_idle();
+    let before = world.steps().len();
+    assert!(before < 40, "{before}");
+    let (mut frames, mut last) = (0, None);
+    while last.is_none() {
+        let events = session.events();
+        frames += events
+            .iter()
+            .filter(|e| matches!(e, Event::Text { .. }))
+            .count();
+        last = end_of(&events);
+        world.run_until_idle();
+    }
+    assert_eq!((frames, last), (200, Some("finished")));
 }
 
 #[test]

@@ -45,8 +45,9 @@ struct Script {
     panic: bool,
     /// A panic when a conversation begins: outside a step.
     panic_at_begin: bool,
-    /// Transcribes: text and voice activity, no audio.
+    /// Transcribes: text and pauses, no audio.
     silent: bool,
+    tail: usize,
     fault_slot: Option<usize>,
     /// Slots of every step.
     steps: Vec<Vec<usize>>,
@@ -109,7 +110,10 @@ impl Pipeline for Fake {
                     let audio = self.last[*slot].replace(pcm.to_vec());
                     FrameOut {
                         text: audio.as_ref().map(|_| 7),
-                        voice: audio.as_ref().filter(|_| silent).map(|_| 0.5),
+                        pauses: match &audio {
+                            Some(_) if silent => vec![0.5, 0.25],
+                            _ => Vec::new(),
+                        },
                         audio: audio.filter(|_| !silent),
                         fault,
                     }
@@ -134,6 +138,9 @@ impl Pipeline for Fake {
     }
     fn delay(&self) -> usize {
         1
+    }
+    fn tail(&self) -> usize {
+        self.script.lock().unwrap().tail
     }
 }
 

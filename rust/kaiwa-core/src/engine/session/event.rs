@@ -33,12 +33,12 @@ pub enum Event {
         /// The token.
         token: i32,
     },
-    /// Whether somebody speaks in a frame of input, after its audio and text.
-    Voice {
+    /// Whether nobody speaks in the input up to a frame, after its audio and text.
+    Pause {
         /// Number of the frame.
         frame: u64,
-        /// Probability, 0 to 1.
-        probability: f32,
+        /// A probability, 0 to 1, for each stretch of time that the model looks at.
+        probabilities: Vec<f32>,
     },
     /// The last event.
     End {

@@ -21,7 +21,8 @@ impl Session {
         self.0.id
     }
 
-    /// Takes samples: 24 kHz mono, finite, any number. Samples from before the slot are lost.
+    /// Takes samples: 24 kHz mono, finite, any number. Of a call, those from before the slot are
+    /// lost; those of a file wait for it.
     ///
     /// # Errors
     /// [`Error::Sample`]; [`Error::OptionValue`] for a session whose transport is Opus or whose
@@ -38,7 +39,7 @@ impl Session {
         samples::check("pcm", 0, pcm)?;
         let now = self.0.engine.clock.now();
         let mut state = self.open_state()?;
-        if SessionInner::accepts_input(&state) {
+        if self.0.accepts_input(&state) {
             self.0.accept_audio(&mut state, pcm, now);
         }
         Ok(())
@@ -60,7 +61,7 @@ impl Session {
         }
         let now = self.0.engine.clock.now();
         let mut state = self.open_state()?;
-        if SessionInner::accepts_input(&state) && !bytes.is_empty() {
+        if self.0.accepts_input(&state) && !bytes.is_empty() {
             self.0.accept_encoded(&mut state, bytes, now);
         }
         Ok(())
@@ -74,7 +75,7 @@ impl Session {
         self.takes(InputKind::Text, "send_pcm or send_bytes")?;
         let now = self.0.engine.clock.now();
         let mut state = self.open_state()?;
-        if SessionInner::accepts_input(&state) {
+        if self.0.accepts_input(&state) {
             let frame = std::iter::once(Frame::Text(tokens));
             self.0.accept_frames(&mut state, frame, now);
         }
@@ -96,7 +97,12 @@ impl Session {
     /// Whether a caller that is not paced should go on sending.
     pub fn has_room(&self) -> bool {
         let state = self.0.lock();
-        !matches!(state.phase, Phase::Active(_)) || state.input.has_room()
+        let counts = match state.phase {
+            Phase::Active(_) => true,
+            Phase::Queued(_) => self.0.options.pace == Pace::None,
+            Phase::Ended => false,
+        };
+        !counts || state.input.has_room()
     }
 
     /// Messages so far that held nothing that is known.

@@ -7,12 +7,15 @@ use super::input_queue::{Encoded, InFrame};
 use super::state::{Phase, SessionInner, State};
 use crate::audio::OpusReader;
 use crate::engine::EndReason;
+use crate::engine::pace::Pace;
 use crate::pipeline::{FRAME_SIZE, Frame};
 
 impl SessionInner {
-    /// Whether input counts now: what comes before the slot, or while paused or held, is lost.
-    pub fn accepts_input(state: &State) -> bool {
-        matches!(state.phase, Phase::Active(_))
+    /// Whether input counts now. What comes while paused or held is lost, and of a call also what
+    /// comes before the slot: it would be delay for ever. A file's waits for the slot.
+    pub fn accepts_input(&self, state: &State) -> bool {
+        let waits = self.options.pace == Pace::None && matches!(state.phase, Phase::Queued(_));
+        (waits || matches!(state.phase, Phase::Active(_)))
             && !state.paused
             && !state.input.finished
             && state.held_until.is_none()
@@ -134,7 +137,7 @@ impl SessionInner {
             }
             // What was sent before the end of input counts.
             let finished = std::mem::replace(&mut state.input.finished, false);
-            let accepts = Self::accepts_input(&state) && state.input.cleared == cleared;
+            let accepts = self.accepts_input(&state) && state.input.cleared == cleared;
             state.input.finished = finished;
             if accepts {
                 self.accept_audio(&mut state, &pcm, arrived);

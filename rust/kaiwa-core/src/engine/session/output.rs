@@ -43,7 +43,7 @@ impl SessionInner {
 
     /// Whether another answer has room.
     pub fn has_out_room(&self, state: &State) -> bool {
-        self.options.pace == Pace::RealTime || state.output.frames < OUT_FRAMES
+        self.options.pace == Pace::RealTime || state.output.has_room()
     }
 
     /// Moves what waits on as far as it goes: events that no frame is before can be fetched, a
@@ -166,9 +166,10 @@ impl SessionInner {
         }
         if took_audio {
             output.dropping_since = None;
-            if self.options.pace == Pace::None {
-                self.engine.wake();
-            }
+        }
+        if self.options.pace == Pace::None {
+            // It may have been full.
+            self.engine.wake();
         }
         self.advance(state);
         ready.into_iter().map(|(event, _)| event).collect()

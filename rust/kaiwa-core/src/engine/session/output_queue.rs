@@ -7,6 +7,8 @@ use crate::audio::OpusWriter;
 
 /// Answers that wait for their caller; beyond, a call's oldest is dropped (640 ms).
 pub(super) const OUT_FRAMES: usize = 8;
+/// Events, answers among them, that wait for the reader of a file; beyond, it is not stepped.
+pub(super) const OUT_EVENTS: usize = 64;
 /// Seconds of dropping answers without a break until a caller counts as too slow.
 pub(super) const SLOW: f64 = 5.0;
 
@@ -44,6 +46,11 @@ impl OutputQueue {
     /// Whether there is something to fetch.
     pub fn has_events(&self, transport: Transport) -> bool {
         (transport == Transport::Pcm && !self.waiting.is_empty()) || !self.ready.is_empty()
+    }
+
+    /// Whether there is room for what another step of a file gives.
+    pub fn has_room(&self) -> bool {
+        self.frames < OUT_FRAMES && self.waiting.len() + self.ready.len() < OUT_EVENTS
     }
 
     /// Forgets what a lost connection has not fetched, but not an end.

@@ -23,6 +23,10 @@ pub(crate) trait Transformers: Instruments + Send {
         logits: &mut [f32],
     ) -> Result<()>;
 
+    /// The extra heads for the rows of the last temporal pass: writes logits, `[rows, extra heads,
+    /// classes]`. Asked only of models that have such heads.
+    fn heads(&mut self, logits: &mut [f32]) -> Result<()>;
+
     /// Sub-step `k` for the rows of the last temporal pass: `previous` holds the text token
     /// (k = 0) or the code of codebook `k - 1`, or -1; writes `[rows, card]` to `logits`.
     fn depth(&mut self, k: usize, previous: &[i32], logits: &mut [f32]) -> Result<()>;
@@ -44,6 +48,8 @@ pub(crate) struct HostSampled<T> {
     text_card: usize,
     card: usize,
     spoken: usize,
+    /// Count and classes.
+    heads: (usize, usize),
     /// Rows of the last frame.
     rows: usize,
     /// `[rows, text_card]`.
@@ -69,6 +75,7 @@ impl<T: Transformers> HostSampled<T> {
             text_card: config.text_card_out,
             card: config.card,
             spoken: config.spoken,
+            heads: config.extra_heads,
             rows: 0,
             text_logits: Vec::new(),
             audio_logits: Vec::new(),
@@ -88,6 +95,7 @@ impl<T: Transformers + 'static> LmState for HostSampled<T> {
         let mut made = FrameTokens {
             text: Vec::with_capacity(rows),
             audio: vec![0; rows * spoken],
+            heads: Vec::new(),
             finite: Vec::with_capacity(rows),
         };
         let logits = &mut self.text_logits;
@@ -102,6 +110,17 @@ impl<T: Transformers + 'static> LmState for HostSampled<T> {
             made.finite.push(pick.finite);
         }
         self.seconds += started.elapsed().as_secs_f64();
+
+        let (heads, classes) = self.heads;
+        if heads > 0 {
+            made.heads.resize(rows * heads * classes, 0.0);
+            self.transformers.heads(&mut made.heads)?;
+            let each = made.heads.chunks_exact_mut(heads * classes);
+            for (heads, finite) in each.zip(&mut made.finite) {
+                *finite &= all_finite(heads);
+                heads.chunks_exact_mut(classes).for_each(softmax);
+            }
+        }
 
         let mut previous = made.text.clone();
         for k in 0..spoken {
@@ -200,6 +219,14 @@ fn pick(
         };
         Ok(())
     })
+}
+
+/// Logits become probabilities.
+pub(crate) fn softmax(values: &mut [f32]) {
+    let top = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter_mut().for_each(|v| *v = (*v - top).exp());
+    let sum: f32 = values.iter().sum();
+    values.iter_mut().for_each(|v| *v /= sum);
 }
 
 /// Whether no value is NaN or infinite.

@@ -98,12 +98,14 @@ pub(crate) struct Draw {
 }
 
 /// What a frame gave.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct FrameTokens {
     /// `[rows]`.
     pub text: Vec<i32>,
     /// `[rows, spoken]`.
     pub audio: Vec<i32>,
+    /// `[rows, extra heads, classes]`: probabilities, of which each head's add up to 1.
+    pub heads: Vec<f32>,
     /// `[rows]`: false where any logit of the row is NaN or infinite, so that its tokens mean
     /// nothing.
     pub finite: Vec<bool>,

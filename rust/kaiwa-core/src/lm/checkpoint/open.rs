@@ -18,10 +18,6 @@ use crate::lm::schema::{self, Kind, Spec};
 pub(super) const NO_ADAPTER: &str =
     "the configuration says lora, but names no adapter: the weights are taken as they are";
 
-/// What the names of heads begin with that tell of pauses in what is heard (docs/spec/moshi.md
-/// 9.3).
-const EXTRA: &str = "extra_heads.";
-
 /// See [`LmCheckpoint::open`].
 pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmCheckpoint> {
     let files = Files::open(paths)?;
@@ -47,6 +43,7 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
         ));
     }
     correct_steps(&mut config, &files);
+    count_extra_heads(&mut config, &files);
     let layout = match layout {
         Layout::MlxQuantized { .. } => affine::detect(&files, &config)?,
         other => other,
@@ -64,10 +61,6 @@ pub(super) fn open(paths: &[PathBuf], config_json: Option<&str>) -> Result<LmChe
             });
         }
     };
-    if files.entries.keys().any(|name| name.starts_with(EXTRA)) {
-        warnings
-            .push("the model's extra heads are not computed, and not written by convert".into());
-    }
     Ok(LmCheckpoint {
         config,
         layout,
@@ -129,6 +122,18 @@ fn correct_steps(config: &mut LmConfig, files: &Files) {
     }
 }
 
+/// Configurations may leave the extra heads out that the file has (docs/spec/moshi.md 12): their
+/// number and width are the file's.
+fn count_extra_heads(config: &mut LmConfig, files: &Files) {
+    let head = |i: usize| files.entries.get(&format!("extra_heads.{i}.weight"));
+    let found = (0..).take_while(|i| head(*i).is_some()).count();
+    if config.extra_heads.0 == 0
+        && let Some(classes) = head(0).and_then(|entry| entry.shape.first())
+    {
+        config.extra_heads = (found, *classes);
+    }
+}
+
 /// Every tensor of the configuration, or a complaint about all that do not fit.
 fn find(
     files: &Files,
@@ -165,7 +170,7 @@ fn find(
         used.insert(format!("{base}.biases"));
         used.insert(format!("{name}_scb"));
     }
-    let extra = |name: &&String| !used.contains(*name) && !name.starts_with(EXTRA);
+    let extra = |name: &&String| !used.contains(*name);
     let unexpected: Vec<String> = files.entries.keys().filter(extra).cloned().collect();
     if missing.is_empty() && unexpected.is_empty() {
         hint::check_repeats(files, layout, config)?;

@@ -55,6 +55,16 @@ pub(super) fn check(c: &LmConfig) -> Result<()> {
     rule(longest <= 1000, "delays", longest.to_string(), wanted)?;
     let wanted = format!("it must not be more than n_q = {}", c.n_q);
     rule(c.dep_q <= c.n_q, "dep_q", c.dep_q.to_string(), wanted)?;
+    let (heads_beside, classes) = c.extra_heads;
+    let got = format!("{heads_beside} heads of {classes}");
+    let wanted = "there are at most 64 extra heads of 1 to 1024 classes".to_owned();
+    let fits = heads_beside == 0 || (heads_beside <= 64 && (1..=1024).contains(&classes));
+    rule(fits, "extra_heads_num_heads", got, wanted)?;
+    if let Some(stt) = &c.speech_to_text {
+        let sum = stt.audio_delay_seconds + stt.audio_silence_prefix_seconds;
+        let wanted = "delay and prefix are at most 60 seconds".to_owned();
+        rule(sum <= 60.0, "stt_config", format!("{sum} seconds"), wanted)?;
+    }
     if c.n_q > 1024 || c.num_layers > 1024 {
         let got = format!("n_q {} and num_layers {}", c.n_q, c.num_layers);
         return rule(

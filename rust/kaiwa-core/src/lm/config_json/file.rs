@@ -63,6 +63,7 @@ pub(super) struct Sizing {
     pub depformer_norm: Option<NamedNorm>,
     pub depformer_pos_emb: Option<String>,
     pub lm_gen_config: Option<Object<Generation>>,
+    pub stt_config: Option<Object<SpeechToText>>,
     pub conditioners: Option<Conditioners>,
     pub fuser: Option<Map<String, Value>>,
     // Of these only one value is supported.
@@ -136,6 +137,14 @@ pub(super) struct Generation {
     #[serde(deserialize_with = "present")]
     pub top_k_text: Option<NotNegative>,
     pub use_sampling: Option<Value>,
+}
+
+/// Delays of a speech to text model; other entries are not looked at.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SpeechToText {
+    pub audio_delay_seconds: Option<NotNegative>,
+    pub audio_silence_prefix_seconds: Option<NotNegative>,
 }
 
 /// A number of at least 0.

@@ -71,7 +71,7 @@ const DEPTH: [&str; 13] = [
 ];
 
 /// Entries that name files or belong to training and other programs: not looked at here.
-const NOT_SIZES: [&str; 15] = [
+const NOT_SIZES: [&str; 14] = [
     "moshi_name",
     "mimi_name",
     "mimi_config_name",
@@ -79,7 +79,6 @@ const NOT_SIZES: [&str; 15] = [
     "lora_name",
     "model_id",
     "tts_config",
-    "stt_config",
     "quantize",
     "lora",
     "lora_rank",
@@ -130,6 +129,7 @@ impl LmConfig {
             }),
             conditions: Vec::new(),
             extra_heads: (0, 6),
+            speech_to_text: None,
             sampling: Sampling::default(),
         }
     }

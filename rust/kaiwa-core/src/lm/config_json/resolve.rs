@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::file::{Conditioners, Gate, Generation, NamedNorm, OneOrMany, Sizing};
+use super::file::{Conditioners, Gate, Generation, NamedNorm, OneOrMany, Sizing, SpeechToText};
 use crate::error::{Error, Result};
 use crate::json::{self, Object, Size, Sizes};
-use crate::lm::{Condition, DepthConfig, FeedForward, LmConfig, Norm, Rope, Sampling};
+use crate::lm::{
+    Condition, DepthConfig, FeedForward, LmConfig, Norm, Rope, Sampling, SpeechToTextConfig,
+};
 
 /// Width inside a feed-forward part (docs/spec/moshi.md 3.7).
 pub(crate) fn hidden_of(kind: FeedForward, ff: usize, dim: usize) -> usize {
@@ -98,7 +100,16 @@ pub(super) fn resolve(file: Sizing, map: &Map<String, Value>) -> Result<LmConfig
             size(file.extra_heads_num_heads).unwrap_or(0),
             size(file.extra_heads_dim).unwrap_or(6),
         ),
-        sampling: sampling(file.lm_gen_config.unwrap_or_default().0),
+        speech_to_text: (dep_q == 0).then(|| speech_to_text(file.stt_config)),
+        sampling: match (dep_q, file.lm_gen_config) {
+            // Speech to text takes the likeliest (docs/spec/moshi.md 5).
+            (0, None) => Sampling {
+                temp: 0.0,
+                temp_text: 0.0,
+                ..Sampling::default()
+            },
+            (_, found) => sampling(found.unwrap_or_default().0),
+        },
         model_type: file.model_type.unwrap_or_else(|| "moshi".into()),
     })
 }
@@ -252,6 +263,15 @@ fn conditions(
         });
     }
     Ok(found)
+}
+
+/// Delays; what is left out is that of the released model with the shorter ones.
+fn speech_to_text(file: Option<Object<SpeechToText>>) -> SpeechToTextConfig {
+    let Object(file) = file.unwrap_or_default();
+    SpeechToTextConfig {
+        audio_delay_seconds: file.audio_delay_seconds.map_or(0.5, |delay| delay.0),
+        audio_silence_prefix_seconds: file.audio_silence_prefix_seconds.map_or(0.0, |s| s.0),
+    }
 }
 
 fn sampling(file: Generation) -> Sampling {

@@ -87,6 +87,17 @@ pub fn config_json(config: &LmConfig, target: Target, file_name: &str) -> String
         put("fuser", json!({"sum": names}));
         put("conditioners", Value::Object(all.clone()));
     }
+    if c.extra_heads.0 > 0 {
+        put("extra_heads_num_heads", json!(c.extra_heads.0));
+        put("extra_heads_dim", json!(c.extra_heads.1));
+    }
+    if let Some(stt) = &c.speech_to_text {
+        put(
+            "stt_config",
+            json!({"audio_delay_seconds": stt.audio_delay_seconds,
+                "audio_silence_prefix_seconds": stt.audio_silence_prefix_seconds}),
+        );
+    }
     let s = c.sampling;
     // f32 to the shortest decimal that reads back.
     let short = |v: f32| v.to_string().parse::<f64>().unwrap_or_default();

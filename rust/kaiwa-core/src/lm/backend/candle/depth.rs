@@ -54,6 +54,11 @@ impl Frame {
             past: Vec::new(),
         }
     }
+
+    /// Output of the temporal transformer, `[rows, temporal dim]`.
+    pub(super) fn z(&self) -> &Tensor {
+        &self.z
+    }
 }
 
 impl Depth {

@@ -88,6 +88,14 @@ impl Transformers for CandleState {
         Ok(())
     }
 
+    fn heads(&mut self, logits: &mut [f32]) -> Result<()> {
+        let frame = self.frame.as_ref();
+        let (_, frame) = frame.ok_or_else(|| internal_error("no step came before its heads"))?;
+        self.model
+            .device
+            .run(|_| to_host(&self.model.temporal.extra_logits(frame.z())?, logits))
+    }
+
     /// On an error the sub-step is not made and can be made again.
     fn depth(&mut self, k: usize, previous: &[i32], logits: &mut [f32]) -> Result<()> {
         let depth = self.model.depth.as_ref();

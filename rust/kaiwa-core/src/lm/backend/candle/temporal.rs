@@ -25,6 +25,7 @@ pub(super) struct Temporal {
     out_norm: Norm,
     /// `[text_card_out, dim]`.
     text_linear: Linear,
+    extra_heads: Vec<Linear>,
     heads: Heads,
     rope: Rope,
     /// Angle of a step, per rotated pair.
@@ -69,6 +70,9 @@ impl Temporal {
             .map(|l| Layer::load(loader, &format!("transformer.layers.{l}"), &spec));
         let layers = layers.collect::<Result<_>>()?;
         let heads = Heads::new(config.dim, config.num_heads, config.kv_repeat);
+        let extra_heads =
+            (0..config.extra_heads.0).map(|i| loader.matrix(&format!("extra_heads.{i}.weight")));
+        let extra_heads = extra_heads.collect::<Result<_>>()?;
         let pairs = heads.dim / 2;
         let speed = |i| config.max_period.powf(-(i as f64) / pairs as f64);
         Ok(Self {
@@ -78,6 +82,7 @@ impl Temporal {
             layers,
             out_norm: Norm::load(loader, "out_norm", config.norm)?,
             text_linear: loader.matrix("text_linear.weight")?,
+            extra_heads,
             heads,
             rope: config.rope,
             speeds: (0..pairs).map(speed).collect(),
@@ -136,6 +141,12 @@ impl Temporal {
     /// Text logits `[rows, text_card_out]` of [`Temporal::run`]'s outputs.
     pub(super) fn text_logits(&self, z: &Tensor) -> Result<Tensor> {
         self.text_linear.forward(z)
+    }
+
+    /// Logits of the extra heads, `[rows, heads * classes]`, of [`Temporal::run`]'s outputs.
+    pub(super) fn extra_logits(&self, z: &Tensor) -> Result<Tensor> {
+        let each = self.extra_heads.iter().map(|head| head.forward(z));
+        Ok(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 1)?)
     }
 
     /// Attention of one layer over the rings, after writing the step's own keys.

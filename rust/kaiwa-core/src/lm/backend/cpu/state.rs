@@ -91,6 +91,13 @@ impl Transformers for CpuState {
         Ok(())
     }
 
+    fn heads(&mut self, logits: &mut [f32]) -> Result<()> {
+        self.stages.start();
+        self.model.temporal.heads(&mut self.temporal, logits);
+        self.stages.end(stages::TEXT_HEAD);
+        Ok(())
+    }
+
     fn depth(&mut self, k: usize, previous: &[i32], logits: &mut [f32]) -> Result<()> {
         let Self {
             model,

@@ -16,6 +16,7 @@ pub(super) struct Temporal {
     layers: Vec<(NormsAndScales, Matrices)>,
     out_norm: NormWeights,
     text_linear: Packed,
+    extra_heads: Vec<Packed>,
     max_period: f64,
 }
 
@@ -45,7 +46,12 @@ impl Temporal {
             let matrices = Matrices::load(loader, &prefix, 0, &gating, config.feed_forward)?;
             layers.push((shared, matrices));
         }
+        let mut extra_heads = Vec::with_capacity(config.extra_heads.0);
+        for i in 0..config.extra_heads.0 {
+            extra_heads.push(loader.linear(&format!("extra_heads.{i}.weight"))?);
+        }
         Ok(Self {
+            extra_heads,
             text_emb,
             emb,
             layers,
@@ -70,7 +76,8 @@ impl Temporal {
             stages::MLP_OUT,
         ];
         let mut stages: Vec<_> = names.into_iter().zip(sums).collect();
-        stages.push((stages::TEXT_HEAD, self.text_linear.bytes()));
+        let heads = self.extra_heads.iter().map(Packed::bytes).sum::<usize>();
+        stages.push((stages::TEXT_HEAD, self.text_linear.bytes() + heads));
         stages
     }
 
@@ -146,5 +153,22 @@ impl Temporal {
         self.out_norm.run(isa, &work.x, &mut work.z);
         layer::product_into(&self.text_linear, &work.z, rows, text_logits);
         stages.end(stages::TEXT_HEAD);
+    }
+
+    /// Logits of the extra heads, `[rows, heads, classes]`, of the pass that `work` is from.
+    pub(super) fn heads(&self, work: &mut TemporalWork, logits: &mut [f32]) {
+        let rows = work.z.len() / self.text_emb.cols();
+        let width = logits.len() / rows.max(1);
+        let mut at = 0;
+        for head in &self.extra_heads {
+            let classes = head.outputs();
+            work.row.resize(rows * classes, 0.0);
+            layer::product_into(head, &work.z, rows, &mut work.row);
+            let to = logits.chunks_exact_mut(width);
+            for (to, from) in to.zip(work.row.chunks_exact(classes)) {
+                to[at..at + classes].copy_from_slice(from);
+            }
+            at += classes;
+        }
     }
 }

@@ -202,6 +202,7 @@ impl Layout {
         FrameTokens {
             text: ints(self.text, rows).collect(),
             audio: ints(self.audio, rows * self.spoken).collect(),
+            heads: Vec::new(),
             finite: ints(self.finite, rows).map(|f| f != 0).collect(),
         }
     }

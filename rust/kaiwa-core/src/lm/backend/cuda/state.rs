@@ -14,6 +14,7 @@ use crate::cuda::args::Pointer;
 use crate::cuda::executor::{Executor, Memory, Prepared};
 use crate::cuda::frame::Frame as Launches;
 use crate::error::{Error, Result};
+use crate::lm::backend::host_sampled::softmax;
 use crate::lm::backend::{Frame, FrameLogits, FrameTokens, Instruments, LmState};
 
 /// More candidates than this are sorted in memory of the device (`cuda/sample.cu`).
@@ -170,6 +171,25 @@ impl StateMemory {
     }
 }
 
+impl StateMemory {
+    /// Fetches the extra heads of a frame, where the model has any: of other models nothing more is
+    /// waited for than the frame.
+    fn heads(&self, made: &mut FrameTokens, (count, classes): (usize, usize)) -> Result<()> {
+        let rows = made.finite.len();
+        made.heads.resize(rows * count * classes, 0.0);
+        for (i, memory) in self.temporal.heads.iter().enumerate() {
+            let logits = memory.read_f32(0, rows * classes)?;
+            for (row, logits) in logits.chunks_exact(classes).enumerate() {
+                let to = &mut made.heads[(row * count + i) * classes..][..classes];
+                to.copy_from_slice(logits);
+                made.finite[row] &= to.iter().all(|v| v.is_finite());
+                softmax(to);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl LmState for CudaState {
     fn step(&mut self, frame: &Frame<'_>) -> Result<FrameTokens> {
         let rows = frame.slots.len();
@@ -185,11 +205,14 @@ impl LmState for CudaState {
         layout.write(frame, &self.positions, &mut self.input);
         self.output.resize(layout.output_bytes(), 0);
         bucket.frame.run(&self.input, &mut self.output)?;
+        let mut made = layout.read(&self.output, rows);
+        self.memory
+            .heads(&mut made, self.model.config.extra_heads)?;
         for slot in frame.slots {
             self.positions[*slot] += 1;
         }
         self.last = rows;
-        Ok(layout.read(&self.output, rows))
+        Ok(made)
     }
 
     fn logits(&mut self) -> Result<FrameLogits> {

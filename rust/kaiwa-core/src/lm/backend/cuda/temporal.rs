@@ -26,6 +26,8 @@ pub(super) struct Temporal {
     out_norm: Norm,
     /// `[text_card_out, dim]`.
     text_linear: Matrix,
+    /// `[classes, dim]` each.
+    extra_heads: Vec<Matrix>,
     /// Angle of a step, f64 per rotated pair.
     speeds: Memory,
     pairs: usize,
@@ -39,6 +41,8 @@ pub(super) struct TemporalWork {
     rotation: Memory,
     /// `[rows, text_card_out]`.
     pub logits: Memory,
+    /// Per extra head, `[rows, classes]`.
+    pub heads: Vec<Memory>,
 }
 
 impl Temporal {
@@ -60,6 +64,9 @@ impl Temporal {
         let layers = (0..config.num_layers)
             .map(|l| Layer::load(loader, &format!("transformer.layers.{l}"), &spec));
         let layers = layers.collect::<Result<_>>()?;
+        let extra_heads = (0..config.extra_heads.0)
+            .map(|i| loader.matrix(&format!("extra_heads.{i}.weight"), false));
+        let extra_heads = extra_heads.collect::<Result<_>>()?;
         let pairs = config.head_dim() / 2;
         let speed = |i: usize| config.max_period.powf(-(i as f64) / pairs as f64);
         let speeds: Vec<u8> = (0..pairs).flat_map(|i| speed(i).to_le_bytes()).collect();
@@ -68,6 +75,7 @@ impl Temporal {
             layers,
             out_norm: Norm::load(loader, "out_norm", config.norm, config.dim)?,
             text_linear: loader.matrix("text_linear.weight", false)?,
+            extra_heads,
             speeds: Memory::of(loader.executor(), &speeds)?,
             pairs,
         })
@@ -84,8 +92,10 @@ impl Temporal {
     }
 
     pub(super) fn needs(&self, rows: usize) -> Needs {
+        let heads = self.extra_heads.iter().map(|head| head.needs(rows));
         let all = self.layers.iter().map(|layer| layer.needs(rows));
-        all.fold(self.text_linear.needs(rows), Needs::or)
+        all.chain(heads)
+            .fold(self.text_linear.needs(rows), Needs::or)
     }
 
     /// Memory for up to `rows` rows.
@@ -101,6 +111,9 @@ impl Temporal {
             z: floats(config.dim)?,
             rotation: floats(config.head_dim())?,
             logits: floats(config.text_card_out)?,
+            heads: (self.extra_heads.iter())
+                .map(|head| floats(head.outputs()))
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -136,6 +149,9 @@ impl Temporal {
             self.text_linear
                 .node(rows, z, logits, Then::Store, &work.scratch),
         );
+        for (head, to) in self.extra_heads.iter().zip(&own.heads) {
+            nodes.push(head.node(rows, z, to.start(), Then::Store, &work.scratch));
+        }
         Ok(())
     }
 

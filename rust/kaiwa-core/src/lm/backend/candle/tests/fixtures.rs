@@ -175,6 +175,7 @@ fn config(folder: &Path) -> LmConfig {
         }),
         conditions: Vec::new(),
         extra_heads: (0, 0),
+        speech_to_text: None,
         sampling: Sampling::default(),
     }
 }

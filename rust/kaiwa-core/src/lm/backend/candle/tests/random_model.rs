@@ -68,6 +68,7 @@ pub(super) fn config(v: Variant) -> LmConfig {
         }),
         conditions: Vec::new(),
         extra_heads: (0, 0),
+        speech_to_text: None,
         sampling: Sampling::default(),
     }
 }

@@ -1,0 +1,1 @@
+"""OpenAI's transcriptions of files at `POST /v1/audio/transcriptions` (docs/server.md)."""
