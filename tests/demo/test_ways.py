@@ -104,7 +104,7 @@ def test_a_browser(asked: Asked, recording: Path, tmp_path: Path) -> None:
     pytest.importorskip("playwright")
     from playwright.sync_api import sync_playwright
     from tests.web.conftest import ARTIFACTS, BASE, chromium_path
-    from tests.web.test_call import press, state, until
+    from tests.web.talking import press, state, until
 
     with program() as server, sync_playwright() as driver:
         browser = driver.chromium.launch(

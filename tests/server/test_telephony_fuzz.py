@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.server.live import Program, eventually, program
+from tests.server.openai_calls import paced
 from tests.server.phone import PROVIDERS
 from tests.server.test_fuzz import ENDS, ROUNDS, stops_growing
 from tests.server.wire import Call, call, pcm16, tone
@@ -146,12 +147,20 @@ def busy(server: Program) -> float:
 
 
 async def converse(chat: Call, over: asyncio.Event) -> list[float]:
-    """A call of somebody else, a frame for every answer; when the answers came."""
+    """A call of somebody else, at the pace of time; when the answers came. It does not wait for
+    each answer: on a busy machine a frame that is late may be dropped, and has none."""
     came: list[float] = []
-    while not over.is_set():
+
+    async def say(number: int) -> None:
         await chat.say(pcm16(tone(1)))
-        await chat.frames(1)
-        came.append(time.monotonic())
+
+    speaking = asyncio.create_task(paced(10_000, say))
+    try:
+        while not over.is_set():
+            await chat.frames(1)
+            came.append(time.monotonic())
+    finally:
+        speaking.cancel()
     return came
 
 
@@ -165,7 +174,7 @@ async def test_attacks_leave_nothing_behind_and_nobody_hears_them() -> None:
                 await wave(server.port, seed)
                 assert server.ask("/healthz").status == 200
             over.set()
-            # It was never cut off, and every frame had its answer.
+            # It was never cut off, and was answered all the time.
             came = await talking
             gaps = [b - a for a, b in itertools.pairwise(came)]
             longest = 1000 * max(gaps, default=0.0)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.web.conftest import Serve
 from tests.web.fake_server import Script
-from tests.web.test_call import eventually, still
+from tests.web.talking import eventually, still
 
 
 def test_the_figures_are_shown(page: Page, serve: Serve) -> None:

@@ -20,7 +20,7 @@ from tests.server.live import At, Live, eventually, running
 from tests.server.test_stop import _Stuck
 from tests.server.wire import Call, call, pcm16, tone
 from tests.web.conftest import in_a_thread
-from tests.web.test_call import press, state, title, until
+from tests.web.talking import press, state, title, until
 
 from kaiwa import Engine
 from kaiwa.cli.serve import load as load_engine

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from tests.server.live import program, running
 from tests.web.conftest import ARTIFACTS
-from tests.web.test_call import figures, press, state, until
+from tests.web.talking import figures, press, state, until
 
 from kaiwa.client import connect
 from kaiwa.client.wires import WIRES
