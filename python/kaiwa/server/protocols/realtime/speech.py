@@ -61,12 +61,12 @@ class Speech:
         samples = np.concatenate((self._rest, fresh))
         whole = len(samples) // _SLOT_SAMPLES * _SLOT_SAMPLES
         self._rest = samples[whole:]
+        slots = samples[:whole].reshape(-1, _SLOT_SAMPLES)
+        data, size = np.repeat(slots, 2).tobytes(), 4 * _SLOT_SAMPLES
         marks = []
-        for slot in samples[:whole].reshape(-1, _SLOT_SAMPLES):
-            voiced = bool(slot.any()) and self._detector.is_speech(
-                np.repeat(slot, 2).tobytes(), _DETECTOR_RATE
-            )
-            mark = self._slot(voiced)
+        for number, sounds in enumerate(np.any(slots, axis=1)):
+            slot = data[number * size : (number + 1) * size]
+            mark = self._slot(bool(sounds) and self._detector.is_speech(slot, _DETECTOR_RATE))
             if mark is not None:
                 marks.append(mark)
         return marks
