@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tools.simulation.__main__ import main
+from tools.simulation.checks import Violation
 from tools.simulation.loop import Process, Spinning, VirtualLoop
 from tools.simulation.world import run_kind
 
@@ -85,3 +87,9 @@ def test_waiting_for_what_never_comes_is_found() -> None:
     with pytest.raises(Spinning, match="nothing is left to wait for"):
         loop.run_until_complete(loop.create_future())
     loop.close()
+
+
+def test_a_finding_goes_from_one_process_to_another() -> None:
+    """As `tools/simulate` hands it on."""
+    there = pickle.loads(pickle.dumps(Violation("ends", "twice")))
+    assert (there.invariant, there.text, str(there)) == ("ends", "twice", "ends: twice")

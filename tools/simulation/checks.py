@@ -61,9 +61,13 @@ class Violation(AssertionError):  # noqa: N818
     """An invariant does not hold."""
 
     def __init__(self, invariant: str, text: str) -> None:
-        super().__init__(f"{invariant}: {text}")
+        # As they are, so that it can go from one process to another.
+        super().__init__(invariant, text)
         self.invariant = invariant
         self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
 
 
 class Checks:
