@@ -106,7 +106,9 @@ class Faults:
         if instance is not None and instance.engine is not None:
             infos = instance.engine.sessions()
             if infos:
-                instance.engine.end_session(self.rng.choice(infos).id, "ended by the operator")
+                instance.engine.end_session(
+                    self.rng.choice(infos).id, "ended by the operator; call again later"
+                )
 
     # ---- engines ---------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ async def end_session(server: ThisServer, session_id: str) -> Response:
     """Its client is told that the operator ended the conversation."""
     number = int(session_id) if session_id.isdecimal() and len(session_id) < 19 else -1
     engine = server.state.engine
-    message = "the operator ended this conversation"
+    message = "the operator ended this conversation; call again later"
     if engine is None or number < 0 or not engine.end_session(number, message):
         raise Refused(404, "no_session", "there is no live session of this id")
     return Response(status_code=204)
