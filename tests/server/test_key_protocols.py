@@ -13,8 +13,13 @@ from kaiwa.server.protocols.registry import PROTOCOLS
 
 from .conftest import MakeKey
 
-#: Where each protocol's calls are opened. WebRTC's are opened by a request, not a websocket.
-DOORS = [(protocol.name, path) for protocol in PROTOCOLS for path in protocol.paths]
+#: Where calls are opened, by each protocol for models that speak. WebRTC's are opened by a request.
+DOORS = [
+    (protocol.name, path)
+    for protocol in PROTOCOLS
+    if protocol.task == "duplex"
+    for path in protocol.paths
+]
 
 
 @pytest.mark.parametrize("name", [name for name, _ in DOORS])
