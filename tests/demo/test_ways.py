@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -99,7 +100,8 @@ def test_a_websocket_of_a_server_without_a_model_named(asked: Asked, listener: L
     said(asked, pieces, audio, listener)
 
 
-def test_a_browser(asked: Asked, recording: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("connection", ["websocket", "webrtc"])
+def test_a_browser(asked: Asked, recording: Path, connection: str) -> None:
     """The microphone hears the caller; the page shows what the model says."""
     pytest.importorskip("playwright")
     from playwright.sync_api import sync_playwright
@@ -118,16 +120,58 @@ def test_a_browser(asked: Asked, recording: Path, tmp_path: Path) -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(f"http://127.0.0.1:{server.port}/")
+        page.click("#settings summary")
+        page.select_option("#connection", connection)
         press(page)
         state(page, "active")
+        (row,) = server.ask("/v1/sessions").json["sessions"]
+        assert row["protocol"] == {"websocket": "kyutai"}.get(connection, connection)
         wanted = json.dumps(" ".join(asked.words))
         until(page, f"kaiwa.captions.includes({wanted})", 40)
         assert page.evaluate("kaiwa.peakOutputRms") > 0.02
         ARTIFACTS.mkdir(exist_ok=True)
-        page.screenshot(path=ARTIFACTS / "demo-call.png")
+        page.screenshot(path=ARTIFACTS / f"demo-call-{connection}.png")
         page.click("#end")
         state(page, "ended")
         wait_until(lambda: not server.ask("/v1/sessions").json["sessions"], "the slot is free", 20)
+        browser.close()
+
+
+def test_the_example_of_a_page_by_webrtc(asked: Asked, recording: Path) -> None:
+    """The lines of docs/clients.md, in a page of the server."""
+    pytest.importorskip("aiortc")
+    from playwright.sync_api import sync_playwright
+    from tests.web.conftest import BASE, chromium_path
+    from tests.web.talking import until
+
+    page_of = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+    (example,) = re.findall(r"^```js\n(.*?)^```", page_of, re.MULTILINE | re.DOTALL)
+    with program("--seed", 1) as server, sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium_path(),
+            args=[
+                *BASE,
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+                f"--use-file-for-fake-audio-capture={recording}%noloop",
+            ],
+        )
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        source = example.replace("8998", str(server.port)).replace(
+            "console.log(", "(window.events ??= []).push("
+        )
+        page.evaluate(f"(async () => {{ {source} window.call = call; }})()")
+        said = (
+            "(window.events ?? []).filter((e) => e.type.endsWith('transcript.delta'))"
+            ".map((e) => e.delta).join('')"
+        )
+        until(page, f"({said}).includes({json.dumps(' '.join(asked.words))})", 40)
+        energy = page.evaluate(
+            "(async () => [...(await call.getStats()).values()]"
+            ".find((row) => row.type === 'inbound-rtp').totalAudioEnergy)()"
+        )
+        assert energy > 0.001
         browser.close()
 
 

@@ -317,11 +317,12 @@ async def test_floods_end_their_own_call_alone(small: Live) -> None:
             for _ in range(100):
                 caller.channel.send("x" * 60_000)
             await caller.until(lambda: caller.closed, "cut off")
+        heard = len(gaps)
+        await eventually(lambda: len(gaps) > heard + 5, "the other call goes on")
     finally:
         other.cancel()
         await asyncio.gather(other, return_exceptions=True)
     print(f"longest gap in another call: {max(gaps):.3f} s of {len(gaps)} frames")
-    assert len(gaps) > 10
     await eventually(lambda: small.quiet, "the slots are free")
 
 

@@ -99,7 +99,8 @@ const quality = (device) => ({
   },
 });
 
-async function openMicrophone(device) {
+/** A microphone, with what browsers do against echo; another if the chosen one is gone. */
+export async function openMicrophone(device) {
   try {
     return await navigator.mediaDevices.getUserMedia(quality(device));
   } catch (error) {

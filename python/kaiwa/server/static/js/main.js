@@ -5,6 +5,7 @@ import { Call } from "./call.js";
 import { Captions, clock } from "./captions.js";
 import { Dial, loudness } from "./dial.js";
 import { address } from "./protocol.js";
+import { RtcCall } from "./rtc.js";
 import { Settings } from "./settings.js";
 
 const KEY_STORE = "kaiwa.key";
@@ -154,6 +155,8 @@ function showMeter(meter, rms) {
   return level;
 }
 
+const FORMATS = { pcm: "PCM", webrtc: "Opus, WebRTC" };
+
 let input = 0;
 let output = 0;
 
@@ -163,7 +166,7 @@ function showFigures() {
   setText($("rtt"), call.rttMs && call.state === "active" ? `${Math.round(call.rttMs)} ms` : "–");
   setText($("buffer"), `${Math.round(call.bufferMs)} ms`);
   setText($("gaps"), String(call.underruns));
-  setText($("format"), call.format === "pcm" ? "PCM" : "Opus");
+  setText($("format"), FORMATS[call.format] ?? "Opus");
   $("meter-input").setAttribute("aria-valuenow", String(Math.round(100 * input)));
   $("meter-output").setAttribute("aria-valuenow", String(Math.round(100 * output)));
 }
@@ -259,7 +262,8 @@ function start() {
   }
   captions.clear();
   limitNoted = false;
-  call = new Call(
+  const Kind = settings.connection === "webrtc" ? RtcCall : Call;
+  call = new Kind(
     {
       auth: info?.auth ?? "none",
       key,

@@ -49,6 +49,12 @@ export class Settings {
       this.#changed();
       this.onDevice(device.value);
     });
+    const connection = this.#input("connection");
+    connection.addEventListener("change", () => {
+      if (connection.value === "webrtc") this.#chosen.connection = "webrtc";
+      else delete this.#chosen.connection;
+      this.#changed();
+    });
     this.#input("defaults").addEventListener("click", () => {
       this.#chosen = { device: this.#chosen.device };
       seed.value = "";
@@ -73,6 +79,7 @@ export class Settings {
   }
 
   #show() {
+    this.#input("connection").value = this.connection;
     for (const name of Object.keys(NUMBERS)) {
       const input = this.#input(name);
       const value = this.#number(name);
@@ -93,6 +100,11 @@ export class Settings {
       if (Number.isFinite(sampling?.[info])) this.#defaults[name] = sampling[info];
     }
     this.#show();
+  }
+
+  /** How calls travel: "websocket", or "webrtc". */
+  get connection() {
+    return this.#chosen.connection === "webrtc" ? "webrtc" : "websocket";
   }
 
   get device() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -25,7 +26,9 @@ class WebRtcProtocol(WireProtocol):
         self._network = Network("127.0.0.1") if network is None else network
 
     def configure(self, settings: ServerSettings) -> WireProtocol:
-        """With the ports and addresses of the settings."""
+        """With the ports and addresses of the settings. Its packages take a second or so to load,
+        which the first caller is not to wait for."""
+        threading.Thread(target=routes.load_early, name="kaiwa-webrtc", daemon=True).start()
         return WebRtcProtocol(Network.of(settings))
 
     def codec(self) -> CallCodec:

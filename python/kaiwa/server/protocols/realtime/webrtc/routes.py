@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import secrets
@@ -116,8 +117,14 @@ def add(router: APIRouter, services: Services, protocol: WireProtocol, network: 
         return Response(status_code=200)
 
 
+def load_early() -> None:
+    """Loads what WebRTC needs, if it is there."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_PEER)
+
+
 async def load() -> None:
-    """Loads what WebRTC needs, once, beside the event loop.
+    """The same, once, beside the event loop, for whoever needs it now.
 
     Raises:
         Refused: 501, it is not installed.
