@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import sys
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from openai import AsyncOpenAI
 from tests.server.conftest import MakeKey
-from tests.server.live import Live, eventually, running
+from tests.server.live import Live, eventually, running, wait_until
 from tests.server.openai_calls import paced
 from tests.server.test_realtime import BEGINS, ENDS, check
 from tests.server.webrtc import PATH, Caller, calling, form, post
@@ -207,7 +208,30 @@ async def test_keys_secrets_and_their_limits(make_key: MakeKey, key_path: Path, 
         await eventually(lambda: live.quiet, "the slot is free")
 
 
-def test_pages_of_allowed_origins_may_post(offer: str) -> None:
+def test_damaged_offers_are_answered_or_refused(
+    small: Live, offer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that are lost, doubled, cut off or changed."""
+    monkeypatch.setattr(channel, "CONNECT_SECONDS", 0.05)
+    rng = random.Random(1)
+    seen = set()
+    for _ in range(150):
+        lines = offer.splitlines()
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(lines))
+            line = lines[at]
+            cut = rng.randint(0, len(line))
+            lines[at : at + 1] = rng.choice(
+                [[], [line, line], [line[:cut]], [line[:cut] + rng.choice("9=: é") + line[cut:]]]
+            )
+        seen.add(post(small, ("\r\n".join(lines) + "\r\n").encode()).status)
+    # Some find no slot, since those before them have not been given up yet.
+    assert {201, 400} <= seen <= {201, 400, 503}
+    wait_until(lambda: small.quiet, "the slots are free")
+
+
+def test_pages_of_allowed_origins_may_post(offer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "CONNECT_SECONDS", 0.1)
     with running(origin=("https://a.example",)) as live:
         asks: Any = {"Access-Control-Request-Method": "POST"}
         allowed = live.ask(PATH, "OPTIONS", Origin="https://a.example", **asks)
@@ -215,6 +239,9 @@ def test_pages_of_allowed_origins_may_post(offer: str) -> None:
         assert allowed.headers["access-control-allow-methods"] == "POST"
         assert live.ask(PATH, "OPTIONS", Origin="https://b.example", **asks).status == 403
         assert post(live, offer, origin="https://b.example").status == 403
+        opened = post(live, offer, origin="https://a.example")
+        assert opened.status == 201
+        assert "Location" in opened.headers["access-control-expose-headers"]
 
 
 async def test_a_full_server_says_so_to_the_request(small: Live, offer: str) -> None:
