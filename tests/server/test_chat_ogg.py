@@ -4,9 +4,11 @@ keep the format more or less. The echo says back what it heard."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pytest
+from tests.conftest import DATA
 from tests.server.live import Live, eventually, running
 from tests.server.packets import packets, regrouped, stream
 from tests.server.wire import (
@@ -180,6 +182,51 @@ async def test_checksums_granules_and_sequence_numbers_do_not_matter(echo: Live)
 
 async def test_a_new_stream_begins_in_the_middle(echo: Live) -> None:
     check_tone(await say(echo, [*stream(sound(FRAMES // 2)), *stream(sound(FRAMES // 2))]))
+
+
+def other(kind: str) -> tuple[bytes, list[bytes]]:
+    """The first page of another stream, and its further ones, one for each of ours."""
+    count = len(packets(sound()))
+    if kind == "opus":
+        first, tags = headers(9)
+        loud = [page([p], n + 2, serial=9) for n, p in enumerate(packets(tone(FRAMES, 990)))]
+        return first, [tags, *loud]
+    head = b"\x01vorbis" + bytes(23) if kind == "vorbis" else b"a codec of next year"
+    noise = np.random.default_rng(2).bytes(200)
+    first = page([head], 0, flags=2, serial=9)
+    return first, [page([noise], n + 1, serial=9) for n in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["opus", "vorbis", "unknown"])
+@pytest.mark.parametrize("ours_first", [True, False])
+async def test_of_interleaved_streams_only_the_first_one_of_opus_is_heard(
+    echo: Live, kind: str, ours_first: bool
+) -> None:
+    first, further = other(kind)
+    head, tags = headers()
+    ours = [page([packet], n + 2) for n, packet in enumerate(packets(sound()))]
+    if kind == "opus" and not ours_first:
+        # Then the other one is the first: it is heard, and ours is not.
+        check_tone(await say(echo, mixed([first, head], further, [tags, *ours])), 990)
+        return
+    firsts = [head, first] if ours_first else [first, head]
+    check_tone(await say(echo, mixed(firsts, [tags, *ours], further)))
+
+
+def mixed(firsts: list[bytes], ours: list[bytes], others: list[bytes]) -> list[bytes]:
+    """First pages, then pages of both in turn."""
+    return firsts + [made for pair in zip_longest(ours, others, fillvalue=b"") for made in pair]
+
+
+async def test_a_file_with_two_streams_is_heard_as_one() -> None:
+    data = (DATA / "inputs" / "multiplexed.opus").read_bytes()
+    with running() as live:
+        async with call(live.url(pace="none")) as chat:
+            for at in range(0, len(data), 4000):
+                await chat.say(data[at : at + 4000])
+            # One second, of which the last frame is not whole.
+            await chat.frames(12)
+        assert live.metric("kaiwa_opus_bad_packets_total") == 0
 
 
 async def test_bytes_between_pages_are_skipped(echo: Live) -> None:

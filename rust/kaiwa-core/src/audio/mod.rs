@@ -3,6 +3,7 @@
 mod coded;
 pub mod g711;
 mod ogg_reader;
+mod ogg_streams;
 mod opus;
 mod resample;
 pub mod samples;

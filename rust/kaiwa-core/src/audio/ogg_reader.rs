@@ -2,8 +2,11 @@
 //! 1.2).
 //!
 //! Accepted: pages split over messages, several packets a page, missing header pages, any serial,
-//! granule or sequence number, wrong checksums, a new stream in the middle, and one known defect:
-//! pages whose segment table says 255 bytes though the packet is longer.
+//! granule or sequence number, wrong checksums, a new stream in the middle, other streams between
+//! (`ogg_streams`), and one known defect: pages whose segment table says 255 bytes though the packet
+//! is longer.
+
+use super::ogg_streams::{Belongs, OggStreams};
 
 const CAPTURE: &[u8; 4] = b"OggS";
 const HEADER: usize = 27;
@@ -25,8 +28,12 @@ pub struct OggReader {
     buffer: Vec<u8>,
     /// A packet whose end has not been seen.
     partial: Vec<u8>,
-    /// The page before consisted of one lacing value of 255: the defect may follow.
+    /// The last page of the stream that is heard consisted of one lacing value of 255: the defect
+    /// may follow.
     suspect: bool,
+    streams: OggStreams,
+    /// The page before was one of another stream.
+    elsewhere: bool,
     skipped: u64,
 }
 
@@ -52,15 +59,26 @@ impl OggReader {
             let Some(page) = Page::parse(rest) else { break };
             let length = page.length;
             let (flags, lacing, body) = (page.flags, page.lacing.to_vec(), at + page.body);
+            let first = flags & 2 != 0;
+            let belongs = self
+                .streams
+                .page(page.serial, first, &rest[page.body..length]);
             at += length;
-            self.page(flags, &lacing, body, packets);
+            self.elsewhere = belongs == Belongs::Other;
+            if belongs == Belongs::Begins {
+                self.partial.clear();
+                packets.push(Packet::Begin);
+            }
+            if belongs != Belongs::Other {
+                self.page(flags, &lacing, body, packets);
+            }
         }
         self.buffer.drain(..at);
     }
 
     /// Bytes between pages: the tail of a packet whose page said 255, or garbage.
     fn stray(&mut self, from: usize, to: usize, packets: &mut Vec<Packet>) {
-        if self.suspect && self.partial.len() + (to - from) <= MAX_PACKET {
+        if self.suspect && !self.elsewhere && self.partial.len() + (to - from) <= MAX_PACKET {
             self.partial.extend_from_slice(&self.buffer[from..to]);
             self.suspect = false;
             finish(&mut self.partial, packets);
@@ -71,10 +89,6 @@ impl OggReader {
 
     fn page(&mut self, flags: u8, lacing: &[u8], body: usize, packets: &mut Vec<Packet>) {
         let continued = flags & 1 != 0;
-        if flags & 2 != 0 {
-            self.partial.clear();
-            packets.push(Packet::Begin);
-        }
         if !continued && !self.partial.is_empty() {
             // The defect, with nothing between the pages: the packet was just 255 bytes long; or
             // its end was lost.
@@ -125,6 +139,7 @@ fn find_capture(data: &[u8]) -> usize {
 
 struct Page<'a> {
     flags: u8,
+    serial: u32,
     lacing: &'a [u8],
     /// Offset of the body.
     body: usize,
@@ -142,6 +157,7 @@ impl<'a> Page<'a> {
         data.get(..length)?;
         Some(Self {
             flags: header[5],
+            serial: u32::from_le_bytes([header[14], header[15], header[16], header[17]]),
             lacing,
             body,
             length,
@@ -160,6 +176,12 @@ mod tests {
         page.push(lacing.len() as u8);
         page.extend(lacing);
         page.extend(body);
+        page
+    }
+
+    fn page_of(serial: u8, flags: u8, lacing: &[u8], body: &[u8]) -> Vec<u8> {
+        let mut page = page(flags, lacing, body);
+        page[14] = serial;
         page
     }
 
@@ -210,6 +232,29 @@ mod tests {
         assert_eq!(read(&[&bad, &next]), [audio(&long), audio(b"xyz")]);
         let exact = page(0, &[255], &[5; 255]);
         assert_eq!(read(&[&exact, &next]), [audio(&[5; 255]), audio(b"xyz")]);
+    }
+
+    #[test]
+    fn pages_of_other_streams_do_not_break_a_packet_that_goes_on() {
+        let mut stream = page_of(1, 2, &[8], b"OpusHead");
+        stream.extend(page_of(2, 2, &[7], b"\x01vorbis"));
+        stream.extend(page_of(1, 0, &[255], &[1; 255]));
+        stream.extend(page_of(2, 0, &[255], &[9; 255]));
+        stream.extend(page_of(1, 1, &[4], &[2; 4]));
+        stream.extend(page_of(2, 1, &[3, 2], &[9; 5]));
+        // Of this one the table might say too little, and it does not.
+        stream.extend(page_of(1, 0, &[255], &[3; 255]));
+        stream.extend(page_of(2, 0, &[1], &[9]));
+        stream.extend(b"stray");
+        stream.extend(page_of(1, 0, &[2], b"ab"));
+        let mut whole = vec![1u8; 255];
+        whole.extend([2; 4]);
+        let wanted = [Packet::Begin, audio(&whole), audio(&[3; 255]), audio(b"ab")];
+        assert_eq!(read(&[&stream]), wanted);
+        for size in [1, 28, 300] {
+            let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+            assert_eq!(read(&pieces), wanted, "pieces of {size}");
+        }
     }
 
     #[test]

@@ -262,7 +262,8 @@ mod tests {
     fn empty_and_damaged_packets_are_left_out() {
         let mut reader = OpusReader::new().unwrap();
         let mut pages = PacketWriter::new(Vec::new());
-        for packet in [vec![], vec![0xff; 3], vec![0x03, 0x3f]] {
+        let head = b"OpusHead".to_vec();
+        for packet in [head, vec![], vec![0xff; 3], vec![0x03, 0x3f]] {
             pages
                 .write_packet(packet, 1, PacketWriteEndInfo::EndPage, 0)
                 .unwrap();
@@ -271,6 +272,46 @@ mod tests {
         let summary = reader.read(&pages.into_inner(), &mut pcm);
         assert_eq!((summary.packets, summary.bad_packets), (0, 3));
         assert!(pcm.is_empty());
+    }
+
+    #[test]
+    fn damaged_streams_give_finite_audio_and_no_panic() {
+        let mut writer = OpusWriter::new(0).unwrap();
+        let whole = writer.write(&tone(9600)).unwrap();
+        // A generator of its own, so that every run sees the same streams.
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..2000 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random(6) {
+                let at = random(bytes.len());
+                match random(4) {
+                    0 => bytes[at] = random(256) as u8,
+                    1 => bytes.truncate(at.max(1)),
+                    2 => drop(bytes.drain(at..(at + 1 + random(60)).min(bytes.len()))),
+                    _ => {
+                        let piece = bytes[at..(at + 1 + random(300)).min(bytes.len())].to_vec();
+                        let to = random(bytes.len());
+                        bytes.splice(to..to, piece);
+                    }
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            let (mut reader, mut pcm) = (OpusReader::new().unwrap(), Vec::new());
+            for piece in bytes.chunks(1 + random(700)) {
+                reader.read(piece, &mut pcm);
+            }
+            assert!(pcm.iter().all(|sample| sample.is_finite()));
+            // Doubled pieces make it longer, by what is in them.
+            assert!(pcm.len() <= 4 * 9600 + 6 * LONGEST);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::readiness::Readiness;
+use super::session::Suspicion;
 use crate::pipeline::GpuBytes;
 
 /// Steps kept for a chart.
@@ -90,6 +91,10 @@ pub struct Stats {
     pub dropped_output: u64,
     /// Opus packets that could not be decoded.
     pub bad_packets: u64,
+    /// How often the output of a call has become silent while words came.
+    pub silent_output: u64,
+    /// How often the words of a call have begun to go round in circles.
+    pub looping_output: u64,
     /// Panics, in a step or outside.
     pub panics: u64,
     /// The last steps.
@@ -120,6 +125,8 @@ impl Default for Stats {
             dropped_input: 0,
             dropped_output: 0,
             bad_packets: 0,
+            silent_output: 0,
+            looping_output: 0,
             panics: 0,
             history: VecDeque::new(),
         }
@@ -138,6 +145,14 @@ impl Stats {
             self.history.pop_front();
         }
         self.history.push_back(record);
+    }
+
+    /// Something is wrong with the output of a call.
+    pub(super) fn suspect(&mut self, suspicion: Suspicion) {
+        match suspicion {
+            Suspicion::Silent => self.silent_output += 1,
+            Suspicion::Loop => self.looping_output += 1,
+        }
     }
 
     /// An operation took `seconds`.
@@ -287,6 +302,19 @@ fn frames(stats: &Stats) -> Vec<Sample> {
     .into()
 }
 
+/// Calls with suspicious output, by what is wrong.
+fn suspicious(stats: &Stats) -> Vec<Sample> {
+    [
+        ("silent", stats.silent_output),
+        ("loop", stats.looping_output),
+    ]
+    .map(|(kind, count)| Sample {
+        labels: vec![kind],
+        value: Value::Number(count as f64),
+    })
+    .into()
+}
+
 /// Seconds by operation.
 fn stages(stats: &Stats) -> Vec<Sample> {
     let one = |(op, histogram): (&&'static str, &Histogram)| Sample {
@@ -402,6 +430,12 @@ pub const METRICS: &[Metric] = &[
         &[],
         "packets that could not be decoded",
         |stats, _| number(stats.bad_packets as f64),
+    ),
+    Metric::counter(
+        "kaiwa_output_suspect_total",
+        &["kind"],
+        "how often a call's output went wrong though its steps succeed: `silent` (below -60 dBFS for ten seconds in which ten words came), `loop` (a phrase of up to 16 tokens four times in a row, 24 tokens at least)",
+        |stats, _| suspicious(stats),
     ),
     Metric::counter(
         "kaiwa_engine_panics_total",

@@ -182,6 +182,10 @@ impl Core {
         if state.input.finished && frame + state.input.dropped >= last {
             return;
         }
+        let word = answer.text.filter(|token| self.pipeline.is_word(*token));
+        for suspicion in state.watch.answer(answer.audio.as_deref(), word) {
+            self.engine.stats().suspect(suspicion);
+        }
         match answer.audio {
             Some(pcm) => row.session.answer(&mut state, pcm, timing),
             // Text and pauses are answers, too.

@@ -245,6 +245,12 @@ impl Pipeline for Duplex {
         STAGES.into_iter().zip(self.last_seconds).collect()
     }
 
+    fn is_word(&self, token: i32) -> bool {
+        let config = self.moshi.config();
+        let pauses = [config.padding_id, config.end_padding_id];
+        usize::try_from(token).is_ok_and(|id| !pauses.contains(&id))
+    }
+
     fn delay(&self) -> usize {
         self.moshi.config().max_delay()
     }

@@ -143,6 +143,10 @@ pub trait Pipeline: Send {
     }
     /// Seconds of each stage of the last step.
     fn stage_seconds(&self) -> Vec<(&'static str, f64)>;
+    /// Whether a text token stands for (a part of) a word, and not for a pause between words.
+    fn is_word(&self, _token: i32) -> bool {
+        true
+    }
     /// Frames from a frame of input to the answer that belongs to it.
     fn delay(&self) -> usize;
     /// Frames of silence behind the last frame of input whose answers belong to it, too: those of a

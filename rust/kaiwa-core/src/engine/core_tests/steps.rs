@@ -126,3 +126,19 @@ fn a_stuck_engine_shows() {
     world.run_until_idle();
     assert!(world.engine.seconds_since_heartbeat() < 0.2);
 }
+
+#[test]
+fn words_without_sound_and_words_that_repeat_are_counted_once_a_call() {
+    let mut world = World::new(2);
+    let (mute, loud) = (world.open(call()), world.open(call()));
+    world.run_until_idle();
+    // With each answer there is the same word.
+    for _ in 0..140 {
+        mute.send_pcm(&[1e-4; FRAME_SIZE]).unwrap();
+        loud.send_pcm(&[0.1; FRAME_SIZE]).unwrap();
+        world.pass(FRAME);
+        (mute.events(), loud.events());
+    }
+    let stats = world.engine.stats().clone();
+    assert_eq!((stats.silent_output, stats.looping_output), (1, 2));
+}

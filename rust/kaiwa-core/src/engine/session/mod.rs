@@ -11,10 +11,12 @@ mod input_queue;
 mod options;
 mod output;
 mod output_queue;
+mod output_watch;
 mod state;
 
 pub use self::event::Event;
 pub use self::handle::Session;
 pub use self::info::SessionInfo;
 pub use self::options::{SessionOptions, Transport};
+pub(super) use self::output_watch::Suspicion;
 pub(super) use self::state::{Phase, SessionInner, State};

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::input_queue::InputQueue;
 use super::output_queue::OutputQueue;
+use super::output_watch::OutputWatch;
 use super::{Event, SessionOptions};
 use crate::engine::EndReason;
 use crate::engine::notifier::Notifier;
@@ -29,6 +30,7 @@ pub(in crate::engine) struct State {
     pub last_input: f64,
     pub input: InputQueue,
     pub output: OutputQueue,
+    pub watch: OutputWatch,
     /// The caller wants to end, or the engine has ended it and its slot is still to be freed.
     pub closing: Option<(EndReason, String)>,
     /// Counts connections: what belongs to a former one is thrown away.
@@ -62,6 +64,7 @@ impl SessionInner {
             last_input: now,
             input: InputQueue::new(options.pace, now),
             output: OutputQueue::default(),
+            watch: OutputWatch::default(),
             closing: None,
             connection: 0,
             notifier,
