@@ -299,6 +299,10 @@ class Call(LiveCall):
     async def _handle(self, session: AsyncSession, given: Input) -> None:
         """Does what the client wants."""
         if isinstance(given, Audio):
+            if self._task_wanted == "duplex" and not (self._active or self._request.realtime):
+                # What a caller says before there is a slot would be delay for ever. The engine
+                # drops it of a call that is paced, and keeps it of one that is transcribed.
+                return
             session.push(given.data)
             if not self._request.realtime:
                 await session.room()
