@@ -1,7 +1,8 @@
 """Puts trained models where Kaiwa ships them: ``python -m training.ship --work DIR``.
 
-The folder gets the weights in 8 bits (GGUF), ``config.json``, tokenizer and codec; the weights in
-bfloat16 stay in the work folder, and the curves of the run are kept beside the scripts.
+The folder gets the weights in 8 bits (GGUF), ``config.json``, tokenizer and codec, whose weights
+are rounded so that they pack better (:mod:`training.rounding`); the weights in bfloat16 stay in the
+work folder, and the curves of the run are kept beside the scripts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from kaiwa.cli import main as kaiwa
 from training import language
 from training.language import FILE, export
+from training.rounding import round_codec
 
 ROOT = Path(__file__).parents[1]
 USED = "model.q8.gguf"
@@ -34,6 +36,7 @@ def main() -> None:
     shutil.rmtree(options.out, ignore_errors=True)
     export(model, options.out, torch.bfloat16)
     shutil.copytree(options.work / "codec", options.out / "mimi")
+    round_codec(options.out / "mimi")
     if kaiwa(["convert", str(options.out / FILE), str(options.out / USED), "--to", "gguf-q8"]):
         raise SystemExit("the model could not be converted")
     (options.out / FILE).replace(options.work / FILE)

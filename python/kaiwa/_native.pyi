@@ -562,6 +562,8 @@ def g711_encode(pcm: NDArray[np.float32], law: str) -> bytes: ...
 def safetensors_summary(path: str | PathLike[str]) -> str: ...
 
 MAX_SLOTS: int
+# Sizes of random language models, smallest first.
+LM_SIZES: tuple[str, ...]
 # Sampling of a model that brings none of its own: temp, temp_text, top_k, top_k_text.
 DEFAULT_SAMPLING: tuple[float, float, int, int]
 # What an engine gives to Prometheus.

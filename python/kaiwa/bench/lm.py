@@ -82,14 +82,14 @@ def _check_position(plan: Plan) -> None:
 
 def _model(size: str, folder: Path, *, quiet: bool) -> tuple[Path, str]:
     """The model's folder or file, and what to call it."""
-    if size in lm_model.SIZES:
+    if size in _native.LM_SIZES:
         progress.summary(f"writing random weights of size {size}", quiet=quiet)
         with progress.bar("writing", None, quiet=quiet):
             return lm_model.synthesise(folder / size, size), f"random weights, {size}"
     source = Path(size)
     if not source.exists():
         raise CheckpointNotFoundError(
-            f"--size {size} is neither one of {', '.join(lm_model.SIZES)} nor an existing path; "
+            f"--size {size} is neither one of {', '.join(_native.LM_SIZES)} nor an existing path; "
             "give one of these, or a folder or file with a model"
         )
     return source, str(source)

@@ -31,9 +31,6 @@ FORMATS: dict[str, dict[str, str | None]] = {
 #: Bytes of memory per weight, scales included; to see beforehand what fits.
 BYTES_PER_WEIGHT = {"int8": 1.13, "int4": 0.63, "bf16": 2.0, "float32": 4.0}
 
-#: Sizes that `kaiwa synth moshi` writes.
-SIZES = ("tiny", "300m", "1b", "7b", "stt-tiny", "stt-1b")
-
 
 class Step(Protocol):
     """What a step gives."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kaiwa import model_options
+from kaiwa import _native, model_options
 from kaiwa.cli import options
 from kaiwa.cli.chat_options import PROTOCOLS
 from kaiwa.load_options import KV_DTYPES, QUANTIZE
@@ -81,8 +81,8 @@ def _add_lm(kinds: Any) -> None:
         "--size",
         default="300m",
         metavar="SIZE",
-        help="random weights of size tiny, 300m, 1b, 7b, stt-tiny or stt-1b (speech to text), or a "
-        "folder or file with a model (default: 300m)",
+        help=f"random weights of size {', '.join(_native.LM_SIZES)} (stt: speech to text), "
+        "or a folder or file with a model (default: 300m)",
     )
     lm.add_argument(
         "--formats",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from kaiwa import _native
 from kaiwa.cli import options
 from kaiwa.cli.convert import FORMATS
 
@@ -60,7 +61,7 @@ def add_parser(commands: Any) -> None:
     moshi.add_argument("output", metavar="OUT", help="folder to write to")
     moshi.add_argument(
         "--size",
-        choices=("tiny", "300m", "1b", "7b", "stt-tiny", "stt-1b"),
+        choices=_native.LM_SIZES,
         default="tiny",
         help="7b has the released sizes (default: tiny)",
     )

@@ -11,8 +11,8 @@ from kaiwa import _native
 from kaiwa._atomic import replacing
 from kaiwa.errors import InputError
 
-#: Sizes, smallest first; ``7b`` has exactly the released sizes.
-MOSHI_SIZES = ("tiny", "300m", "1b", "7b", "stt-tiny", "stt-1b")
+#: Sizes of duplex models and of speech to text, smallest first; ``7b`` has exactly the released sizes.
+MOSHI_SIZES: tuple[str, ...] = _native.LM_SIZES
 
 TOKENIZER_NAME = "tokenizer_spm_32k_3.model"
 

@@ -40,7 +40,10 @@ pub enum Size {
 }
 
 impl Size {
-    /// Parses `tiny`, `300m`, `1b`, `7b`, `stt-tiny` or `stt-1b`.
+    /// The sizes by name: duplex models, smallest first, then those of speech to text.
+    pub const NAMES: [&str; 6] = ["tiny", "300m", "1b", "7b", "stt-tiny", "stt-1b"];
+
+    /// Parses one of [`Size::NAMES`].
     ///
     /// # Errors
     /// [`Error::OptionValue`] for anything else.
@@ -55,7 +58,7 @@ impl Size {
             _ => Err(Error::OptionValue {
                 name: "size",
                 got: format!("{text:?}"),
-                allowed: "tiny, 300m, 1b, 7b, stt-tiny or stt-1b".into(),
+                allowed: Self::NAMES.join(", "),
             }),
         }
     }
