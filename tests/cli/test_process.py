@@ -87,7 +87,7 @@ def test_a_signal_leaves_no_partial_file(
                 assert time.monotonic() < deadline, "no output begun"
                 time.sleep(0.02)
             process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == code, err

@@ -122,7 +122,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"device": "cuda:x"}, "N"),
     ({"device": 0}, "name"),
     ({"config": 5}, "dict or a path"),
-    ({"config": {"a": object()}}, "JSON"),
+    ({"config": {"a": {1, 2}}}, "JSON"),
 ]
 
 

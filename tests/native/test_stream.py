@@ -240,7 +240,7 @@ def test_ctrl_c_ends_a_whole_signal_call(mimi_small: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "go\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert "finished" not in out
     assert "KeyboardInterrupt" in err
 

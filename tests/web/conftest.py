@@ -55,7 +55,9 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+# A file at a time: while a driver runs, its event loop keeps others from this thread, and other
+# files have tests of their own loops.
+@pytest.fixture(scope="module")
 def playwright_driver() -> Iterator[Playwright]:
     path = chromium_path()  # before the driver starts: its absence is told at once
     assert path
@@ -63,7 +65,7 @@ def playwright_driver() -> Iterator[Playwright]:
         yield driver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def launch(playwright_driver: Playwright) -> Iterator[Launch]:
     browsers: list[Browser] = []
 
@@ -79,7 +81,7 @@ def launch(playwright_driver: Playwright) -> Iterator[Launch]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(launch: Launch, microphone: Path) -> Browser:
     """A browser whose microphone hears the file, and is allowed to."""
     return launch(
