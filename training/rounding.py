@@ -25,9 +25,9 @@ CODEBOOK_BITS = 7
 def rounded(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """The nearest numbers with a mantissa of ``bits`` bits, ties away from zero; same shape."""
     drop = 23 - bits
-    raw = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
-    raw = (raw + (1 << (drop - 1))) >> drop << drop
-    return raw.astype(np.uint32).view(np.float32)
+    raw = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.int64)
+    nearest = (raw + (1 << (drop - 1))) >> drop << drop
+    return nearest.astype(np.uint32).view(np.float32)
 
 
 def round_codec(folder: Path, bits: int = BITS) -> None:

@@ -11,7 +11,7 @@ from kaiwa import _native
 from kaiwa._atomic import replacing
 from kaiwa.errors import InputError
 
-#: Sizes of duplex models and of speech to text, smallest first; ``7b`` has exactly the released sizes.
+#: Sizes of duplex models and of speech to text, smallest first; ``7b`` is the released one.
 MOSHI_SIZES: tuple[str, ...] = _native.LM_SIZES
 
 TOKENIZER_NAME = "tokenizer_spm_32k_3.model"

@@ -57,7 +57,10 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<lm::Moshi>()?;
     m.add_class::<lm::MoshiStream>()?;
     m.add("END_REASONS", PyTuple::new(m.py(), engine::end_reasons())?)?;
-    m.add("LM_SIZES", PyTuple::new(m.py(), kaiwa_core::lm::synth::Size::NAMES)?)?;
+    m.add(
+        "LM_SIZES",
+        PyTuple::new(m.py(), kaiwa_core::lm::synth::Size::NAMES)?,
+    )?;
     m.add("MAX_SLOTS", kaiwa_core::lm::MAX_SLOTS)?;
     m.add_function(wrap_pyfunction!(lm_files::lm_formats, m)?)?;
     m.add_function(wrap_pyfunction!(lm_files::lm_file_name, m)?)?;
