@@ -173,7 +173,7 @@ fn neighbours_pauses_and_resets_change_nothing() {
             done[2] = 0;
         }
         let runs = |slot: &usize| {
-            turn >= 5 * slot && (turn + slot) % (slot + 2) != 0 && done[*slot] < STEPS
+            turn >= 5 * slot && !(turn + slot).is_multiple_of(slot + 2) && done[*slot] < STEPS
         };
         let slots: Vec<usize> = (0..SLOTS).filter(runs).collect();
         if slots.is_empty() && turn > 40 && done == [STEPS; SLOTS] {

@@ -137,7 +137,8 @@ fn words_without_sound_and_words_that_repeat_are_counted_once_a_call() {
         mute.send_pcm(&[1e-4; FRAME_SIZE]).unwrap();
         loud.send_pcm(&[0.1; FRAME_SIZE]).unwrap();
         world.pass(FRAME);
-        (mute.events(), loud.events());
+        mute.events();
+        loud.events();
     }
     let stats = world.engine.stats().clone();
     assert_eq!((stats.silent_output, stats.looping_output), (1, 2));
