@@ -113,6 +113,7 @@ def test_doctor_says_what_gpu_there_is(
 
 
 def test_doctor_says_whether_card_and_build_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAIWA_CUDA", raising=False)
     monkeypatch.setattr(nvidia_smi, "query", lambda fields, seconds: {"driver": "580.65.06"})
     build = {**_native.build_info(), "features": ["cuda"], "cuda": ["sm_90", "compute_90"]}
     monkeypatch.setattr(_native, "build_info", lambda: build)
@@ -123,8 +124,14 @@ def test_doctor_says_whether_card_and_build_fit_together(monkeypatch: pytest.Mon
         "driver": "580.65.06",
         "capability": "9.0",
         "built_for": ["sm_90", "compute_90"],
+        "kernels": "candle",
         "problem": None,
     }
+    monkeypatch.setenv("KAIWA_CUDA", "own")
+    assert doctor.report()["gpu"]["kernels"] == "own"
+    monkeypatch.setenv("KAIWA_CUDA", "mine")
+    assert "KAIWA_CUDA" in doctor.report()["gpu"]["problem"]
+    monkeypatch.delenv("KAIWA_CUDA")
 
     def refuse(_: str) -> None:
         raise DeviceError("it has compute capability 7.5")

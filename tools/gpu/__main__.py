@@ -40,7 +40,9 @@ def main() -> int:
 
     record = Record(args.out / f"{args.name}.json")
     record.save()
-    stages.ALL[args.name](stages.Ask(args.device, plan.SIZES[sizes]), record)
+    stages.ALL[plan.stage_called(args.name).work](
+        stages.Ask(args.device, plan.SIZES[sizes]), record
+    )
     return 0
 
 

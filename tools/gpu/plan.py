@@ -14,26 +14,54 @@ class Stage:
         seconds: after which it is ended; what it had written by then stays.
         fatal: whether the stages after it make no sense without it.
         counted: whether the calls into the driver are counted while it runs.
+        does: what is done, a name in `stages.ALL`; the stage's own if empty.
+        kernels: what `KAIWA_CUDA` says while it runs. Stages of `own` are for CUDA cards only.
     """
 
     name: str
     seconds: float
     fatal: bool = False
     counted: bool = False
+    does: str = ""
+    kernels: str = "candle"
+
+    @property
+    def work(self) -> str:
+        """What is done."""
+        return self.does or self.name
 
 
-#: The riskiest last; the sum stays below eight minutes.
+def _own(does: str, seconds: float, counted: bool = False) -> Stage:
+    """The stage again, with Kaiwa's own kernels."""
+    return Stage(f"{does}_own", seconds, counted=counted, does=does, kernels="own")
+
+
+#: For the whole run, however long its stages might take.
+SECONDS = 480.0
+
+#: In the order of what is wanted most, should time run out.
 STAGES = (
     Stage("device", 20, fatal=True),
     Stage("tests", 70),
-    Stage("lm", 120),
-    Stage("independence", 45),
-    Stage("memory", 30),
+    _own("tests", 70),
+    _own("lm", 90),
+    _own("independence", 40),
+    Stage("lm", 90),
+    Stage("independence", 40),
     Stage("mimi", 30),
-    Stage("engine", 50),
-    Stage("peer", 80),
+    _own("engine", 45),
     Stage("profile", 25, counted=True),
+    _own("profile", 25, counted=True),
+    Stage("peer", 70),
+    Stage("engine", 45),
+    _own("memory", 30),
+    Stage("memory", 30),
 )
+
+
+def stage_called(name: str) -> Stage:
+    """The stage of a name."""
+    return next(stage for stage in STAGES if stage.name == name)
 
 
 @dataclass(frozen=True)

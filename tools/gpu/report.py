@@ -49,11 +49,11 @@ def markdown(result: dict[str, Any]) -> str:
             continue
         if error:
             lines += ["Failed:", "", "```", error, "```", ""]
-        maker = _SECTIONS.get(stage.name)
+        maker = _SECTIONS.get(stage.work)
         if maker is not None:
             lines += maker(result[stage.name])
-            if stage.name == "lm" and result["sizes"] == "full":
-                lines += _goals(result["lm"])
+            if stage.work == "lm" and result["sizes"] == "full":
+                lines += _goals(result[stage.name])
     return "\n".join(lines) + "\n"
 
 

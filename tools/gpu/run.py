@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.gpu import record, report
-from tools.gpu.plan import STAGES, Stage
+from tools.gpu.plan import SECONDS, STAGES, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,8 +34,11 @@ def run(
     only: list[str],
     counter: Path | None,
     stages: tuple[Stage, ...] = STAGES,
+    seconds: float = SECONDS,
 ) -> int:
-    """Runs the stages of a list (all if empty); 0 if every one of them went through."""
+    """Runs the stages of a list (all if empty); 0 if every one of them went through. Stages that
+    would begin after `seconds` are not run; one that is under way then is ended."""
+    end = time.monotonic() + seconds
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "asked": device,
@@ -48,8 +51,11 @@ def run(
     for stage in stages:
         if only and stage.name not in only:
             continue
+        if stage.kernels == "own" and not device.startswith("cuda"):
+            continue
         began = time.monotonic()
-        error = _stage(stage, device, out, sizes, counter)
+        left = min(stage.seconds, end - began)
+        error = _stage(stage, left, device, out, sizes, counter)
         result["seconds"][stage.name] = round(time.monotonic() - began, 1)
         result[stage.name] = record.read(out / f"{stage.name}.json")
         if error is not None:
@@ -64,11 +70,15 @@ def run(
     return 1 if result["errors"] else 0
 
 
-def _stage(stage: Stage, device: str, out: Path, sizes: str, counter: Path | None) -> str | None:
-    """Runs one stage; what went wrong, if anything did."""
+def _stage(
+    stage: Stage, seconds: float, device: str, out: Path, sizes: str, counter: Path | None
+) -> str | None:
+    """Runs one stage for some seconds at most; what went wrong, if anything did."""
+    if seconds <= 0:
+        return "not run: no time was left for it"
     command = [sys.executable, "-m", "tools.gpu", "stage", stage.name]
     command += ["--device", device, "--out", str(out), "--sizes", sizes]
-    environment = dict(os.environ)
+    environment = {**os.environ, "KAIWA_CUDA": stage.kernels}
     if stage.counted and counter is not None:
         environment["LD_PRELOAD"] = str(counter)
     log = out / f"{stage.name}.log"
@@ -77,11 +87,11 @@ def _stage(stage: Stage, device: str, out: Path, sizes: str, counter: Path | Non
             command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
         )
         try:
-            status = process.wait(timeout=stage.seconds)
+            status = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            return f"ended after its {stage.seconds:.0f} seconds; what it had measured is kept"
+            return f"ended after its {seconds:.0f} seconds; what it had measured is kept"
     if status == 0:
         return None
     lines = log.read_text(errors="replace").strip().splitlines()

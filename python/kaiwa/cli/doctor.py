@@ -128,11 +128,12 @@ def _gpu() -> dict[str, Any]:
     found: dict[str, Any] = {**dict.fromkeys(fields), **nvidia_smi.query(fields, seconds=5.0)}
     build = _native.build_info()
     found["built_for"] = build["cuda"]
-    found["problem"] = None
+    found["kernels"] = found["problem"] = None
     if "cuda" not in build["features"]:
         found["problem"] = "this build has no CUDA" if found["card"] else None
         return found
     try:
+        found["kernels"] = _native.cuda_path()
         opened = _native.describe_device("cuda")
     except KaiwaError as error:
         found["problem"] = str(error)

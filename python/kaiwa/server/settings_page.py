@@ -31,6 +31,12 @@ is never missing. So a build for processors always takes the processor (`kaiwa d
 `features` what a build has). Codec and language model go to the same device, unless
 `--mimi-device` names another for the codec. A device that is named but cannot be used is an error:
 name it where a server must not fall back to the processor. `cuda` is `cuda:0`.
+
+Three variables that every command reads are no settings: `KAIWA_THREADS` is the number of threads
+of the processor's kernels, `KAIWA_CPU` names their instruction set (`kaiwa doctor` lists what there
+is), and `KAIWA_CUDA` says what computes the language model on a CUDA card: `candle` (Candle's
+operators, the default), `own` (Kaiwa's kernels) or `own-eager` (the same, one by one):
+[gpu.md](gpu.md#kernels-of-our-own).
 """,
 }
 

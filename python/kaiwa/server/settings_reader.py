@@ -21,7 +21,7 @@ else:
 CONFIG_VARIABLE = "KAIWA_CONFIG"
 
 # Variables of Kaiwa that are no settings of the server.
-_OF_OTHERS = ("KAIWA_CPU", "KAIWA_THREADS")
+_OF_OTHERS = ("KAIWA_CPU", "KAIWA_CUDA", "KAIWA_THREADS")
 
 #: More than any sensible file has; guards against reading a weight file by mistake.
 _MAX_BYTES = 1 << 20

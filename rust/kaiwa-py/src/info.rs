@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kaiwa_core::checkpoint::SafeTensorsFile;
 use kaiwa_core::cpu;
+use kaiwa_core::device::cuda_path::CudaPath;
 use kaiwa_core::device::{Device, capability};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -50,6 +51,12 @@ pub fn read_bandwidth(py: Python<'_>, bytes: usize, seconds: f64) -> PyResult<f6
 #[pyfunction]
 pub fn describe_device(py: Python<'_>, device: String) -> PyResult<Option<(String, (u32, u32))>> {
     detached(py, || Ok(Device::parse(&device)?.open()?.describe()))
+}
+
+/// What computes the language model on a CUDA card: what `KAIWA_CUDA` says, or the default.
+#[pyfunction]
+pub fn cuda_path(py: Python<'_>) -> PyResult<&'static str> {
+    detached(py, || Ok(CudaPath::chosen()?.name()))
 }
 
 /// `version`, compiled-in `features`, the `target` built for, and in `cuda` what there is code for,

@@ -68,6 +68,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(info::available_memory, m)?)?;
     m.add_function(wrap_pyfunction!(info::cpu_info, m)?)?;
     m.add_function(wrap_pyfunction!(info::build_info, m)?)?;
+    m.add_function(wrap_pyfunction!(info::cuda_path, m)?)?;
     m.add_function(wrap_pyfunction!(info::describe_device, m)?)?;
     m.add_function(wrap_pyfunction!(info::read_bandwidth, m)?)?;
     Ok(())

@@ -1,5 +1,6 @@
-//! The few calls of a card's driver that executors are made of. The processor has an implementation
-//! (`sim_driver`), so that what executors do with them is tested without a card.
+//! The few calls of a card's driver that executors are made of. A card has one implementation
+//! (`card`), the processor another (`sim_driver`), so that what executors do with them is tested
+//! without a card.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -15,6 +15,7 @@
 pub mod capability;
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod cuda_path;
 pub(crate) mod memory;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use super::backend::LmBackend;
 use super::backend::candle::{CandleLm, CandleOptions};
 use super::backend::cpu::CpuLm;
-#[cfg(feature = "cuda-sim")]
+#[cfg(any(feature = "cuda", feature = "cuda-sim"))]
 use super::backend::cuda::CudaLm;
 use super::conditioning::Conditions;
 use super::{LmConfig, LmTensors};
 
 use crate::checkpoint::Encoding;
+#[cfg(feature = "cuda")]
+use crate::cuda::queue::Mode;
 use crate::device::Device;
+#[cfg(feature = "cuda")]
+use crate::device::cuda_path::CudaPath;
 use crate::error::Result;
 use crate::formats::{KvFormat, WeightFormat};
 
@@ -62,7 +66,8 @@ impl Moshi {
     ///
     /// # Errors
     /// Those of reading a file; [`Error::OptionValue`] for a form that the device does not have;
-    /// [`Error::DeviceUnavailable`]; [`Error::Interrupted`] if `progress` says so.
+    /// [`Error::DeviceUnavailable`]; [`Error::Interrupted`] if `progress` says so. On a CUDA card
+    /// [`crate::device::cuda_path`] says with which kernels.
     pub fn load(
         tensors: &dyn LmTensors,
         options: &MoshiOptions,
@@ -83,6 +88,15 @@ impl Moshi {
             #[cfg(feature = "cuda-sim")]
             Device::CudaSim => {
                 let executor = crate::cuda::sim_executor();
+                Arc::new(CudaLm::load(executor, tensors, weights, kv, progress)?)
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) if CudaPath::chosen()? != CudaPath::Candle => {
+                let mode = match CudaPath::chosen()? {
+                    CudaPath::OwnEager => Mode::Eager,
+                    _ => Mode::Graph,
+                };
+                let executor = crate::cuda::card_executor(options.device.open()?, mode)?;
                 Arc::new(CudaLm::load(executor, tensors, weights, kv, progress)?)
             }
             device => {

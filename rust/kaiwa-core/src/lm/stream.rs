@@ -404,7 +404,7 @@ impl MoshiStream {
         if let Some(state) = state.downcast_mut::<HostSampled<CpuState>>() {
             state.transformers.copy_slot(from, to);
         }
-        #[cfg(feature = "cuda-sim")]
+        #[cfg(any(feature = "cuda", feature = "cuda-sim"))]
         if let Some(state) = state.downcast_mut::<super::backend::cuda::CudaState>() {
             state.copy_slot(from, to);
         }

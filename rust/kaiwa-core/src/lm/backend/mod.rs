@@ -7,8 +7,7 @@
 
 pub(crate) mod candle;
 pub(crate) mod cpu;
-// On a card it has no driver yet.
-#[cfg(feature = "cuda-sim")]
+#[cfg(any(feature = "cuda", feature = "cuda-sim"))]
 pub(crate) mod cuda;
 mod form;
 pub(crate) mod host_sampled;

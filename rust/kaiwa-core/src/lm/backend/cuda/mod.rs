@@ -19,7 +19,7 @@ mod room;
 mod state;
 mod tables;
 mod temporal;
-#[cfg(test)]
+#[cfg(all(test, feature = "cuda-sim"))]
 mod tests;
 mod workspace;
 
