@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_SAMPLING",
     "END_REASONS",
     "ENGINE_METRICS",
+    "LM_SIZES",
     "MAX_SLOTS",
     "AudioEvent",
     "ByHand",
