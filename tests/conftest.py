@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--swarm", action="store_true", help="also bring up a stack on a Docker Swarm (minutes)"
     )
+
+
+def pytest_configure() -> None:
+    """The processes in which pytest-xdist runs tests ignore Ctrl-C, and so would every program that
+    the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
