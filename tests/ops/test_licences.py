@@ -35,6 +35,7 @@ PERMITTED = {
 }
 #: What packages without an expression say in its place.
 WORDS = {
+    "Apache 2": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD 3-Clause License": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",

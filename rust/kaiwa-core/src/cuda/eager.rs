@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::driver::{Driver, HostBlock};
 use super::executor::{Counts, Prepared};
 use super::frame::Frame;
-use super::queue::Tally;
+use super::tally::Tally;
 use crate::error::Result;
 
 /// A frame with its kernels looked up and its blocks of host memory.

@@ -6,7 +6,7 @@ use super::driver::Driver;
 use super::eager::EagerFrame;
 use super::executor::{Counts, Prepared};
 use super::frame::Frame;
-use super::queue::Tally;
+use super::tally::Tally;
 use crate::error::Result;
 
 /// A captured frame; its copies in and out are part of the graph.

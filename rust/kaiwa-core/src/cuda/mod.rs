@@ -28,6 +28,7 @@ pub(crate) mod shape;
 pub(crate) mod sim;
 #[cfg(feature = "cuda-sim")]
 pub(crate) mod sim_driver;
+mod tally;
 #[cfg(all(test, feature = "cuda-sim"))]
 mod tests;
 

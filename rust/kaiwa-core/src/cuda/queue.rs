@@ -8,6 +8,7 @@ use super::eager::EagerFrame;
 use super::executor::{Counts, Executor, Prepared};
 use super::frame::Frame;
 use super::graph::GraphFrame;
+use super::tally::Tally;
 use crate::error::Result;
 
 /// How frames are given to the device.
@@ -21,26 +22,6 @@ pub(crate) enum Mode {
 
 /// Bytes that are copied at a time outside frames.
 const COPY: usize = 4 << 20;
-
-/// What was counted, shared by an executor and its frames.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tally(Arc<Mutex<Counts>>);
-
-impl Tally {
-    pub(super) fn add(&self, cost: &Counts) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.frames += cost.frames;
-        counts.kernels += cost.kernels;
-        counts.launches += cost.launches;
-        counts.copies_in += cost.copies_in;
-        counts.copies_out += cost.copies_out;
-        counts.waits += cost.waits;
-    }
-
-    fn get(&self) -> Counts {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// See the module.
 #[derive(Debug)]

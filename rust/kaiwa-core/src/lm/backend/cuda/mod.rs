@@ -17,6 +17,7 @@ mod norm;
 mod rings;
 mod room;
 mod state;
+mod state_memory;
 mod tables;
 mod temporal;
 #[cfg(all(test, feature = "cuda-sim"))]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::CudaLm;
-use super::state::{StateMemory, internal_error};
+use super::state_memory::{StateMemory, internal_error};
 use crate::cuda::args::Pointer;
 use crate::cuda::executor::{Counts, Executor, Prepared};
 use crate::cuda::frame::Frame;
