@@ -312,6 +312,7 @@ class _Stuck:
 
     name = "stuck"
     synthetic = True
+    task = "duplex"
     moshi = None
     _loops: dict[Any, Any]
 
