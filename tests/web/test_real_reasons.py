@@ -139,6 +139,13 @@ async def stuck(_: Path) -> Told:
         return await refusal_of(live)
 
 
+async def wrong_model(_: Path) -> Told:
+    engine: Any = _Stuck()
+    engine.task = "transcription"
+    with running(lambda _: engine) as live:
+        return await refusal_of(live)
+
+
 async def failed(_: Path) -> Told:
     def other(record: logging.LogRecord) -> bool:
         return "the engine has failed" not in record.getMessage()
@@ -270,6 +277,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "not_for_this_key": not_for_this_key,
     "bad_authorization": bad_authorization,
     "unknown_key": unknown_key,
+    "wrong_model": wrong_model,
 }
 #: What takes long, needs a second server or a defect, or is said without a close frame.
 ELSEWHERE = {
@@ -291,6 +299,8 @@ ELSEWHERE = {
     "slow_consumer",
     "tokens",
     "voucher",
+    "webrtc_missing",  # an HTTP answer to an offer
+    "webrtc_unavailable",  # likewise
 }
 
 
