@@ -66,8 +66,11 @@ def asked() -> Asked:
 def said(demo: Live, asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs all examples, several at a time because they last as long as a call."""
 
-    def run(heading: str) -> Path:
-        folder = tmp_path_factory.mktemp(re.sub(r"\W+", "_", heading))
+    # Made here, since pytest's folders are not made for threads.
+    folders = {name: tmp_path_factory.mktemp(re.sub(r"\W+", "_", name)) for name in examples()}
+
+    def run(heading: str) -> None:
+        folder = folders[heading]
         soundfile.write(folder / "question.wav", asked.audio, 24_000, subtype="PCM_16")
         source = examples()[heading].replace("8998", str(demo.port))
         done = subprocess.run(
@@ -80,11 +83,11 @@ def said(demo: Live, asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> 
         )
         (folder / "printed").write_text(done.stdout)
         (folder / "failed").write_text(done.stderr if done.returncode else "")
-        return folder
 
     # More at a time would need more than two cores have, for all the packages are imported first.
     with ThreadPoolExecutor(3) as pool:
-        return dict(zip(examples(), pool.map(run, examples()), strict=True))
+        list(pool.map(run, folders))
+    return folders
 
 
 @pytest.mark.parametrize("heading", examples())
