@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import types
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ FRAME = 1920
 played: list[np.ndarray[Any, Any]] = []
 
 
-class _Stream:
+class _Stream(ABC):
     """A sound stream whose clock is a thread."""
 
     def __init__(self, **options: Any) -> None:
@@ -43,8 +44,9 @@ class _Stream:
             self._frame(number)
             due, number = due + 0.08, number + 1
 
+    @abstractmethod
     def _frame(self, number: int) -> None:
-        raise NotImplementedError
+        """What happens every 80 ms."""
 
 
 class InputStream(_Stream):

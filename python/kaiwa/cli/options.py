@@ -152,26 +152,20 @@ def positive_float(text: str) -> float:
     return value
 
 
-def from_zero(text: str) -> float:
-    """A finite number of at least 0, below 1e9."""
+def from_zero(text: str, limit: float = 1e9) -> float:
+    """A finite number of at least 0, below `limit`."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 1e9:
+    if not 0 <= value < limit:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
     return value
 
 
 def temperature(text: str) -> float:
     """A finite number of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return value
+    return from_zero(text, 1e6)
 
 
 def _whole(text: str) -> int:

@@ -1,7 +1,7 @@
 //! What the pipelines over a codec and a language model have in common.
 
 use super::{FRAME_SIZE, FrameIn, GpuBytes};
-use crate::codec::Mimi;
+use crate::codec::{Mimi, MimiStream};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::lm::{Moshi, MoshiStream};
@@ -46,9 +46,20 @@ pub(super) fn chosen<T: Copy>(rows: &[T], width: usize, which: &[usize]) -> Vec<
     which.iter().flat_map(row).collect()
 }
 
+/// What a model and a codec have on graphics cards, weights and running state.
+pub(super) fn gpu_bytes(
+    (moshi, lm): (&Moshi, &MoshiStream),
+    (mimi, codec): (&Mimi, &MimiStream),
+) -> GpuBytes {
+    on_gpus(
+        (moshi.device(), moshi.weight_bytes(), lm.state_bytes()),
+        (mimi.device(), codec.state_bytes()),
+    )
+}
+
 /// What lies on graphics cards, of a model (its device, bytes of weights, bytes of state) and a
 /// codec (its device, bytes of state): each may be on a device of its own.
-pub(super) fn on_gpus(model: (Device, usize, usize), codec: (Device, usize)) -> GpuBytes {
+fn on_gpus(model: (Device, usize, usize), codec: (Device, usize)) -> GpuBytes {
     let (model_on, codec_on) = (model.0.is_gpu(), codec.0.is_gpu());
     let count = |on: bool, bytes: usize| if on { bytes } else { 0 };
     GpuBytes {

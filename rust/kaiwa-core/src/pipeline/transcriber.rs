@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::parts::{audio_of, chosen, fresh_rows, hears, mismatch, on_gpus};
+use super::parts::{audio_of, chosen, fresh_rows, gpu_bytes, hears, mismatch};
 use super::{FRAME_RATE, FRAME_SIZE, FrameIn, FrameOut, GpuBytes, NOT_FINITE, Pipeline, Start};
 use crate::codec::{Mimi, MimiStream, Window};
 use crate::error::{Error, Result};
@@ -115,14 +115,7 @@ impl Pipeline for Transcriber {
     }
 
     fn gpu_bytes(&self) -> GpuBytes {
-        on_gpus(
-            (
-                self.moshi.device(),
-                self.moshi.weight_bytes(),
-                self.lm.state_bytes(),
-            ),
-            (self.mimi.device(), self.codec.state_bytes()),
-        )
+        gpu_bytes((&self.moshi, &self.lm), (&self.mimi, &self.codec))
     }
 
     fn stage_seconds(&self) -> Vec<(&'static str, f64)> {

@@ -3,19 +3,13 @@
 
 import { AudioDevice, AudioProblem, audioProblem } from "./audio.js";
 import { OpusReceiver, OpusSender, PcmReceiver, PcmSender, RATE, opusSupport } from "./codec.js";
+import { CallProgress, rms } from "./progress.js";
 import { Link, TYPE, address, chatAddress, meaning, sentenceOf, verdictOf } from "./protocol.js";
 
 const AGAIN_SECONDS = 60; // for which a new call is tried after the old one was lost
 const BACKOFF_FIRST = 250;
 const BACKOFF_MAX = 4000;
 const UNSENT_MAX = { opus: 8000, pcm: 64000 }; // bytes waiting for the network: more than a second
-const CAPTIONS_MAX = 8192; // characters
-
-const rms = (samples) => {
-  let sum = 0;
-  for (const value of samples) sum += value * value;
-  return samples.length ? Math.sqrt(sum / samples.length) : 0;
-};
 
 /** `POST /v1/tokens` was refused, with what follows from it (see `verdictOf`). */
 class TokenRefused extends Error {
@@ -49,28 +43,7 @@ async function fetchToken(key) {
  * States: idle, permission, connecting, queued, active, resuming, restarting, ended, error.
  * `listener` is told of `state`, `ready`, `text`, `note`, `input`, `output` and `metadata`.
  */
-export class Call {
-  state = "idle";
-  detail = {};
-  framesSent = 0;
-  framesReceived = 0;
-  bufferMs = 0;
-  marginMs = 0;
-  rttMs = 0;
-  outputRms = 0;
-  peakOutputRms = 0;
-  captions = "";
-  underruns = 0;
-  droppedMs = 0;
-  unsent = 0;
-  format = "";
-  sessionId = "";
-  resumed = 0;
-  startedAt = 0;
-  endedAt = 0;
-  maxSeconds = null;
-  muted = false;
-
+export class Call extends CallProgress {
   #options;
   #on;
   #opus = null;
@@ -89,6 +62,7 @@ export class Call {
   #microphoneBack = null;
 
   constructor(options, listener) {
+    super();
     this.#options = options;
     this.#on = listener;
     this.#audio = new AudioDevice({
@@ -97,10 +71,6 @@ export class Call {
       onLost: () => this.#microphoneLost(),
       onPaused: (paused) => this.#soundPaused(paused),
     });
-  }
-
-  get over() {
-    return this.state === "ended" || this.state === "error";
   }
 
   #enter(state, detail = {}) {
@@ -147,11 +117,6 @@ export class Call {
   useMicrophone(device) {
     this.#options.device = device;
     return this.#audio.replaceMicrophone(device);
-  }
-
-  get seconds() {
-    if (!this.startedAt) return 0;
-    return ((this.endedAt || performance.now()) - this.startedAt) / 1000;
   }
 
   // ---- connection ----
@@ -416,7 +381,7 @@ export class Call {
   // ---- text and time ----
 
   #text(text) {
-    this.captions = (this.captions + text).slice(-CAPTIONS_MAX);
+    this.addCaption(text);
     this.#on.text(text);
   }
 

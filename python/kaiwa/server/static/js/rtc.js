@@ -2,9 +2,9 @@
 // channel. It is not resumed: WebRTC finds other ways for its packets by itself, as long as it can.
 
 import { audioProblem, openMicrophone } from "./audio.js";
+import { CallProgress, rms } from "./progress.js";
 import { address, meaning, sentenceOf, verdictOf } from "./protocol.js";
 
-const CAPTIONS_MAX = 8192; // characters
 const CONNECT_MS = 15000;
 const FRAME_MS = 80;
 const LIMIT_MAX = 30 * 86400; // seconds; a session that ends later has no limit
@@ -12,31 +12,12 @@ const LIMIT_MAX = 30 * 86400; // seconds; a session that ends later has no limit
 const level = (analyser) => {
   const samples = new Float32Array(analyser.fftSize);
   analyser.getFloatTimeDomainData(samples);
-  return Math.sqrt(samples.reduce((sum, value) => sum + value * value, 0) / samples.length);
+  return rms(samples);
 };
 
 /** As `Call`, with the same figures; the listener is told the same. */
-export class RtcCall {
-  state = "idle";
-  detail = {};
-  framesSent = 0;
-  framesReceived = 0;
-  bufferMs = 0;
-  marginMs = 0;
-  rttMs = 0;
-  outputRms = 0;
-  peakOutputRms = 0;
-  captions = "";
-  underruns = 0;
-  droppedMs = 0;
-  unsent = 0;
+export class RtcCall extends CallProgress {
   format = "webrtc";
-  sessionId = "";
-  resumed = 0;
-  startedAt = 0;
-  endedAt = 0;
-  maxSeconds = null;
-  muted = false;
 
   #options;
   #on;
@@ -49,17 +30,9 @@ export class RtcCall {
   #problem = null; // what the server said last about an end
 
   constructor(options, listener) {
+    super();
     this.#options = options;
     this.#on = listener;
-  }
-
-  get over() {
-    return this.state === "ended" || this.state === "error";
-  }
-
-  get seconds() {
-    if (!this.startedAt) return 0;
-    return ((this.endedAt || performance.now()) - this.startedAt) / 1000;
   }
 
   #enter(state, detail = {}) {
@@ -196,7 +169,7 @@ export class RtcCall {
         break;
       }
       case "response.output_audio_transcript.delta":
-        this.captions = (this.captions + event.delta).slice(-CAPTIONS_MAX);
+        this.addCaption(event.delta);
         this.#on.text(event.delta);
         break;
       case "error": {
